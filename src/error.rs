@@ -1,0 +1,147 @@
+//! The one error type: SQLSTATE, message, detail, hint. A value until the door turns it into an `ERROR`.
+//!
+//! Message style: <https://www.postgresql.org/docs/current/error-style-guide.html>.
+
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport, ErrorReportWithLevel};
+use pgrx::PgSqlErrorCode;
+
+/// SQLSTATEs that the extension raises or reacts to, under the names of Postgres's `errcodes.txt`.
+pub mod sqlstate {
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    pub const DEPENDENT_OBJECTS_STILL_EXIST: &str = "2BP01";
+    pub const DEADLOCK_DETECTED: &str = "40P01";
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    pub const SYNTAX_ERROR: &str = "42601";
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    pub const DUPLICATE_OBJECT: &str = "42710";
+    pub const WRONG_OBJECT_TYPE: &str = "42809";
+    pub const UNDEFINED_SCHEMA: &str = "3F000";
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const LOCK_NOT_AVAILABLE: &str = "55P03";
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const FDW_NO_SCHEMAS: &str = "HV00P";
+    pub const INTERNAL_ERROR: &str = "XX000";
+}
+
+/// An error on its way to the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Five characters, see [`sqlstate`].
+    pub sqlstate: String,
+    /// One lower-case sentence without a full stop.
+    pub message: String,
+    /// Facts, in full sentences.
+    pub detail: Option<String>,
+    /// What to do, in full sentences.
+    pub hint: Option<String>,
+}
+
+pub type Result<T> = core::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
+        Error { sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Whether another attempt may succeed where this one met somebody else's lock.
+    pub fn is_lock_conflict(&self) -> bool {
+        [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
+    }
+
+    /// Whether the text of a definition is at fault (class 42, bad literals of class 22, unsupported
+    /// constructs), and not the server, the session or the network.
+    pub fn is_about_the_definition(&self) -> bool {
+        ["42", "22", "0A"].iter().any(|class| self.sqlstate.starts_with(class))
+            && self.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE
+    }
+}
+
+/// Five characters to the packed integer of `MAKE_SQLSTATE` (src/include/utils/elog.h).
+fn pack(sqlstate: &str) -> i32 {
+    sqlstate.bytes().take(5).enumerate().fold(0, |code, (i, c)| code | (i32::from(c.wrapping_sub(b'0') & 0x3f) << (6 * i)))
+}
+
+/// The inverse of [`pack`], `unpack_sql_state` of src/backend/utils/error/elog.c.
+fn unpack(code: i32) -> String {
+    (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect()
+}
+
+impl From<Error> for ErrorReport {
+    fn from(e: Error) -> Self {
+        let mut report = ErrorReport::new(PgSqlErrorCode::from(pack(&e.sqlstate)), e.message, "startup_wh");
+        if let Some(detail) = e.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = e.hint {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+impl From<&ErrorReportWithLevel> for Error {
+    fn from(report: &ErrorReportWithLevel) -> Self {
+        Error {
+            sqlstate: unpack(report.sql_error_code() as i32),
+            message: report.message().to_owned(),
+            detail: report.detail().map(str::to_owned),
+            hint: report.hint().map(str::to_owned),
+        }
+    }
+}
+
+impl From<&CaughtError> for Error {
+    fn from(caught: &CaughtError) -> Self {
+        match caught {
+            CaughtError::PostgresError(report)
+            | CaughtError::ErrorReport(report)
+            | CaughtError::RustPanic { ereport: report, .. } => report.into(),
+        }
+    }
+}
+
+impl From<pgrx::spi::SpiError> for Error {
+    fn from(e: pgrx::spi::SpiError) -> Self {
+        Error::new(sqlstate::INTERNAL_ERROR, format!("SPI failed: {e}"))
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    fn from(e: serde_json::Error) -> Self {
+        Error::new(sqlstate::INTERNAL_ERROR, format!("a catalog row has an unexpected shape: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_survive_packing() {
+        for state in [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED, "00000", "XX000", "HV00P"] {
+            assert_eq!(unpack(pack(state)), state);
+        }
+        // ERRCODE_LOCK_NOT_AVAILABLE as errcodes.h packs it.
+        assert_eq!(pack("55P03"), 5 | (5 << 6) | ((b'P' - b'0') as i32) << 12 | (3 << 24));
+    }
+
+    #[test]
+    fn only_errors_of_the_definition_break_a_view() {
+        assert!(Error::new("42703", "").is_about_the_definition());
+        assert!(Error::new("22P02", "").is_about_the_definition());
+        for other in ["57014", "57P01", "53100", "08006", "40P01", "42501"] {
+            assert!(!Error::new(other, "").is_about_the_definition(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Views that cannot stand: the stub in their place, what is kept of them, and the way back.
+
+use serde::Deserialize;
+
+use super::dependents::Kind;
+use super::model::Change;
+use super::properties::{self, Properties};
+use super::standing::{fill, nulls, what, Filled, Held, Policy, Standing};
+use super::{rebuild, standing};
+use crate::error::{Error, Result};
+use crate::pg::rewrite::Output;
+use crate::pg::{lock, rewrite, spi, sql, subxact};
+
+/// Puts a query in the view's place that raises the reason, and keeps its definition in `wh.broken`.
+///
+/// A view keeps its OID. A materialized view cannot raise an error of its own, so a view of its name takes its
+/// place until it heals; what stands on it must be held by now.
+pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
+    let reason = if held.missing.is_empty() {
+        error.message.clone()
+    } else {
+        format!("{} is gone", held.missing.join(", "))
+    };
+    let tail = format!(
+        " FROM wh.raise_broken({}, {}, {})",
+        sql::literal(&held.name),
+        policy.run,
+        sql::literal(&reason)
+    );
+    let stub = nulls(&held.outputs, &tail)?;
+    let relation = if held.kind == Kind::MaterializedView {
+        rebuild::view(held, &stub, &held.properties, Kind::View, false, |_| false)?;
+        spi::first::<u32>("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?.unwrap_or(0)
+    } else {
+        rewrite::store(held.oid, rewrite::analyze(&stub)?);
+        held.oid
+    };
+    spi::run(
+        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties)
+         SELECT c.oid, n.nspname, c.relname, $2, pg_get_userbyid(c.relowner), $3, $4, $5, c.relacl::text, $6, nullif($7, 0),
+                $8::jsonb, $9, $10::jsonb
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1
+         ON CONFLICT (relation) DO UPDATE SET reason = excluded.reason, missing = excluded.missing, run = excluded.run,
+            definition = excluded.definition, outputs = excluded.outputs",
+        &[
+            spi::oid(relation),
+            what(held.kind).into(),
+            reason.into(),
+            held.missing.clone().into(),
+            held.definition.as_str().into(),
+            policy.fdw.clone().into(),
+            policy.run.into(),
+            serde_json::to_string(&held.outputs)?.into(),
+            held.populated.into(),
+            serde_json::to_string(&held.properties)?.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Broken {
+    oid: u32,
+    kind: String,
+    name: String,
+    owner: String,
+    definition: String,
+    outputs: Vec<Output>,
+    populated: bool,
+    properties: Properties,
+}
+
+/// Tries each broken view of `fdw` (all with `None`) again; what still fails stays as it is.
+pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
+    // Views that are gone, or that their owners have written anew.
+    spi::run(
+        "DELETE FROM wh.broken b WHERE NOT EXISTS (
+           SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+           WHERE w.ev_class = b.relation AND d.refclassid = 'pg_proc'::regclass
+             AND d.refobjid = 'wh.raise_broken(text, bigint, text)'::regprocedure)",
+        &[],
+    )?;
+    let broken: Vec<Broken> = spi::rows(
+        "SELECT json_build_object('oid', b.relation::oid::int8, 'kind', b.kind, 'name', format('%I.%I', n.nspname, c.relname),
+                'owner', pg_get_userbyid(c.relowner), 'definition', b.definition, 'outputs', b.outputs,
+                'populated', b.populated, 'properties', b.properties)::text
+         FROM wh.broken b JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation::oid",
+        &[fdw.map(str::to_owned).into()],
+    )?;
+    let mut changes = Vec::new();
+    for b in broken {
+        // The analysis alone, first: one that cannot heal costs its readers no lock.
+        match subxact::run(|| rewrite::analyze(&b.definition).map(|q| q.outputs)) {
+            Ok(_) => {}
+            Err(e) if e.is_about_the_definition() => continue,
+            Err(e) => return Err(e),
+        }
+        match subxact::run(|| heal_one(&b, policy)) {
+            Ok(mut more) => changes.append(&mut more),
+            Err(e) if e.is_about_the_definition() => continue,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(changes)
+}
+
+fn heal_one(b: &Broken, policy: &Policy) -> Result<Vec<Change>> {
+    lock::access_exclusive([b.oid], &std::cell::Cell::new(0))?;
+    let current = properties::of(b.oid)?;
+    let materialized = b.kind == what(Kind::MaterializedView);
+    let mut detail = None;
+    let mut changes = Vec::new();
+    let same = !materialized && matches!(fill(b.oid, &b.definition, &b.outputs)?, Filled::Same);
+    if !same {
+        // Owner and grants as they are today, all else as it was.
+        let mut saved: Properties = current.iter().filter(|p| p.is_identity() || !materialized).cloned().collect();
+        if materialized {
+            saved.extend(b.properties.iter().filter(|p| !p.is_identity()).cloned());
+        }
+        let held = Held::stub(b.oid, &b.name, &b.owner, &b.definition, &b.outputs, b.populated, current);
+        let mut above = Standing::new(policy);
+        above.survey([b.oid])?;
+        above.hold_above(&held)?;
+        let kind = if materialized { Kind::MaterializedView } else { Kind::View };
+        let failure = rebuild::view(&held, &b.definition, &saved, kind, policy.refresh, |key| key.starts_with("type of "))?;
+        detail = failure.map(|f| format!("not refreshed: {f}"));
+        above.put_back()?;
+        changes = above.changes;
+    }
+    spi::run("DELETE FROM wh.broken WHERE relation::oid = $1", &[spi::oid(b.oid)])?;
+    let kind = standing::what(if materialized { Kind::MaterializedView } else { Kind::View });
+    let mut healed = Change::new(&b.name, kind, "healed").detail(format!("owner \"{}\"", b.owner));
+    if let (Some(more), Some(text)) = (detail, healed.detail.as_mut()) {
+        text.push_str("; ");
+        text.push_str(&more);
+    }
+    changes.insert(0, healed);
+    Ok(changes)
+}

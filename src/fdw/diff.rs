@@ -1,0 +1,349 @@
+//! What differs between the product and the warehouse. Pure.
+//!
+//! Identity decides first (the product's OIDs and attribute numbers, remembered from the run before), names
+//! decide where there is none, or where the identities cannot be those of the same database any more.
+
+use std::collections::{HashMap, HashSet};
+
+use super::model::{Existing, Options, Wanted};
+
+/// Everything to do to the foreign tables; indexes point into the two slices that were compared.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    pub create: Vec<usize>,
+    pub drop: Vec<usize>,
+    pub alter: Vec<TableDiff>,
+    /// Wanted tables whose name a relation of another kind has.
+    pub blocked: Vec<usize>,
+    /// Tables that are the same on both sides, with the wanted one: identity is remembered for them.
+    pub same: Vec<(usize, usize)>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct TableDiff {
+    pub existing: usize,
+    pub wanted: usize,
+    pub rename_to: Option<String>,
+    /// Table options to set, with whether they exist.
+    pub options: Vec<OptionDiff>,
+    pub columns: Vec<ColumnDiff>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionDiff {
+    pub name: String,
+    pub value: String,
+    pub exists: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum ColumnDiff {
+    Add { wanted: usize },
+    Drop { existing: usize },
+    Rename { existing: usize, to: String },
+    Options { existing: usize, options: Vec<OptionDiff> },
+    Retype { existing: usize, wanted: usize },
+    NotNull { existing: usize, wanted: bool },
+}
+
+impl TableDiff {
+    fn is_empty(&self) -> bool {
+        self.rename_to.is_none() && self.options.is_empty() && self.columns.is_empty()
+    }
+}
+
+/// Whether the remembered OIDs still speak of the same database.
+///
+/// A product restored from a dump has new OIDs for all tables, and an old OID may by accident be another
+/// table's. `lineage_proven` says that the server itself is known to be the same. Otherwise the tables vote:
+/// one that has kept both OID and name, or kept its OID and most of its columns under a new name, speaks for
+/// the same database; a name that stands there with another OID against it.
+pub fn same_lineage(existing: &[Existing], wanted: &[Wanted], lineage_proven: bool) -> bool {
+    if lineage_proven {
+        return true;
+    }
+    let by_oid: HashMap<u32, &Wanted> = wanted.iter().filter_map(|w| Some((w.remote_oid?, w))).collect();
+    let by_name: HashMap<&str, &Wanted> = wanted.iter().map(|w| (w.name.as_str(), w)).collect();
+    let (mut for_it, mut against) = (0, 0);
+    for table in existing {
+        let Some(oid) = table.remote_oid else { continue };
+        match by_oid.get(&oid) {
+            Some(w) if w.name == table.remote_name() => for_it += 1,
+            Some(w) if !by_name.contains_key(table.remote_name()) && columns_agree(table, w) => for_it += 1,
+            _ if by_name.contains_key(table.remote_name()) => against += 1,
+            _ => {}
+        }
+    }
+    for_it > against
+}
+
+/// Whether more than half of the remembered columns are on the product under the same number and name.
+fn columns_agree(table: &Existing, wanted: &Wanted) -> bool {
+    let there: HashSet<(i16, &str)> =
+        wanted.columns.iter().filter_map(|c| Some((c.remote_num?, c.name.as_str()))).collect();
+    let agree = table
+        .columns
+        .iter()
+        .filter(|c| c.remote_num.is_some_and(|num| there.contains(&(num, c.remote_name()))))
+        .count();
+    agree * 2 > table.columns.len()
+}
+
+/// Compares. `taken` holds the names in the local schema that belong to anything but these foreign tables.
+pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &HashSet<String>) -> Diff {
+    let mut diff = Diff::default();
+    let pairs = pair(
+        existing.iter().map(|t| (t.remote_oid.filter(|_| trust_oids), t.remote_name())),
+        wanted.iter().map(|t| (t.remote_oid, t.name.as_str())),
+    );
+    let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
+    diff.drop = (0..existing.len()).filter(|i| !kept.contains(i)).collect();
+
+    // Names that stay the user's choice: a local name that differs from the remote one it stood for.
+    let mut names: HashSet<&str> = HashSet::new();
+    for (w, pair) in pairs.iter().enumerate() {
+        let Some(e) = *pair else { continue };
+        let follows = existing[e].name == existing[e].remote_name();
+        names.insert(if follows { wanted[w].name.as_str() } else { existing[e].name.as_str() });
+    }
+    for (w, pair) in pairs.iter().enumerate() {
+        let want = &wanted[w];
+        let Some(e) = *pair else {
+            if taken.contains(&want.name) || !names.insert(&want.name) {
+                diff.blocked.push(w);
+            } else {
+                diff.create.push(w);
+            }
+            continue;
+        };
+        let mut table = table_diff(&existing[e], want, trust_oids);
+        (table.existing, table.wanted) = (e, w);
+        if table.rename_to.as_ref().is_some_and(|to| taken.contains(to)) {
+            table.rename_to = None;
+            diff.blocked.push(w);
+        }
+        if table.is_empty() {
+            diff.same.push((e, w));
+        } else {
+            diff.alter.push(table);
+        }
+    }
+    diff
+}
+
+fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDiff {
+    let follows = existing.name == existing.remote_name();
+    let mut diff = TableDiff {
+        rename_to: (follows && existing.name != wanted.name).then(|| wanted.name.clone()),
+        options: options_diff(&existing.options, &wanted.options),
+        ..TableDiff::default()
+    };
+    // Attribute numbers mean something only within the table that they were read from.
+    let same_table = trust_oids && existing.remote_oid.is_some() && existing.remote_oid == wanted.remote_oid;
+    let pairs = pair(
+        existing.columns.iter().map(|c| (c.remote_num.filter(|_| same_table), c.remote_name())),
+        wanted.columns.iter().map(|c| (c.remote_num, c.name.as_str())),
+    );
+    let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
+    diff.columns.extend((0..existing.columns.len()).filter(|i| !kept.contains(i)).map(|existing| ColumnDiff::Drop { existing }));
+    for (w, pair) in pairs.iter().enumerate() {
+        let want = &wanted.columns[w];
+        let Some(e) = *pair else {
+            diff.columns.push(ColumnDiff::Add { wanted: w });
+            continue;
+        };
+        let have = &existing.columns[e];
+        if have.remote_name() != want.name {
+            if have.name == have.remote_name() {
+                diff.columns.push(ColumnDiff::Rename { existing: e, to: want.name.clone() });
+            }
+            if have.options.contains_key("column_name") || have.name != have.remote_name() {
+                let exists = have.options.contains_key("column_name");
+                let option = OptionDiff { name: "column_name".into(), value: want.name.clone(), exists };
+                diff.columns.push(ColumnDiff::Options { existing: e, options: vec![option] });
+            }
+        }
+        let mut others = want.options.clone();
+        others.remove("column_name");
+        let others = options_diff(&have.options, &others);
+        if !others.is_empty() {
+            diff.columns.push(ColumnDiff::Options { existing: e, options: others });
+        }
+        if have.r#type != want.r#type {
+            diff.columns.push(ColumnDiff::Retype { existing: e, wanted: w });
+        }
+        if have.not_null != want.not_null {
+            diff.columns.push(ColumnDiff::NotNull { existing: e, wanted: want.not_null });
+        }
+    }
+    diff
+}
+
+/// Options that are wanted and missing or different. What else is there is the user's and stays.
+fn options_diff(have: &Options, want: &Options) -> Vec<OptionDiff> {
+    want.iter()
+        .filter(|(name, value)| have.get(*name) != Some(value))
+        .map(|(name, value)| OptionDiff { name: name.clone(), value: value.clone(), exists: have.contains_key(name) })
+        .collect()
+}
+
+/// For each wanted thing the existing one that it is: by identity, and by name among those without one.
+///
+/// An existing thing whose identity is known and gone from the product still goes by its name where that name
+/// is there under a new identity: dropped and made again on the product, it is the same name to whoever reads it.
+fn pair<'a, I: Copy + Eq + std::hash::Hash>(
+    existing: impl Iterator<Item = (Option<I>, &'a str)>,
+    wanted: impl Iterator<Item = (Option<I>, &'a str)>,
+) -> Vec<Option<usize>> {
+    let existing: Vec<_> = existing.collect();
+    let wanted: Vec<_> = wanted.collect();
+    let by_identity: HashMap<I, usize> =
+        existing.iter().enumerate().filter_map(|(i, (id, _))| Some(((*id)?, i))).collect();
+    let mut pairs: Vec<Option<usize>> =
+        wanted.iter().map(|(id, _)| id.and_then(|id| by_identity.get(&id).copied())).collect();
+    let used: HashSet<usize> = pairs.iter().flatten().copied().collect();
+    let by_name: HashMap<&str, usize> = existing
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| !used.contains(i))
+        .map(|(i, (_, name))| (*name, i))
+        .collect();
+    for (pair, (_, name)) in pairs.iter_mut().zip(&wanted) {
+        if pair.is_none() {
+            *pair = by_name.get(name).copied();
+        }
+    }
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{ColumnType, ExistingColumn, WantedColumn};
+    use super::*;
+
+    const INT: ColumnType = ColumnType { oid: 23, typmod: -1, collation: 0 };
+    const BIGINT: ColumnType = ColumnType { oid: 20, typmod: -1, collation: 0 };
+
+    fn wanted(oid: u32, name: &str, columns: &[(i16, &str)]) -> Wanted {
+        let columns = columns
+            .iter()
+            .map(|(num, name)| WantedColumn {
+                remote_num: Some(*num),
+                name: (*name).into(),
+                r#type: INT,
+                not_null: false,
+                options: Options::new(),
+            })
+            .collect();
+        let options = Options::from([("table_name".into(), name.into())]);
+        Wanted { remote_oid: Some(oid), name: name.into(), options, columns }
+    }
+
+    fn existing(oid: Option<u32>, name: &str, columns: &[(i16, &str)]) -> Existing {
+        let columns = columns
+            .iter()
+            .map(|(num, name)| ExistingColumn {
+                num: *num,
+                name: (*name).into(),
+                r#type: INT,
+                not_null: false,
+                options: Options::new(),
+                remote_num: oid.map(|_| *num),
+            })
+            .collect();
+        let options = Options::from([("table_name".into(), name.into())]);
+        Existing { oid: 1, name: name.into(), options, remote_oid: oid, columns }
+    }
+
+    #[test]
+    fn equal_sides_ask_for_nothing() {
+        let have = [existing(Some(7), "users", &[(1, "id"), (2, "email")])];
+        let want = [wanted(7, "users", &[(1, "id"), (2, "email")])];
+        let d = diff(&have, &want, true, &HashSet::new());
+        assert_eq!(d, Diff { same: vec![(0, 0)], ..Diff::default() });
+    }
+
+    #[test]
+    fn a_renamed_table_and_column_are_renamed() {
+        let have = [existing(Some(7), "users", &[(1, "id"), (2, "mail")])];
+        let want = [wanted(7, "customers", &[(1, "id"), (2, "email")])];
+        let d = diff(&have, &want, true, &HashSet::new());
+        assert!(d.create.is_empty() && d.drop.is_empty());
+        assert_eq!(d.alter[0].rename_to.as_deref(), Some("customers"));
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Rename { existing: 1, to: "email".into() }]);
+    }
+
+    #[test]
+    fn swapped_columns_are_two_renames() {
+        let have = [existing(Some(7), "t", &[(1, "a"), (2, "b")])];
+        let want = [wanted(7, "t", &[(1, "b"), (2, "a")])];
+        let d = diff(&have, &want, true, &HashSet::new());
+        assert_eq!(
+            d.alter[0].columns,
+            [ColumnDiff::Rename { existing: 0, to: "b".into() }, ColumnDiff::Rename { existing: 1, to: "a".into() }]
+        );
+    }
+
+    #[test]
+    fn a_column_dropped_and_added_under_its_old_name_stays() {
+        let have = [existing(Some(7), "t", &[(1, "id"), (2, "note")])];
+        let mut want = [wanted(7, "t", &[(1, "id"), (5, "note")])];
+        want[0].columns[1].r#type = BIGINT;
+        let d = diff(&have, &want, true, &HashSet::new());
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Retype { existing: 1, wanted: 1 }]);
+    }
+
+    #[test]
+    fn without_identity_names_decide() {
+        let have = [existing(None, "users", &[(1, "id")]), existing(None, "gone", &[])];
+        let want = [wanted(9, "users", &[(1, "id"), (2, "x")]), wanted(10, "fresh", &[])];
+        let d = diff(&have, &want, true, &HashSet::new());
+        assert_eq!(d.create, [1]);
+        assert_eq!(d.drop, [1]);
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Add { wanted: 1 }]);
+    }
+
+    #[test]
+    fn a_restored_product_makes_no_accidental_renames() {
+        // The restore gave the OIDs of the one to the other.
+        let columns: &[(i16, &str)] = &[(1, "id"), (2, "name"), (3, "created_at")];
+        let have = [existing(Some(7), "users", columns), existing(Some(8), "orders", columns)];
+        let want = [wanted(8, "users", columns), wanted(7, "orders", columns)];
+        let trust = same_lineage(&have, &want, false);
+        assert!(!trust);
+        let d = diff(&have, &want, trust, &HashSet::new());
+        assert_eq!(d.same, [(0, 0), (1, 1)]);
+        // The very same picture on a server that is known to be the same is a swap of names.
+        assert!(same_lineage(&have, &want, true));
+        assert_eq!(diff(&have, &want, true, &HashSet::new()).alter.len(), 2);
+    }
+
+    #[test]
+    fn a_rename_alone_is_believed_after_a_failover() {
+        let columns: &[(i16, &str)] = &[(1, "id"), (2, "name"), (3, "created_at")];
+        let have = [existing(Some(7), "users", columns)];
+        assert!(same_lineage(&have, &[wanted(7, "customers", columns)], false));
+        assert!(!same_lineage(&have, &[wanted(7, "invoices", &[(1, "no"), (2, "sum")])], false));
+    }
+
+    #[test]
+    fn an_alias_chosen_here_stays_and_its_option_follows() {
+        let mut have = [existing(Some(7), "users", &[(1, "user_id")])];
+        have[0].name = "people".into();
+        have[0].columns[0].options.insert("column_name".into(), "id".into());
+        let want = [wanted(7, "customers", &[(1, "customer_id")])];
+        let d = diff(&have, &want, true, &HashSet::new());
+        assert_eq!(d.alter[0].rename_to, None);
+        assert_eq!(d.alter[0].options[0].value, "customers");
+        let option = OptionDiff { name: "column_name".into(), value: "customer_id".into(), exists: true };
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Options { existing: 0, options: vec![option] }]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_here_blocks_only_itself() {
+        let taken = HashSet::from([String::from("orders")]);
+        let want = [wanted(1, "orders", &[]), wanted(2, "users", &[])];
+        let d = diff(&[], &want, true, &taken);
+        assert_eq!((d.blocked, d.create), (vec![0], vec![1]));
+    }
+}

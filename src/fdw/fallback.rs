@@ -1,0 +1,49 @@
+//! Any wrapper that implements IMPORT FOREIGN SCHEMA: without catalogs to read, what it imports into a private
+//! schema says what the remote side has, and names are the only identity.
+
+use super::local;
+use super::model::{Wanted, WantedColumn};
+use super::registry::Registered;
+use crate::error::Result;
+use crate::pg::{spi, sql};
+
+/// What the remote schema has, by importing it aside.
+pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
+    let aside = format!("wh_import_{}", std::process::id());
+    let aside_name = sql::ident(&aside);
+    spi::run(&format!("CREATE SCHEMA {aside_name}"), &[])?;
+    spi::run(
+        &format!(
+            "IMPORT FOREIGN SCHEMA {} FROM SERVER {} INTO {aside_name}",
+            sql::ident(&app.remote_schema),
+            sql::ident(&app.server)
+        ),
+        &[],
+    )?;
+    let imported = local::tables(&Registered { local_schema: aside.clone(), ..app.clone() })?;
+    for table in &imported {
+        spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(&aside, &table.name)), &[])?;
+    }
+    spi::run(&format!("DROP SCHEMA {aside_name}"), &[])?;
+    Ok(imported
+        .into_iter()
+        .filter(|t| app.wants(&t.name))
+        .map(|t| Wanted {
+            remote_oid: None,
+            columns: t
+                .columns
+                .into_iter()
+                .filter(|c| !super::pattern::hides_column(&app.hidden, &t.name, &c.name))
+                .map(|c| WantedColumn {
+                    remote_num: None,
+                    name: c.name,
+                    r#type: c.r#type,
+                    not_null: c.not_null,
+                    options: c.options,
+                })
+                .collect(),
+            name: t.name,
+            options: t.options,
+        })
+        .collect())
+}

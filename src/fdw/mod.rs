@@ -1,0 +1,26 @@
+//! Foreign applications: product databases seen through foreign tables that follow their migrations.
+//!
+//! api (the doors) → remote (what the product has) + local (what the warehouse has) → diff (pure) → apply;
+//! types mirrors the product's types; dependents, properties and restore carry what stands on the tables.
+
+mod acl;
+mod alter;
+mod api;
+mod apply;
+mod broken;
+mod dependents;
+mod diff;
+mod fallback;
+mod grants;
+mod local;
+mod model;
+mod pattern;
+mod properties;
+mod rebuild;
+mod registry;
+mod remote;
+mod run;
+mod setup;
+mod standing;
+mod types;
+mod uri;

@@ -1,0 +1,93 @@
+//! Plain structs that the parts of this capability hand to one another. No Postgres in here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+pub type Options = BTreeMap<String, String>;
+
+/// A column's type as the warehouse has it or should have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct ColumnType {
+    pub oid: u32,
+    pub typmod: i32,
+    pub collation: u32,
+}
+
+/// A foreign table as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// `pg_class.oid` on the product, where its catalog can be read.
+    pub remote_oid: Option<u32>,
+    /// The product's name for it.
+    pub name: String,
+    /// Table options that name the remote table; other options of ours are the user's.
+    pub options: Options,
+    pub columns: Vec<WantedColumn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedColumn {
+    /// `pg_attribute.attnum` on the product.
+    pub remote_num: Option<i16>,
+    pub name: String,
+    pub r#type: ColumnType,
+    pub not_null: bool,
+    pub options: Options,
+}
+
+/// A foreign table as the warehouse has it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Existing {
+    pub oid: u32,
+    pub name: String,
+    pub options: Options,
+    /// Remembered from an earlier run.
+    pub remote_oid: Option<u32>,
+    pub columns: Vec<ExistingColumn>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ExistingColumn {
+    pub num: i16,
+    pub name: String,
+    #[serde(flatten)]
+    pub r#type: ColumnType,
+    pub not_null: bool,
+    pub options: Options,
+    /// Remembered from an earlier run.
+    pub remote_num: Option<i16>,
+}
+
+impl Existing {
+    /// The product's name for the table, as far as the warehouse knows.
+    pub fn remote_name(&self) -> &str {
+        self.options.get("table_name").unwrap_or(&self.name)
+    }
+}
+
+impl ExistingColumn {
+    pub fn remote_name(&self) -> &str {
+        self.options.get("column_name").unwrap_or(&self.name)
+    }
+}
+
+/// One row of what a run did.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    pub object: String,
+    pub kind: &'static str,
+    pub action: &'static str,
+    pub detail: Option<String>,
+}
+
+impl Change {
+    pub fn new(object: impl Into<String>, kind: &'static str, action: &'static str) -> Self {
+        Change { object: object.into(), kind, action, detail: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}

@@ -1,0 +1,162 @@
+//! A relation dropped and made again in its place, with every property of the old one.
+
+use super::dependents::Kind;
+use super::model::Existing;
+use super::properties::{self, Property};
+use super::standing::{unexplained, Held};
+use super::types::format_type;
+use crate::error::Result;
+use crate::pg::{rewrite, spi, sql, subxact};
+
+/// Makes a view or materialized view again. What stands on it must be held by now.
+///
+/// `explained` names the properties that are meant to differ. Returns why a materialized view that had data could
+/// not be filled: its query runs as its owner, and its failure is the owner's, not the run's.
+pub fn view(
+    held: &Held,
+    definition: &str,
+    saved: &[Property],
+    kind: Kind,
+    refresh: bool,
+    explained: impl Fn(&str) -> bool,
+) -> Result<Option<String>> {
+    properties::refuse_member_of_extension(&held.name, saved)?;
+    let columns: Vec<String> = held.outputs.iter().map(|o| sql::ident(&o.name)).collect();
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    // One SELECT and nothing else: the text below is put together around it.
+    rewrite::analyze(definition)?;
+    spi::run(&format!("DROP {} {}", keyword(held.kind), held.name), &[])?;
+    if kind == Kind::MaterializedView {
+        let value = |key: &str| saved.iter().find(|p| p.2 == key).and_then(|p| p.3.as_deref()).filter(|v| !v.is_empty());
+        let method = value("access method").map(|m| format!(" USING {}", sql::ident(m))).unwrap_or_default();
+        let space = value("tablespace").map(|t| format!(" TABLESPACE {}", sql::ident(t))).unwrap_or_default();
+        spi::run(
+            &format!("CREATE MATERIALIZED VIEW {}{columns}{method}{space} AS {definition} WITH NO DATA", held.name),
+            &[],
+        )?;
+    } else {
+        spi::run(&format!("CREATE VIEW {}{columns} AS {definition}", held.name), &[])?;
+    }
+    let oid: Option<u32> = spi::first("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?;
+    let oid = oid.unwrap_or_default();
+    let fits = |p: &Property| kind == Kind::MaterializedView || p.6;
+    let mut saved: Vec<Property> = saved.iter().filter(|p| fits(p)).cloned().collect();
+    for p in &mut saved {
+        p.4 = p.4.as_deref().map(|s| as_kind(s, kind));
+    }
+    properties::restore(oid, &held.name, &saved, |_| true)?;
+    let mut failure = None;
+    if kind == Kind::MaterializedView && held.populated && refresh {
+        // REFRESH itself becomes the owner, in a security-restricted operation (src/backend/commands/matview.c).
+        let filled = subxact::run(|| spi::run(&format!("REFRESH MATERIALIZED VIEW {}", held.name), &[]));
+        match filled {
+            Ok(_) => {}
+            Err(e) if ["22", "23", "42", "0A", "38", "39", "P0"].iter().any(|c| e.sqlstate.starts_with(c)) => {
+                failure = Some(e.message);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let after = properties::of(oid)?;
+    let lost = properties::differences(&saved, &after, explained);
+    if lost.is_empty() {
+        Ok(failure)
+    } else {
+        Err(unexplained(&held.name, &lost))
+    }
+}
+
+fn keyword(kind: Kind) -> &'static str {
+    if kind == Kind::MaterializedView {
+        "MATERIALIZED VIEW"
+    } else {
+        "VIEW"
+    }
+}
+
+/// A statement of a property, for the kind that the relation is now.
+fn as_kind(statement: &str, kind: Kind) -> String {
+    for verb in ["COMMENT ON ", "ALTER "] {
+        for old in ["MATERIALIZED VIEW ", "VIEW "] {
+            if let Some(rest) = statement.strip_prefix(verb).and_then(|s| s.strip_prefix(old)) {
+                return format!("{verb}{} {rest}", keyword(kind));
+            }
+        }
+    }
+    statement.to_owned()
+}
+
+/// Makes a foreign table again, columns in the order of `existing`. What stands on it must be held by now.
+pub fn foreign_table(schema: &str, existing: &Existing, server: &str) -> Result<u32> {
+    let name = sql::qualified(schema, &existing.name);
+    let saved = properties::of(existing.oid)?;
+    properties::refuse_member_of_extension(&name, &saved)?;
+    let aside = format!("wh_rebuild_{}", existing.oid);
+    let mut columns = Vec::with_capacity(existing.columns.len());
+    for c in &existing.columns {
+        let r#type = format_type(c.r#type.oid, c.r#type.typmod)?;
+        let generated: Option<String> = spi::first(
+            "SELECT to_json(pg_get_expr(d.adbin, d.adrelid))::text FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+             WHERE a.attrelid = $1 AND a.attnum = $2 AND a.attgenerated = 's'",
+            &[spi::oid(existing.oid), c.num.into()],
+        )?;
+        let generated = generated.map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED")).unwrap_or_default();
+        columns.push(format!("{} {type}{}{}{generated}", sql::ident(&c.name), options(&c.options), collate(c.r#type.collation)?));
+    }
+    spi::run(&format!("ALTER FOREIGN TABLE {name} RENAME TO {}", sql::ident(&aside)), &[])?;
+    spi::run(
+        &format!(
+            "CREATE FOREIGN TABLE {name} ({}) SERVER {}{}",
+            columns.join(", "),
+            sql::ident(server),
+            options(&existing.options)
+        ),
+        &[],
+    )?;
+    let oid: Option<u32> = spi::first("SELECT to_json($1::regclass::oid::int8)::text", &[name.as_str().into()])?;
+    let oid = oid.unwrap_or_default();
+    // Collected statistics belong to whoever has the number.
+    spi::run(
+        "UPDATE pg_statistic s SET starelid = $2, staattnum = n.attnum
+         FROM pg_attribute o JOIN pg_attribute n ON n.attrelid = $2 AND n.attname = o.attname
+         WHERE s.starelid = $1 AND o.attrelid = $1 AND o.attnum = s.staattnum AND NOT o.attisdropped",
+        &[spi::oid(existing.oid), spi::oid(oid)],
+    )?;
+    spi::run(
+        "UPDATE pg_class n SET reltuples = o.reltuples, relpages = o.relpages FROM pg_class o WHERE n.oid = $2 AND o.oid = $1",
+        &[spi::oid(existing.oid), spi::oid(oid)],
+    )?;
+    spi::run("UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1", &[spi::oid(existing.oid), spi::oid(oid)])?;
+    spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), &[])?;
+    properties::restore(oid, &name, &saved, |_| true)?;
+    let after = properties::of(oid)?;
+    let lost = properties::differences(&saved, &after, |_| false);
+    if lost.is_empty() {
+        Ok(oid)
+    } else {
+        Err(unexplained(&name, &lost))
+    }
+}
+
+/// ` COLLATE …` where a collation is not the type's own.
+pub fn collate(collation: u32) -> Result<String> {
+    if collation == 0 || collation == 100 {
+        return Ok(String::new());
+    }
+    let name: Option<(String, String)> = spi::first(
+        "SELECT json_build_array(n.nspname, c.collname)::text FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+         WHERE c.oid = $1",
+        &[spi::oid(collation)],
+    )?;
+    Ok(name.map(|(schema, name)| format!(" COLLATE {}", sql::qualified(&schema, &name))).unwrap_or_default())
+}
+
+/// ` OPTIONS (…)`, or nothing.
+pub fn options(options: &super::model::Options) -> String {
+    if options.is_empty() {
+        return String::new();
+    }
+    let list: Vec<String> = options.iter().map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v))).collect();
+    format!(" OPTIONS ({})", list.join(", "))
+}
+

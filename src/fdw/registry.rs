@@ -1,0 +1,219 @@
+//! What is registered: one foreign application, looked up, made, adopted.
+
+use serde::Deserialize;
+
+use super::pattern::Hidden;
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{import, spi, sql};
+
+/// A foreign application.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Registered {
+    pub name: String,
+    pub server: String,
+    pub server_oid: u32,
+    pub remote_schema: String,
+    pub local_schema: String,
+    pub only_tables: Option<Vec<String>>,
+    pub except_tables: Vec<String>,
+    pub lineage: Option<String>,
+    pub owns_server: bool,
+    pub owns_schema: bool,
+    /// Schema of the extension postgres_fdw where the server's wrapper belongs to it: the product's catalog can
+    /// be read then. Without, names decide.
+    pub postgres_fdw_schema: Option<String>,
+    pub hidden: Vec<Hidden>,
+}
+
+impl Registered {
+    /// Whether a relation of the product is to be imported.
+    pub fn wants(&self, table: &str) -> bool {
+        self.only_tables.as_ref().is_none_or(|only| only.iter().any(|t| t == table))
+            && !self.except_tables.iter().any(|t| t == table)
+            && !super::pattern::hides_table(&self.hidden, table)
+    }
+}
+
+/// The error for a name that is not registered.
+pub fn missing(name: &str) -> Error {
+    Error::new(sqlstate::UNDEFINED_OBJECT, format!("foreign application \"{name}\" does not exist"))
+        .hint("SELECT * FROM wh.fdws lists those that do; wh.create_fdw makes one.")
+}
+
+/// Reads a registration, and locks its row: runs of one name follow one another.
+pub fn lock(name: &str) -> Result<Option<Registered>> {
+    let locked: Option<String> =
+        spi::first("SELECT to_json(name)::text FROM wh.fdw WHERE name = $1 FOR UPDATE", &[name.into()])?;
+    if locked.is_none() {
+        return Ok(None);
+    }
+    let found: Option<Registered> = spi::first(
+        "SELECT json_build_object('name', f.name, 'server', f.server, 'server_oid', s.oid::int8,
+                'remote_schema', f.remote_schema, 'local_schema', f.local_schema, 'only_tables', f.only_tables,
+                'except_tables', f.except_tables, 'lineage', f.lineage, 'owns_server', f.owns_server,
+                'owns_schema', f.owns_schema,
+                'postgres_fdw_schema', (SELECT n.nspname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                    JOIN pg_namespace n ON n.oid = e.extnamespace
+                    WHERE d.classid = 'pg_foreign_data_wrapper'::regclass AND d.objid = s.srvfdw AND d.deptype = 'e'
+                      AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'postgres_fdw'),
+                'hidden', (SELECT coalesce(json_agg(h), '[]') FROM wh.hidden_pattern h WHERE h.fdw = f.name))::text
+         FROM wh.fdw f JOIN pg_foreign_server s ON s.srvname = f.server WHERE f.name = $1",
+        &[name.into()],
+    )?;
+    match found {
+        Some(app) => Ok(Some(app)),
+        None => Err(Error::new(
+            sqlstate::UNDEFINED_OBJECT,
+            format!("the server of foreign application \"{name}\" does not exist any more"),
+        )
+        .hint(format!("SELECT * FROM wh.drop_fdw({}) forgets it.", sql::literal(name)))),
+    }
+}
+
+/// Like [`lock`]; a schema of that name with foreign tables in it is adopted as it stands.
+pub fn lock_or_adopt(name: &str) -> Result<Registered> {
+    if let Some(app) = lock(name)? {
+        return Ok(app);
+    }
+    let servers: Vec<(String, String)> = spi::rows(
+        "SELECT DISTINCT json_build_array(s.srvname, coalesce((SELECT o.option_value
+                FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), n.nspname))::text
+         FROM pg_foreign_table t JOIN pg_class c ON c.oid = t.ftrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_foreign_server s ON s.oid = t.ftserver WHERE n.nspname = $1",
+        &[name.into()],
+    )?;
+    match servers.as_slice() {
+        [] => Err(missing(name)),
+        [(server, remote_schema)] => {
+            register(&New {
+                name,
+                server,
+                remote_schema,
+                local_schema: name,
+                only_tables: None,
+                except_tables: &[],
+                owns_server: false,
+                owns_schema: false,
+                adopted: true,
+            })?;
+            lock(name)?.ok_or_else(|| missing(name))
+        }
+        several => Err(Error::new(
+            sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("schema \"{name}\" cannot be adopted: its foreign tables come from {} places", several.len()),
+        )
+        .detail(
+            several.iter().map(|(s, r)| format!("Server \"{s}\", schema \"{r}\".")).collect::<Vec<_>>().join("\n"),
+        )
+        .hint("Move the tables of each place into a schema of their own.")),
+    }
+}
+
+/// A registration that is to be written.
+pub struct New<'a> {
+    pub name: &'a str,
+    pub server: &'a str,
+    pub remote_schema: &'a str,
+    pub local_schema: &'a str,
+    pub only_tables: Option<&'a [String]>,
+    pub except_tables: &'a [String],
+    pub owns_server: bool,
+    pub owns_schema: bool,
+    pub adopted: bool,
+}
+
+/// Writes a registration.
+pub fn register(new: &New) -> Result<()> {
+    let clash: Option<String> = spi::first(
+        "SELECT to_json(name)::text FROM wh.fdw WHERE name = $1 OR local_schema = $2::name",
+        &[new.name.into(), new.local_schema.into()],
+    )?;
+    if let Some(other) = clash {
+        let error = if other == new.name {
+            Error::new(sqlstate::DUPLICATE_OBJECT, format!("foreign application \"{other}\" already exists"))
+                .hint(format!("SELECT * FROM wh.recreate_fdw({}) follows the product's changes.", sql::literal(&other)))
+        } else {
+            Error::new(
+                sqlstate::DUPLICATE_OBJECT,
+                format!("schema \"{}\" already belongs to foreign application \"{other}\"", new.local_schema),
+            )
+            .hint("Choose another one with local_schema => '...'.")
+        };
+        return Err(error);
+    }
+    spi::run(
+        "INSERT INTO wh.fdw (name, server, remote_schema, local_schema, only_tables, except_tables, owns_server, owns_schema, adopted)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        &[
+            new.name.into(),
+            new.server.into(),
+            new.remote_schema.into(),
+            new.local_schema.into(),
+            new.only_tables.map(<[String]>::to_vec).into(),
+            new.except_tables.to_vec().into(),
+            new.owns_server.into(),
+            new.owns_schema.into(),
+            new.adopted.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// The OID of a server whose wrapper can import.
+pub fn importing_server(name: &str) -> Result<u32> {
+    let oid: Option<u32> = spi::first(
+        "SELECT to_json(oid::int8)::text FROM pg_foreign_server WHERE srvname = $1",
+        &[name.into()],
+    )?;
+    let Some(oid) = oid else {
+        return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"))
+            .hint("SELECT srvname FROM pg_foreign_server lists the servers; or give a uri instead."));
+    };
+    if import::supports_import(oid) {
+        return Ok(oid);
+    }
+    Err(Error::new(
+        sqlstate::FEATURE_NOT_SUPPORTED,
+        format!("the foreign-data wrapper of server \"{name}\" does not support IMPORT FOREIGN SCHEMA"),
+    )
+    .hint("Wrappers that do are postgres_fdw, mysql_fdw, tds_fdw, oracle_fdw and others."))
+}
+
+/// Refuses a name that is neither registered nor a schema with foreign tables to adopt, before a run is recorded.
+pub fn refuse_unknown(name: &str) -> Result<()> {
+    let known: Option<bool> = spi::first(
+        "SELECT pg_catalog.to_json(true)::text WHERE EXISTS (SELECT FROM wh.fdw f WHERE f.name = $1)
+            OR EXISTS (SELECT FROM pg_catalog.pg_foreign_table t JOIN pg_catalog.pg_class c ON c.oid = t.ftrelid
+                       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1)",
+        &[name.into()],
+    )?;
+    known.map(|_| ()).ok_or_else(|| missing(name))
+}
+
+/// At the first import every table that was asked for by name must be there.
+pub fn refuse_missing_tables(app: &Registered, source: &super::apply::Source) -> Result<()> {
+    let (there, unreadable): (Vec<&str>, Vec<&str>) = match source {
+        super::apply::Source::Catalog(remote) => (
+            remote.tables.iter().map(|t| t.name.as_str()).collect(),
+            remote.unreadable.iter().map(|t| t.name.as_str()).collect(),
+        ),
+        super::apply::Source::Imported(wanted) => (wanted.iter().map(|t| t.name.as_str()).collect(), Vec::new()),
+        _ => return Ok(()),
+    };
+    let Some(only) = &app.only_tables else { return Ok(()) };
+    let missing: Vec<&str> = only.iter().map(String::as_str).filter(|t| !there.contains(t)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let (forbidden, absent): (Vec<&str>, Vec<&str>) = missing.iter().partition(|t| unreadable.contains(*t));
+    let mut detail = Vec::new();
+    if !absent.is_empty() {
+        detail.push(format!("Schema \"{}\" of the product has no {}.", app.remote_schema, absent.join(", ")));
+    }
+    if !forbidden.is_empty() {
+        detail.push(format!("The mapped user may not read {}.", forbidden.join(", ")));
+    }
+    Err(Error::new("42P01", "only_tables names tables that cannot be imported")
+        .detail(detail.join("\n"))
+        .hint("Names are taken as they are, upper and lower case included."))
+}

@@ -1,0 +1,283 @@
+//! A run: recorded before it begins, tried again while locks are not to be had, all or nothing.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+
+use super::apply::{self, Done, Source};
+use super::model::Change;
+use super::registry::{self, Registered};
+use super::standing::{OnBroken, Policy, TypePolicy};
+use super::{fallback, remote};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::subxact::Outcome;
+use crate::pg::{guc, latch, lock, recorder, session, spi, subxact};
+
+/// First key of the advisory lock that a run holds while it lives; the second is its number. wh.fdw_runs looks
+/// for it.
+const LIVE: i32 = 1_464_353_356;
+
+/// What the caller asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub rebuild: bool,
+    pub on_broken: OnBroken,
+    pub types: TypePolicy,
+    pub lock_timeout: Duration,
+    pub max_wait: Duration,
+    /// Do it, return the rows, undo it.
+    pub plan: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            rebuild: false,
+            on_broken: OnBroken::Keep,
+            types: TypePolicy::Follow,
+            lock_timeout: Duration::from_secs(5),
+            max_wait: Duration::from_secs(300),
+            plan: false,
+        }
+    }
+}
+
+/// How often a unit was tried and how long it waited.
+#[derive(Debug, Default)]
+struct Waits {
+    attempts: i32,
+    waited: Duration,
+}
+
+/// Runs `work` for the application `name` under a record in wh.fdw_run.
+fn recorded(
+    name: &str,
+    action: &str,
+    options: &Options,
+    work: impl FnOnce(i64, &Cell<i32>, &Cell<Duration>) -> Result<Done>,
+) -> Result<Vec<Change>> {
+    refuse_old_snapshot()?;
+    let _surroundings = guc::Scope::new(guc::DEPARSE)?;
+    let owner = session::current_user();
+    let (attempts, waited) = (Cell::new(0), Cell::new(Duration::ZERO));
+    let run = if options.plan {
+        0
+    } else {
+        let note = serde_json::json!({"fdw": name, "action": action, "role": session::session_user_name(), "pid": std::process::id()});
+        recorder::commit(owner, &note.to_string()).map_err(|e| Error {
+            hint: Some(String::from("A run is recorded before it begins, by a background worker: raise max_worker_processes, or see the server's log.")),
+            ..e
+        })?
+    };
+    let outcome = if options.plan { Outcome::Discard } else { Outcome::Keep };
+    let result = subxact::run_as(outcome, || {
+        if run != 0 {
+            spi::run("SELECT pg_advisory_xact_lock($1, $2)", &[LIVE.into(), ((run % (1 << 31)) as i32).into()])?;
+        }
+        let done = work(run, &attempts, &waited)?;
+        if run != 0 {
+            finish(run, name, &done, attempts.get(), waited.get())?;
+        }
+        Ok(done.changes)
+    });
+    if let (Err(e), true) = (&result, run != 0) {
+        let error: Vec<&str> = [Some(e.message.as_str()), e.detail.as_deref()].into_iter().flatten().collect();
+        let note = serde_json::json!({
+            "run": run, "sqlstate": e.sqlstate, "attempts": attempts.get(),
+            "waited": format!("{} milliseconds", waited.get().as_millis()),
+            "error": error.join("\n"),
+        });
+        if let Err(unrecorded) = recorder::commit(owner, &note.to_string()) {
+            pgrx::warning!("the failure of run {run} could not be recorded: {}", unrecorded.message);
+        }
+    }
+    result
+}
+
+/// In REPEATABLE READ the catalogs would be read as they were when the transaction began.
+fn refuse_old_snapshot() -> Result<()> {
+    if session::is_read_committed() {
+        return Ok(());
+    }
+    Err(Error::new(sqlstate::ACTIVE_SQL_TRANSACTION, "this function needs transaction isolation level READ COMMITTED")
+        .detail("Under another level the transaction would see the warehouse as it was when it began.")
+        .hint("Call it in a transaction of its own."))
+}
+
+fn finish(run: i64, name: &str, done: &Done, attempts: i32, waited: Duration) -> Result<()> {
+    for (n, c) in done.changes.iter().enumerate() {
+        spi::run(
+            "INSERT INTO wh.fdw_change (run, n, object, kind, action, detail) VALUES ($1, $2, $3, $4, $5, $6)",
+            &[
+                run.into(),
+                (n as i32 + 1).into(),
+                c.object.as_str().into(),
+                c.kind.into(),
+                c.action.into(),
+                c.detail.clone().into(),
+            ],
+        )?;
+    }
+    let updated = spi::rows::<i64>(
+        "UPDATE wh.fdw_run SET status = 'succeeded', ended = clock_timestamp(), attempts = $2, waited = $3::interval,
+                tables = $4, changes = $5, broken = $6, healed = $7 WHERE id = $1 RETURNING to_json(id)::text",
+        &[
+            run.into(),
+            attempts.into(),
+            format!("{} milliseconds", waited.as_millis()).into(),
+            (done.tables as i32).into(),
+            (done.changes.len() as i32).into(),
+            (done.broken as i32).into(),
+            (done.healed as i32).into(),
+        ],
+    )?;
+    if updated.is_empty() {
+        return Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("the record of run {run} is gone")));
+    }
+    spi::run(
+        "DELETE FROM wh.fdw_run r WHERE r.started < now() - make_interval(days => $2)
+           AND r.id <> (SELECT max(id) FROM wh.fdw_run m WHERE m.fdw = r.fdw) AND r.fdw = $1",
+        &[name.into(), crate::settings::RUN_HISTORY.get().into()],
+    )?;
+    Ok(())
+}
+
+/// Tries a unit until its locks are to be had, or `max_wait` is over.
+pub fn with_locks<T>(
+    options: &Options,
+    waits: (&Cell<i32>, &Cell<Duration>),
+    mut unit: impl FnMut(&Cell<u32>) -> Result<T>,
+) -> Result<T> {
+    let begun = Instant::now();
+    let each = options.lock_timeout.min(Duration::from_millis(lock::QUEUE_MS.into())).as_millis().max(1);
+    let _timeout = guc::Scope::new(&[("lock_timeout", &each.to_string())])?;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let waiting_for = Cell::new(0);
+        waits.0.set(waits.0.get() + 1);
+        let error = match subxact::run(|| unit(&waiting_for)) {
+            Err(e) if e.is_lock_conflict() => e,
+            other => return other,
+        };
+        let left = options.max_wait.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(match waiting_for.get() {
+                0 => error,
+                relation => lock::not_available(error, relation, begun.elapsed()),
+            });
+        }
+        latch::pause(pause.min(left));
+        waits.1.set(begun.elapsed());
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
+/// Locks the registration, waiting for another run of the same name.
+fn lock_registration(name: &str, options: &Options, adopt: bool) -> Result<Registered> {
+    let _timeout = guc::Scope::new(&[("lock_timeout", &options.max_wait.as_millis().max(1).to_string())])?;
+    let found = if adopt { registry::lock_or_adopt(name).map(Some) } else { registry::lock(name) };
+    match found? {
+        Some(app) => Ok(app),
+        None => Err(registry::missing(name)),
+    }
+}
+
+fn policy(options: &Options, name: &str, run: i64) -> Policy {
+    Policy {
+        types: options.types,
+        on_broken: options.on_broken,
+        refresh: !options.plan,
+        fdw: Some(name.to_owned()),
+        run,
+    }
+}
+
+fn source(app: &Registered) -> Result<Source> {
+    Ok(if app.postgres_fdw_schema.is_some() {
+        Source::Catalog(remote::read(app)?)
+    } else {
+        Source::Imported(fallback::wanted(app)?)
+    })
+}
+
+/// Follows the product.
+pub fn recreate(name: &str, options: &Options) -> Result<Vec<Change>> {
+    registry::refuse_unknown(name)?;
+    recorded(name, "recreate_fdw", options, |run, attempts, waited| {
+        let app = lock_registration(name, options, true)?;
+        let source = source(&app)?;
+        let policy = policy(options, name, run);
+        with_locks(options, (attempts, waited), |waiting_for| {
+            apply::unit(&app, &source, options.rebuild, &policy, waiting_for)
+        })
+    })
+}
+
+/// Registers and imports, with `prepare` making server, schema and registration first.
+pub fn create(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Change>> {
+    let options = Options::default();
+    recorded(name, "create_fdw", &options, |run, attempts, waited| {
+        prepare()?;
+        let app = lock_registration(name, &options, false)?;
+        let source = source(&app)?;
+        registry::refuse_missing_tables(&app, &source)?;
+        let policy = policy(&options, name, run);
+        with_locks(&options, (attempts, waited), |waiting_for| apply::unit(&app, &source, false, &policy, waiting_for))
+    })
+}
+
+/// Takes away what is hidden by now.
+pub fn hide(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Change>> {
+    registry::refuse_unknown(name)?;
+    let options = Options::default();
+    recorded(name, "hide", &options, |run, attempts, waited| {
+        lock_registration(name, &options, true)?;
+        prepare()?;
+        let app = lock_registration(name, &options, false)?;
+        let policy = policy(&options, name, run);
+        with_locks(&options, (attempts, waited), |waiting_for| {
+            apply::unit(&app, &Source::Here, false, &policy, waiting_for)
+        })
+    })
+}
+
+/// Drops the tables; what stands on them breaks.
+pub fn drop(name: &str, before: impl FnOnce(&Registered) -> Result<()>, after: impl FnOnce(&Registered) -> Result<()>) -> Result<Vec<Change>> {
+    let options = Options::default();
+    recorded(name, "drop_fdw", &options, |run, attempts, waited| {
+        let app = lock_registration(name, &options, false)?;
+        before(&app)?;
+        let policy = policy(&options, name, run);
+        let done = with_locks(&options, (attempts, waited), |waiting_for| {
+            apply::unit(&app, &Source::Nothing, false, &policy, waiting_for)
+        })?;
+        after(&app)?;
+        Ok(done)
+    })
+}
+
+/// Tries broken views again.
+pub fn repair(name: Option<&str>) -> Result<Vec<Change>> {
+    let options = Options::default();
+    if let Some(name) = name {
+        registry::refuse_unknown(name)?;
+    }
+    recorded(name.unwrap_or("*"), "repair_views", &options, |run, attempts, waited| {
+        let mut policy = policy(&options, "", run);
+        policy.fdw = name.map(str::to_owned);
+        with_locks(&options, (attempts, waited), |_| {
+            let changes = super::broken::heal(name, &policy)?;
+            Ok(Done { healed: changes.len(), changes, ..Done::default() })
+        })
+    })
+}
+
+/// Milliseconds from an interval argument; negative ones are refused.
+pub fn duration(argument: &str, interval: pgrx::datum::Interval) -> Result<Duration> {
+    let micros = interval.as_micros();
+    u64::try_from(micros).map(Duration::from_micros).map_err(|_| {
+        Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be negative"))
+            .hint(format!("For instance: {argument} => '5s'"))
+    })
+}
+

@@ -1,0 +1,203 @@
+//! Making, hiding and dropping: what comes before and after the units of work.
+
+use super::model::Change;
+use super::registry::{self, New, Registered};
+use super::{dependents, local, run, uri};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{secret, spi, sql};
+
+/// The arguments of create_fdw.
+pub struct Wish<'a> {
+    pub name: &'a str,
+    pub uri: Option<&'a str>,
+    pub server: Option<&'a str>,
+    pub remote_schema: &'a str,
+    pub local_schema: &'a str,
+    pub only_tables: Option<Vec<String>>,
+    pub except_tables: Vec<String>,
+}
+
+/// Registers and imports.
+pub fn create(wish: &Wish) -> Result<Vec<Change>> {
+    refuse_bad_names(wish)?;
+    let connection = match (wish.uri, wish.server) {
+        (Some(text), None) => Some(uri::parse(text)?),
+        (None, Some(_)) => None,
+        _ => {
+            return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "give either uri or server")
+                .hint("SELECT * FROM wh.create_fdw('app', 'postgresql://user:password@host:5432/dbname') makes a server of its own; server => '...' uses one that exists."))
+        }
+    };
+    run::create(wish.name, || {
+        let server = wish.server.unwrap_or(wish.name);
+        if let Some(connection) = &connection {
+            make_server(server, connection)?;
+        }
+        registry::importing_server(server)?;
+        let owns_schema = make_schema(wish.local_schema)?;
+        registry::register(&New {
+            name: wish.name,
+            server,
+            remote_schema: wish.remote_schema,
+            local_schema: wish.local_schema,
+            only_tables: wish.only_tables.as_deref(),
+            except_tables: &wish.except_tables,
+            owns_server: connection.is_some(),
+            owns_schema,
+            adopted: false,
+        })
+    })
+}
+
+fn refuse_bad_names(wish: &Wish) -> Result<()> {
+    for (argument, name) in [("name", wish.name), ("remote_schema", wish.remote_schema), ("local_schema", wish.local_schema)] {
+        if name.is_empty() || name.len() > 63 || name.contains('\0') {
+            return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must be a name of 1 to 63 bytes")));
+        }
+    }
+    if wish.local_schema.starts_with("pg_") || ["wh", "information_schema"].contains(&wish.local_schema) {
+        return Err(Error::new("42939", format!("schema \"{}\" is reserved", wish.local_schema))
+            .hint("Choose another one with local_schema => '...'."));
+    }
+    Ok(())
+}
+
+fn make_server(name: &str, connection: &uri::Connection) -> Result<()> {
+    let exists: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM pg_foreign_server WHERE srvname = $1", &[name.into()])?;
+    if exists.is_some() {
+        return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("server \"{name}\" already exists"))
+            .hint(format!("Use it as it is with server => {}, or choose another name.", sql::literal(name))));
+    }
+    let installed: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM pg_extension WHERE extname = 'postgres_fdw'", &[])?;
+    if installed.is_none() {
+        spi::run("CREATE EXTENSION postgres_fdw SCHEMA public", &[])?;
+    }
+    let options = |list: &[(String, String)]| {
+        list.iter().map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v))).collect::<Vec<_>>().join(", ")
+    };
+    let server = if connection.server.is_empty() { String::new() } else { format!(" OPTIONS ({})", options(&connection.server)) };
+    spi::run(&format!("CREATE SERVER {} FOREIGN DATA WRAPPER postgres_fdw{server}", sql::ident(name)), &[])?;
+    secret::create_user_mapping(&format!(
+        "CREATE USER MAPPING FOR PUBLIC SERVER {} OPTIONS ({})",
+        sql::ident(name),
+        options(&connection.mapping)
+    ))
+}
+
+fn make_schema(name: &str) -> Result<bool> {
+    let exists: Option<bool> = spi::first("SELECT to_json(true)::text FROM pg_namespace WHERE nspname = $1", &[name.into()])?;
+    if exists.is_some() {
+        return Ok(false);
+    }
+    spi::run(&format!("CREATE SCHEMA {}", sql::ident(name)), &[])?;
+    Ok(true)
+}
+
+/// Hides tables or columns, now and from now on.
+pub fn hide(app: &str, table_pattern: &str, column_pattern: Option<&str>) -> Result<Vec<Change>> {
+    run::hide(app, || {
+        spi::run(
+            "INSERT INTO wh.hidden_pattern (fdw, table_pattern, column_pattern) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            &[app.into(), table_pattern.into(), column_pattern.map(str::to_owned).into()],
+        )?;
+        Ok(())
+    })
+}
+
+/// Takes back a pattern.
+pub fn unhide(app: &str, table_pattern: &str, column_pattern: Option<&str>) -> Result<()> {
+    registry::refuse_unknown(app)?;
+    let gone: Vec<bool> = spi::rows(
+        "DELETE FROM wh.hidden_pattern WHERE fdw = $1 AND table_pattern = $2 AND column_pattern IS NOT DISTINCT FROM $3
+         RETURNING pg_catalog.to_json(true)::text",
+        &[app.into(), table_pattern.into(), column_pattern.map(str::to_owned).into()],
+    )?;
+    if gone.is_empty() {
+        return Err(Error::new(sqlstate::UNDEFINED_OBJECT, "no such pattern is hidden")
+            .hint("SELECT * FROM wh.hidden lists the patterns; give them as they stand there."));
+    }
+    pgrx::notice!("SELECT * FROM wh.recreate_fdw({}) brings back what is visible again", sql::literal(app));
+    Ok(())
+}
+
+/// Forgets an application.
+pub fn drop(name: &str, cascade: bool) -> Result<Vec<Change>> {
+    let known: Option<bool> =
+        spi::first("SELECT pg_catalog.to_json(true)::text FROM wh.fdw f WHERE f.name = $1", &[name.into()])?;
+    if known.is_none() {
+        return Err(registry::missing(name));
+    }
+    run::drop(name, |app| if cascade { Ok(()) } else { refuse_dependents(app) }, forget)
+}
+
+fn refuse_dependents(app: &Registered) -> Result<()> {
+    let tables = local::tables(app)?;
+    let found = dependents::direct(tables.iter().map(|t| t.oid))?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut lines: Vec<String> = found
+        .iter()
+        .map(|d| format!("{} {} of \"{}\" reads {}", d.what, d.name, d.owner.as_deref().unwrap_or("?"), d.on_name))
+        .collect();
+    lines.sort();
+    let more = lines.len().saturating_sub(100);
+    lines.truncate(100);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    Err(Error::new(
+        sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("cannot drop foreign application \"{}\" because other objects depend on its tables", app.name),
+    )
+    .detail(lines.join("\n"))
+    .hint("With cascade => true those views stay in place, broken, with their definitions in wh.broken_views."))
+}
+
+/// Types, server, schema and registration, as far as they are ours and nobody uses them.
+fn forget(app: &Registered) -> Result<()> {
+    loop {
+        // A type made of another one goes first.
+        let unused: Vec<String> = spi::rows(
+            "SELECT to_json(m.type::text)::text FROM wh.fdw_type m JOIN pg_type t ON t.oid = m.type
+             WHERE m.fdw = $1 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass
+                AND d.refobjid IN (t.oid, t.typarray) AND d.deptype = 'n') ORDER BY m.type::oid",
+            &[app.name.as_str().into()],
+        )?;
+        if unused.is_empty() {
+            break;
+        }
+        for name in unused {
+            spi::run("DELETE FROM wh.fdw_type WHERE fdw = $1 AND type = $2::regtype", &[app.name.as_str().into(), name.as_str().into()])?;
+            spi::run(&format!("DROP TYPE {name}"), &[])?;
+        }
+    }
+    spi::run("DELETE FROM wh.fdw WHERE name = $1", &[app.name.as_str().into()])?;
+    let others: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM pg_foreign_table WHERE ftserver = $1 LIMIT 1", &[spi::oid(app.server_oid)])?;
+    let registered: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM wh.fdw WHERE server = $1 LIMIT 1", &[app.server.as_str().into()])?;
+    if app.owns_server && others.is_none() && registered.is_none() {
+        let server = sql::ident(&app.server);
+        let mappings: Vec<String> = spi::rows(
+            "SELECT to_json(CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(umuser)) END)::text
+             FROM pg_user_mapping WHERE umserver = $1",
+            &[spi::oid(app.server_oid)],
+        )?;
+        for user in mappings {
+            spi::run(&format!("DROP USER MAPPING FOR {user} SERVER {server}"), &[])?;
+        }
+        spi::run(&format!("DROP SERVER {server}"), &[])?;
+    }
+    let used: Option<bool> = spi::first(
+        "SELECT to_json(true)::text FROM pg_depend d JOIN pg_namespace n ON n.oid = d.refobjid
+         WHERE d.refclassid = 'pg_namespace'::regclass AND n.nspname = $1 LIMIT 1",
+        &[app.local_schema.as_str().into()],
+    )?;
+    if app.owns_schema && used.is_none() {
+        spi::run(&format!("DROP SCHEMA {}", sql::ident(&app.local_schema)), &[])?;
+    }
+    Ok(())
+}

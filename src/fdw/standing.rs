@@ -1,0 +1,394 @@
+//! Carries what stands on relations through a change of them: hold, change, put back.
+//!
+//! To hold a view is to take its query out and leave `SELECT NULL::type AS column, …`: the view keeps its OID and
+//! all else, and depends on nothing that changes. Putting back stores the old text, analysed anew. Only where the
+//! new query's columns have other types is the view dropped and made again ([`super::rebuild`]), and only where it
+//! cannot be analysed at all is it broken ([`super::broken`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde::Deserialize;
+
+use super::dependents::{self, Above, Dependent, Kind};
+use super::model::Change;
+use super::properties::{self, Properties};
+use super::types::format_type;
+use super::{broken, rebuild};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::rewrite::Output;
+use crate::pg::{guc, lock, rewrite, spi, sql, subxact};
+
+/// Whether views follow a changed type or cast to the old one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TypePolicy {
+    Follow,
+    Pin,
+}
+
+/// What becomes of a view whose definition does not stand any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBroken {
+    Keep,
+    Fail,
+}
+
+/// How a unit of work treats what it carries.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub types: TypePolicy,
+    pub on_broken: OnBroken,
+    /// A plan makes materialized views without reading data into them.
+    pub refresh: bool,
+    /// Name and run that a broken view is recorded under.
+    pub fdw: Option<String>,
+    pub run: i64,
+}
+
+/// Something held.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub oid: u32,
+    pub kind: Kind,
+    pub name: String,
+    pub owner: String,
+    pub definition: String,
+    pub outputs: Vec<Output>,
+    pub populated: bool,
+    /// Before it was held.
+    pub properties: Properties,
+    /// Columns and tables that are about to go, as it names them.
+    pub missing: Vec<String>,
+    /// The header of a function, without its body.
+    header: String,
+}
+
+impl Held {
+    /// The stub view that stands in for `definition`, as something to drop and make again.
+    pub fn stub(oid: u32, name: &str, owner: &str, definition: &str, outputs: &[Output], populated: bool, now: Properties) -> Self {
+        Held {
+            oid,
+            kind: Kind::View,
+            name: name.into(),
+            owner: owner.into(),
+            definition: definition.into(),
+            outputs: outputs.to_vec(),
+            populated,
+            properties: now,
+            missing: Vec::new(),
+            header: String::new(),
+        }
+    }
+}
+
+/// All that is held in one unit of work.
+pub struct Standing<'a> {
+    policy: &'a Policy,
+    held: BTreeMap<u32, Held>,
+    /// Still to be put back, the lowest level first.
+    waiting: BTreeSet<(usize, u32)>,
+    above: Above,
+    pub changes: Vec<Change>,
+    pub broken: usize,
+}
+
+#[derive(Deserialize)]
+struct Definition {
+    oid: u32,
+    name: String,
+    owner: String,
+    definition: String,
+    outputs: Vec<Output>,
+    populated: bool,
+    #[serde(default)]
+    header: String,
+}
+
+impl<'a> Standing<'a> {
+    pub fn new(policy: &'a Policy) -> Self {
+        Standing {
+            policy,
+            held: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            above: Above::default(),
+            changes: Vec::new(),
+            broken: 0,
+        }
+    }
+
+    /// Learns the order of all that stands on `relations`; before anything is held.
+    pub fn survey(&mut self, relations: impl IntoIterator<Item = u32>) -> Result<()> {
+        self.above = dependents::above(relations)?;
+        Ok(())
+    }
+
+    /// Direct dependents of the surveyed relations and of what stands on them.
+    pub fn edges(&self) -> &[Dependent] {
+        &self.above.edges
+    }
+
+    /// Takes hold of dependents; `missing` says what each of them is about to lose.
+    pub fn hold(&mut self, dependents: &[&Dependent], missing: &HashMap<u32, Vec<String>>) -> Result<()> {
+        let new: Vec<&&Dependent> = dependents.iter().filter(|d| !self.held.contains_key(&d.oid)).collect();
+        if let Some(other) = new.iter().find(|d| d.kind == Kind::Other) {
+            return Err(Error::new(
+                sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+                format!("{} {} depends on {} and cannot be carried through its change", other.what, other.name, other.on_name),
+            )
+            .detail(if other.column_names.is_empty() {
+                String::from("It depends on the relation's row type or on the relation as a whole.")
+            } else {
+                format!("It uses column {}.", other.column_names.join(", "))
+            })
+            .hint("Nothing was changed. Drop it, run this again, and create it anew; or hide nothing of what it uses."));
+        }
+        for kind in [Kind::View, Kind::MaterializedView, Kind::Rule, Kind::Function] {
+            let mut oids: Vec<u32> = new.iter().filter(|d| d.kind == kind).map(|d| d.oid).collect();
+            oids.sort_unstable();
+            oids.dedup();
+            if oids.is_empty() {
+                continue;
+            }
+            let query = match kind {
+                Kind::Rule => RULES,
+                Kind::Function => FUNCTIONS,
+                _ => VIEWS,
+            };
+            let mut properties = properties::read(oids.iter().copied())?;
+            for d in spi::rows::<Definition>(query, &[spi::oids(oids)])? {
+                let held = Held {
+                    oid: d.oid,
+                    kind,
+                    name: d.name,
+                    owner: d.owner,
+                    definition: d.definition.trim_end().trim_end_matches(';').to_owned(),
+                    outputs: d.outputs,
+                    populated: d.populated,
+                    properties: properties.remove(&d.oid).unwrap_or_default(),
+                    missing: missing.get(&d.oid).cloned().unwrap_or_default(),
+                    header: d.header,
+                };
+                hollow(&held)?;
+                let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
+                self.waiting.insert((level, held.oid));
+                self.held.insert(held.oid, held);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything back, from the bottom up.
+    pub fn put_back(&mut self) -> Result<()> {
+        while let Some((_, oid)) = self.waiting.pop_first() {
+            let Some(held) = self.held.get(&oid).cloned() else { continue };
+            match held.kind {
+                Kind::Rule => self.replay(&held, &held.definition.replacen("CREATE RULE", "CREATE OR REPLACE RULE", 1))?,
+                Kind::Function => self.replay(&held, &held.definition)?,
+                _ => self.put_view_back(&held)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn put_view_back(&mut self, held: &Held) -> Result<()> {
+        match fill(held.oid, &held.definition, &held.outputs) {
+            Ok(Filled::Same) => {
+                let after = properties::of(held.oid)?;
+                let lost = properties::differences(&held.properties, &after, |_| false);
+                if !lost.is_empty() {
+                    return Err(unexplained(&held.name, &lost));
+                }
+                Ok(())
+            }
+            Ok(Filled::Differs(now)) => {
+                if self.policy.types == TypePolicy::Pin {
+                    let pinned = pin(&held.definition, &held.outputs)?;
+                    if let Ok(Filled::Same) = fill(held.oid, &pinned, &held.outputs) {
+                        self.changes.push(
+                            Change::new(&held.name, what(held.kind), "pinned")
+                                .detail(format!("{} cast to the old type", describe(&held.outputs, &now)?)),
+                        );
+                        return Ok(());
+                    }
+                }
+                self.make_again(held, &now)
+            }
+            Err(e) if e.is_about_the_definition() => self.break_view(held, &e),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The last step of the ladder: another relation in the same place, with every property carried over.
+    fn make_again(&mut self, held: &Held, now: &[Output]) -> Result<()> {
+        let why = describe(&held.outputs, now)?;
+        self.hold_above(held)?;
+        let refreshed = rebuild::view(held, &held.definition, &held.properties, held.kind, self.policy.refresh, |key| {
+            key.starts_with("type of ")
+        })?;
+        let detail = match refreshed {
+            Some(error) => format!("{why}; not refreshed: {error}"),
+            None => why,
+        };
+        self.changes.push(Change::new(&held.name, what(held.kind), "rebuilt").detail(detail));
+        Ok(())
+    }
+
+    fn break_view(&mut self, held: &Held, error: &Error) -> Result<()> {
+        let detail = format!("owner \"{}\": {}", held.owner, error.message);
+        if self.policy.on_broken == OnBroken::Fail {
+            self.changes.push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
+            self.broken += 1;
+            return Ok(());
+        }
+        if held.kind == Kind::MaterializedView {
+            self.hold_above(held)?;
+        }
+        broken::put_stub(held, error, self.policy)?;
+        self.changes.push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
+        self.broken += 1;
+        Ok(())
+    }
+
+    /// Takes hold of what stands on a relation that is to be dropped.
+    pub fn hold_above(&mut self, held: &Held) -> Result<()> {
+        let above = dependents::direct([held.oid])?;
+        lock_relations(&above)?;
+        self.hold(&above.iter().collect::<Vec<_>>(), &HashMap::new())
+    }
+
+    fn replay(&self, held: &Held, statement: &str) -> Result<()> {
+        subxact::run(|| spi::run(statement, &[]).map(|_| ())).map_err(|e| {
+            if !e.is_about_the_definition() {
+                return e;
+            }
+            Error::new(
+                sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+                format!("{} {} does not stand after the change: {}", what(held.kind), held.name, e.message),
+            )
+            .detail(held.definition.clone())
+            .hint("Nothing was changed. Drop or rewrite it, and run this again.")
+        })
+    }
+}
+
+/// Locks the relations that a change of these dependents touches.
+pub fn lock_relations(dependents: &[Dependent]) -> Result<()> {
+    let waiting_for = std::cell::Cell::new(0);
+    lock::access_exclusive(dependents.iter().map(|d| d.relation).filter(|r| *r != 0), &waiting_for)
+}
+
+/// The error of the check that closes a run.
+pub fn unexplained(name: &str, lost: &[String]) -> Error {
+    Error::new(
+        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("\"{name}\" would not be the same after this run, and the run did not mean to change it"),
+    )
+    .detail(lost.join("\n"))
+    .hint("Nothing was changed. This is a defect of startup_wh: please report it with these details.")
+}
+
+pub fn what(kind: Kind) -> &'static str {
+    match kind {
+        Kind::View => "view",
+        Kind::MaterializedView => "materialized view",
+        Kind::Rule => "rule",
+        Kind::Function => "function",
+        Kind::Other => "object",
+    }
+}
+
+/// Outcome of putting a definition into a view.
+pub enum Filled {
+    Same,
+    /// The query's columns are others now; nothing was stored.
+    Differs(Vec<Output>),
+}
+
+/// Analyses `definition` and stores it if its columns are those of the view.
+pub fn fill(view: u32, definition: &str, outputs: &[Output]) -> Result<Filled> {
+    subxact::run(|| {
+        let query = rewrite::analyze(definition)?;
+        if query.outputs != outputs {
+            return Ok(Filled::Differs(query.outputs));
+        }
+        rewrite::store(view, query);
+        Ok(Filled::Same)
+    })
+}
+
+/// Takes the definition out.
+fn hollow(held: &Held) -> Result<()> {
+    match held.kind {
+        Kind::Rule => {
+            spi::run(&held.header, &[])?;
+        }
+        Kind::Function => {
+            // A text body is neither checked nor depended on (src/backend/catalog/pg_proc.c, ProcedureCreate).
+            let _unchecked = guc::Scope::new(&[("check_function_bodies", "off")])?;
+            spi::run(&format!("{} AS 'SELECT NULL'", held.header), &[])?;
+        }
+        _ => rewrite::store(held.oid, rewrite::analyze(&nulls(&held.outputs, "")?)?),
+    }
+    Ok(())
+}
+
+/// `SELECT NULL::type AS column, …` with `tail` behind it.
+pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
+    let mut columns = Vec::with_capacity(outputs.len());
+    for o in outputs {
+        columns.push(format!("NULL::{} AS {}", format_type(o.type_oid, o.typmod)?, sql::ident(&o.name)));
+    }
+    Ok(format!("SELECT {}{tail}", columns.join(", ")))
+}
+
+/// The definition with each output cast to its old type.
+fn pin(definition: &str, outputs: &[Output]) -> Result<String> {
+    let mut columns = Vec::with_capacity(outputs.len());
+    for o in outputs {
+        let name = sql::ident(&o.name);
+        columns.push(format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod)?));
+    }
+    Ok(format!("SELECT {} FROM ({definition}) wh_pinned", columns.join(", ")))
+}
+
+/// What differs between two lists of outputs, in words.
+fn describe(before: &[Output], after: &[Output]) -> Result<String> {
+    let mut words = Vec::new();
+    for (b, a) in before.iter().zip(after) {
+        if b != a {
+            let (from, to) = (format_type(b.type_oid, b.typmod)?, format_type(a.type_oid, a.typmod)?);
+            words.push(if b.name != a.name {
+                format!("column \"{}\" is \"{}\" now", b.name, a.name)
+            } else if from == to {
+                format!("\"{}\" has another collation now", b.name)
+            } else {
+                format!("\"{}\" is {to} now, was {from}", b.name)
+            });
+        }
+    }
+    if before.len() != after.len() {
+        words.push(format!("{} columns now, were {}", after.len(), before.len()));
+    }
+    Ok(words.join(", "))
+}
+
+const VIEWS: &str = "
+SELECT json_build_object('oid', c.oid::int8, 'name', format('%I.%I', n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
+         'definition', pg_get_viewdef(c.oid), 'populated', c.relispopulated,
+         'outputs', coalesce((SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
+                       'collation', a.attcollation::int8) ORDER BY a.attnum)
+                     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1)";
+
+const RULES: &str = "
+SELECT json_build_object('oid', w.oid::int8, 'name', format('%I on %I.%I', w.rulename, n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
+         'definition', pg_get_ruledef(w.oid), 'populated', true, 'outputs', '[]'::json,
+         'header', format('CREATE OR REPLACE RULE %I AS ON %s TO %I.%I DO %s NOTHING', w.rulename,
+            CASE w.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, n.nspname, c.relname,
+            CASE WHEN w.is_instead THEN 'INSTEAD' ELSE 'ALSO' END))::text
+FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace WHERE w.oid = ANY ($1)";
+
+const FUNCTIONS: &str = "
+SELECT json_build_object('oid', p.oid::int8, 'name', p.oid::regprocedure::text, 'owner', pg_get_userbyid(p.proowner),
+         'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json,
+         'header', left(pg_get_functiondef(p.oid), strpos(pg_get_functiondef(p.oid), pg_get_function_sqlbody(p.oid)) - 1))::text
+FROM pg_proc p WHERE p.oid = ANY ($1)";

@@ -1,0 +1,497 @@
+//! The product's types, mirrored: each remote type gets a local one, and the local ones follow.
+//!
+//! Built-in types are the same by OID. Types of an extension are the local extension's where it is installed.
+//! Enums, domains, composites and ranges are made in the local schema. Everything else is `text`, which any
+//! value's text form fits (postgres_fdw moves values as text).
+//!
+//! A mirrored domain has no checks: the product enforces them, and here they could only make reads fail.
+
+use std::collections::HashMap;
+
+use pgrx::datum::DatumWithOid;
+use serde::Deserialize;
+
+use super::model::{Change, ColumnType};
+use super::registry::Registered;
+use super::remote::{Remote, RemoteColumn, RemoteType, FIRST_GENERATED_OID};
+use crate::error::Result;
+use crate::pg::{spi, sql};
+
+const TEXT: u32 = 25;
+const DEFAULT_COLLATION: u32 = 100;
+
+/// What a remote type is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Local {
+    oid: u32,
+    /// Whether the remote typmod means the same here.
+    typmod: bool,
+}
+
+/// A type remembered from an earlier run.
+#[derive(Debug, Clone, Deserialize)]
+struct Remembered {
+    oid: u32,
+    schema: String,
+    name: String,
+    remote_oid: u32,
+    remote_name: String,
+    label_oids: Vec<u32>,
+    labels: Vec<String>,
+}
+
+/// Resolves types for one run, and makes what is missing.
+pub struct Types<'a> {
+    app: &'a Registered,
+    remote: &'a Remote,
+    trust_oids: bool,
+    remembered: Vec<Remembered>,
+    /// Types that local columns of the same remote type already have: adopted rather than made.
+    in_use: &'a HashMap<u32, u32>,
+    resolved: HashMap<u32, Local>,
+    collations: HashMap<u32, u32>,
+    pub changes: Vec<Change>,
+    /// Types that were replaced by a new one of the same name; dropped at the end if nothing uses them.
+    pub replaced: Vec<u32>,
+}
+
+impl<'a> Types<'a> {
+    pub fn new(app: &'a Registered, remote: &'a Remote, trust_oids: bool, in_use: &'a HashMap<u32, u32>) -> Result<Self> {
+        let remembered = spi::rows(
+            "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', m.remote_oid,
+                    'remote_name', m.remote_name, 'label_oids', m.label_oids, 'labels', m.labels)::text
+             FROM wh.fdw_type m JOIN pg_type t ON t.oid = m.type JOIN pg_namespace n ON n.oid = t.typnamespace
+             WHERE m.fdw = $1",
+            &[app.name.as_str().into()],
+        )?;
+        Ok(Types {
+            app,
+            remote,
+            trust_oids,
+            remembered,
+            in_use,
+            resolved: HashMap::new(),
+            collations: HashMap::new(),
+            changes: Vec::new(),
+            replaced: Vec::new(),
+        })
+    }
+
+    /// The local type of a remote column.
+    pub fn column(&mut self, column: &RemoteColumn) -> Result<ColumnType> {
+        let local = self.resolve(column.2)?;
+        let collation = match column.5 {
+            0 => 0,
+            _ if local.oid == TEXT && column.2 != TEXT => DEFAULT_COLLATION,
+            other => self.collation(other)?,
+        };
+        let collation = if local.oid == TEXT && collation == 0 { DEFAULT_COLLATION } else { collation };
+        Ok(ColumnType { oid: local.oid, typmod: if local.typmod { column.3 } else { -1 }, collation })
+    }
+
+    /// Whether a remote type has no better form here than text, and why.
+    pub fn as_text_because(&self, remote: u32) -> Option<String> {
+        let local = self.resolved.get(&remote)?;
+        if remote == TEXT || local.oid != TEXT {
+            return None;
+        }
+        let t = self.remote.types.get(&remote)?;
+        let t = self.remote.types.get(&t.element).unwrap_or(t);
+        Some(match &t.extension {
+            Some(extension) => format!("type \"{}\" is text here: extension \"{extension}\" is not installed", t.name),
+            None => format!("type \"{}\" is text here: it cannot be mirrored", t.name),
+        })
+    }
+
+    fn collation(&mut self, remote: u32) -> Result<u32> {
+        if remote < FIRST_GENERATED_OID {
+            return Ok(remote);
+        }
+        if let Some(local) = self.collations.get(&remote) {
+            return Ok(*local);
+        }
+        let found: Option<u32> = match self.remote.collations.get(&remote) {
+            Some((_, name)) => spi::first(
+                "SELECT to_json(oid::int8)::text FROM pg_collation
+                 WHERE collname = $1 AND collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))
+                 ORDER BY collnamespace = 'pg_catalog'::regnamespace DESC, oid LIMIT 1",
+                &[name.as_str().into()],
+            )?,
+            None => None,
+        };
+        let local = found.unwrap_or(DEFAULT_COLLATION);
+        self.collations.insert(remote, local);
+        Ok(local)
+    }
+
+    fn resolve(&mut self, remote: u32) -> Result<Local> {
+        if remote < FIRST_GENERATED_OID {
+            return Ok(Local { oid: remote, typmod: true });
+        }
+        if let Some(local) = self.resolved.get(&remote) {
+            return Ok(*local);
+        }
+        let as_text = Local { oid: TEXT, typmod: false };
+        // A type that contains itself through an array of composites ends here.
+        self.resolved.insert(remote, as_text);
+        let local = match self.remote.types.get(&remote).cloned() {
+            None => None,
+            Some(t) if t.schema == "pg_catalog" => named("pg_catalog", &t.name)?,
+            Some(t) if t.element != 0 => match self.resolve(t.element)? {
+                Local { oid: TEXT, typmod: false } => None,
+                element => spi::first(
+                    "SELECT to_json(typarray::int8)::text FROM pg_type WHERE oid = $1 AND typarray <> 0",
+                    &[spi::oid(element.oid)],
+                )?,
+            },
+            Some(t) if t.extension.is_some() => of_extension(t.extension.as_deref().unwrap_or(""), &t.name)?,
+            Some(t) => match t.kind {
+                'e' => self.r#enum(&t)?,
+                'd' => self.domain(&t)?,
+                'c' if t.relation != 0 => self.composite(&t)?,
+                'r' => self.range(&t)?,
+                'm' => {
+                    let range = self.resolve(t.range)?;
+                    spi::first(
+                        "SELECT to_json(rngmultitypid::int8)::text FROM pg_range WHERE rngtypid = $1",
+                        &[spi::oid(range.oid)],
+                    )?
+                }
+                _ => None,
+            },
+        };
+        let local = local.map_or(as_text, |oid| Local { oid, typmod: true });
+        self.resolved.insert(remote, local);
+        Ok(local)
+    }
+
+    /// The local type that stands for `t` so far, renamed if the product renamed it.
+    fn known(&mut self, t: &RemoteType) -> Result<Option<Remembered>> {
+        let by_oid = self.remembered.iter().position(|r| self.trust_oids && r.remote_oid == t.oid);
+        let at = by_oid.or_else(|| self.remembered.iter().position(|r| r.remote_name == t.name));
+        if let Some(at) = at {
+            let known = &mut self.remembered[at];
+            if known.remote_name != t.name && known.name == known.remote_name {
+                spi::run(
+                    &format!("ALTER TYPE {} RENAME TO {}", sql::qualified(&known.schema, &known.name), sql::ident(&t.name)),
+                    &[],
+                )?;
+                self.changes.push(
+                    Change::new(sql::qualified(&known.schema, &t.name), "type", "renamed")
+                        .detail(format!("from \"{}\"", known.name)),
+                );
+                known.name = t.name.clone();
+            }
+            return Ok(Some(known.clone()));
+        }
+        let adopted = self.in_use.get(&t.oid).copied();
+        let found: Option<Remembered> = spi::first(
+            "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', 0,
+                    'remote_name', t.typname, 'label_oids', '[]'::json, 'labels', '[]'::json)::text
+             FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+             WHERE t.typtype::text = $1 AND (t.oid = $2 OR n.nspname = $3 AND t.typname = $4)
+               AND (t.typrelid = 0 OR (SELECT relkind FROM pg_class WHERE oid = t.typrelid) = 'c')
+             ORDER BY t.oid = $2 DESC LIMIT 1",
+            &[
+                t.kind.to_string().into(),
+                spi::oid(adopted.unwrap_or(0)),
+                self.app.local_schema.as_str().into(),
+                t.name.as_str().into(),
+            ],
+        )?;
+        Ok(found.filter(|f| f.name == t.name))
+    }
+
+    fn remember(&mut self, local: u32, t: &RemoteType) -> Result<()> {
+        let labels: Vec<String> = t.labels.iter().map(|(_, l)| l.clone()).collect();
+        let oids: Vec<i64> = t.labels.iter().map(|(o, _)| i64::from(*o)).collect();
+        let same = self.remembered.iter().any(|r| {
+            r.oid == local && r.remote_oid == t.oid && r.remote_name == t.name && r.labels == labels
+                && r.label_oids.iter().map(|o| i64::from(*o)).eq(oids.iter().copied())
+        });
+        if same {
+            return Ok(());
+        }
+        let args: [DatumWithOid; 6] = [
+            self.app.name.as_str().into(),
+            spi::oid(local),
+            i64::from(t.oid).into(),
+            t.name.as_str().into(),
+            oids.into(),
+            labels.into(),
+        ];
+        spi::run(
+            "INSERT INTO wh.fdw_type (fdw, type, remote_oid, remote_name, label_oids, labels) VALUES ($1, $2::regtype, $3, $4, $5, $6)
+             ON CONFLICT (fdw, type) DO UPDATE SET remote_oid = excluded.remote_oid, remote_name = excluded.remote_name,
+                label_oids = excluded.label_oids, labels = excluded.labels",
+            &args,
+        )?;
+        Ok(())
+    }
+
+    fn r#enum(&mut self, t: &RemoteType) -> Result<Option<u32>> {
+        let wanted: Vec<&str> = t.labels.iter().map(|(_, l)| l.as_str()).collect();
+        if let Some(known) = self.known(t)? {
+            let name = sql::qualified(&known.schema, &known.name);
+            let mut have: Vec<String> = spi::rows(
+                "SELECT to_json(enumlabel)::text FROM pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder",
+                &[spi::oid(known.oid)],
+            )?;
+            for step in enum_steps(&have, t, &known) {
+                let (statement, action, label) = match &step {
+                    EnumStep::Rename { from, to } => {
+                        have.iter_mut().filter(|l| *l == from).for_each(|l| l.clone_from(to));
+                        (format!("RENAME VALUE {} TO {}", sql::literal(from), sql::literal(to)), "renamed value", to)
+                    }
+                    EnumStep::Add { label, after } => {
+                        let place = match (after, have.first()) {
+                            (Some(after), _) => format!(" AFTER {}", sql::literal(after)),
+                            (None, Some(first)) => format!(" BEFORE {}", sql::literal(first)),
+                            (None, None) => String::new(),
+                        };
+                        let at = after.as_ref().and_then(|a| have.iter().position(|l| l == a)).map_or(0, |i| i + 1);
+                        have.insert(at, label.clone());
+                        (format!("ADD VALUE {}{place}", sql::literal(label)), "added value", label)
+                    }
+                };
+                spi::run(&format!("ALTER TYPE {name} {statement}"), &[])?;
+                self.changes.push(Change::new(name.clone(), "type", action).detail(label.clone()));
+            }
+            if in_order(&wanted, &have) {
+                self.remember(known.oid, t)?;
+                return Ok(Some(known.oid));
+            }
+            self.replace(&known)?;
+        }
+        let labels: Vec<String> = wanted.iter().map(|l| sql::literal(l)).collect();
+        self.create(t, &format!("AS ENUM ({})", labels.join(", ")), "TYPE")
+    }
+
+    fn domain(&mut self, t: &RemoteType) -> Result<Option<u32>> {
+        let base = self.resolve(t.base)?;
+        let typmod = if base.typmod { t.base_typmod } else { -1 };
+        if let Some(known) = self.known(t)? {
+            let have: Option<(u32, i32)> = spi::first(
+                "SELECT json_build_array(typbasetype::int8, typtypmod)::text FROM pg_type WHERE oid = $1",
+                &[spi::oid(known.oid)],
+            )?;
+            if have == Some((base.oid, typmod)) {
+                self.remember(known.oid, t)?;
+                return Ok(Some(known.oid));
+            }
+            self.replace(&known)?;
+        }
+        let base = format_type(base.oid, typmod)?;
+        self.create(t, &format!("AS {base}"), "DOMAIN")
+    }
+
+    fn composite(&mut self, t: &RemoteType) -> Result<Option<u32>> {
+        let mut wanted = Vec::new();
+        for a in &t.attributes {
+            wanted.push((a.1.clone(), self.column(a)?));
+        }
+        if let Some(known) = self.known(t)? {
+            let have: Vec<(String, u32, i32)> = spi::rows(
+                "SELECT json_build_array(a.attname, a.atttypid::int8, a.atttypmod)::text FROM pg_attribute a
+                 JOIN pg_type t ON t.typrelid = a.attrelid WHERE t.oid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+                 ORDER BY a.attnum",
+                &[spi::oid(known.oid)],
+            )?;
+            if have.iter().map(|h| (&h.0, h.1, h.2)).eq(wanted.iter().map(|w| (&w.0, w.1.oid, w.1.typmod))) {
+                self.remember(known.oid, t)?;
+                return Ok(Some(known.oid));
+            }
+            self.replace(&known)?;
+        }
+        let mut attributes = Vec::new();
+        for (name, r#type) in &wanted {
+            attributes.push(format!("{} {}", sql::ident(name), format_type(r#type.oid, r#type.typmod)?));
+        }
+        self.create(t, &format!("AS ({})", attributes.join(", ")), "TYPE")
+    }
+
+    fn range(&mut self, t: &RemoteType) -> Result<Option<u32>> {
+        let subtype = self.resolve(t.subtype)?;
+        if let Some(known) = self.known(t)? {
+            let have: Option<u32> = spi::first(
+                "SELECT to_json(rngsubtype::int8)::text FROM pg_range WHERE rngtypid = $1",
+                &[spi::oid(known.oid)],
+            )?;
+            if have == Some(subtype.oid) {
+                self.remember(known.oid, t)?;
+                return Ok(Some(known.oid));
+            }
+            self.replace(&known)?;
+        }
+        let subtype = format_type(subtype.oid, -1)?;
+        self.create(t, &format!("AS RANGE (SUBTYPE = {subtype})"), "TYPE")
+    }
+
+    /// Moves a type that cannot be altered into what the product has out of the way of its successor.
+    fn replace(&mut self, old: &Remembered) -> Result<()> {
+        let aside = format!("{}_before_{}", old.name.chars().take(20).collect::<String>(), old.oid);
+        spi::run(
+            &format!("ALTER TYPE {} RENAME TO {}", sql::qualified(&old.schema, &old.name), sql::ident(&aside)),
+            &[],
+        )?;
+        spi::run(
+            "DELETE FROM wh.fdw_type WHERE fdw = $1 AND type::oid = $2",
+            &[self.app.name.as_str().into(), spi::oid(old.oid)],
+        )?;
+        self.remembered.retain(|r| r.oid != old.oid);
+        self.replaced.push(old.oid);
+        Ok(())
+    }
+
+    fn create(&mut self, t: &RemoteType, definition: &str, what: &str) -> Result<Option<u32>> {
+        let schema = self.app.local_schema.as_str();
+        let name = sql::qualified(schema, &t.name);
+        let taken: Option<bool> = spi::first(
+            "SELECT to_json(true)::text FROM pg_type WHERE typname = $1 AND typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $2) AND typelem = 0",
+            &[t.name.as_str().into(), schema.into()],
+        )?;
+        if taken.is_some() {
+            self.changes.push(
+                Change::new(name, "type", "skipped").detail("another type or relation has this name here: its columns are text"),
+            );
+            return Ok(None);
+        }
+        spi::run(&format!("CREATE {what} {name} {definition}"), &[])?;
+        let replaced = self.changes.iter().any(|c| c.object == name);
+        let oid = named(schema, &t.name)?;
+        if let Some(oid) = oid {
+            self.remember(oid, t)?;
+        }
+        if !replaced {
+            self.changes.push(Change::new(name, "type", "created"));
+        }
+        Ok(oid)
+    }
+
+    /// Drops replaced types that nothing uses any more.
+    pub fn drop_unused(&self, replaced: &[u32]) -> Result<()> {
+        for oid in replaced {
+            let name: Option<String> = spi::first(
+                "SELECT to_json(format('%I.%I', n.nspname, t.typname))::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+                 WHERE t.oid = $1 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass
+                   AND d.refobjid IN (t.oid, t.typarray) AND d.deptype = 'n')",
+                &[spi::oid(*oid)],
+            )?;
+            if let Some(name) = name {
+                spi::run(&format!("DROP TYPE {name}"), &[])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum EnumStep {
+    Rename { from: String, to: String },
+    Add { label: String, after: Option<String> },
+}
+
+/// How to bring the labels that are here to those of the product, as far as ALTER TYPE can.
+fn enum_steps(have: &[String], t: &RemoteType, known: &Remembered) -> Vec<EnumStep> {
+    let mut steps = Vec::new();
+    let mut have: Vec<String> = have.to_vec();
+    for (oid, label) in &t.labels {
+        let old = known.label_oids.iter().position(|o| o == oid).and_then(|i| known.labels.get(i));
+        if let Some(old) = old.filter(|old| known.remote_oid == t.oid && *old != label && have.contains(old) && !have.contains(label)) {
+            have.iter_mut().filter(|l| *l == old).for_each(|l| l.clone_from(label));
+            steps.push(EnumStep::Rename { from: old.clone(), to: label.clone() });
+        }
+    }
+    let mut after: Option<String> = None;
+    for (_, label) in &t.labels {
+        if !have.contains(label) {
+            have.push(label.clone());
+            steps.push(EnumStep::Add { label: label.clone(), after: after.clone() });
+        }
+        after = Some(label.clone());
+    }
+    steps
+}
+
+/// Whether `wanted` stands in `have` in the same order, others between them allowed: Postgres cannot remove a label.
+fn in_order(wanted: &[&str], have: &[String]) -> bool {
+    let mut rest = have.iter();
+    wanted.iter().all(|w| rest.any(|h| h == w))
+}
+
+fn named(schema: &str, name: &str) -> Result<Option<u32>> {
+    spi::first(
+        "SELECT to_json(t.oid::int8)::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1 AND t.typname = $2",
+        &[schema.into(), name.into()],
+    )
+}
+
+fn of_extension(extension: &str, name: &str) -> Result<Option<u32>> {
+    spi::first(
+        "SELECT to_json(t.oid::int8)::text FROM pg_type t
+         JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+         JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+         WHERE e.extname = $1 AND t.typname = $2",
+        &[extension.into(), name.into()],
+    )
+}
+
+/// A type as DDL writes it.
+pub fn format_type(oid: u32, typmod: i32) -> Result<String> {
+    let text: Option<String> =
+        spi::first("SELECT to_json(format_type($1, $2))::text", &[spi::oid(oid), typmod.into()])?;
+    Ok(text.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(labels: &[(u32, &str)]) -> RemoteType {
+        serde_json::from_value(serde_json::json!({
+            "oid": 5, "name": "status", "schema": "public", "kind": "e", "element": 0, "base": 0, "base_typmod": -1,
+            "relation": 0, "labels": labels
+        }))
+        .unwrap()
+    }
+
+    fn known(labels: &[(u32, &str)]) -> Remembered {
+        Remembered {
+            oid: 1,
+            schema: "app".into(),
+            name: "status".into(),
+            remote_oid: 5,
+            remote_name: "status".into(),
+            label_oids: labels.iter().map(|l| l.0).collect(),
+            labels: labels.iter().map(|l| l.1.into()).collect(),
+        }
+    }
+
+    fn have(labels: &[&str]) -> Vec<String> {
+        labels.iter().map(|l| (*l).into()).collect()
+    }
+
+    #[test]
+    fn new_labels_go_where_the_product_has_them() {
+        let steps = enum_steps(&have(&["b", "d"]), &remote(&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]), &known(&[]));
+        assert_eq!(
+            steps,
+            [
+                EnumStep::Add { label: "a".into(), after: None },
+                EnumStep::Add { label: "c".into(), after: Some("b".into()) }
+            ]
+        );
+    }
+
+    #[test]
+    fn a_renamed_label_is_renamed() {
+        let steps = enum_steps(&have(&["new", "paid"]), &remote(&[(1, "fresh"), (2, "paid")]), &known(&[(1, "new"), (2, "paid")]));
+        assert_eq!(steps, [EnumStep::Rename { from: "new".into(), to: "fresh".into() }]);
+    }
+
+    #[test]
+    fn another_order_needs_another_type() {
+        assert!(in_order(&["a", "c"], &have(&["a", "b", "c"])));
+        assert!(!in_order(&["c", "a"], &have(&["a", "b", "c"])));
+    }
+}

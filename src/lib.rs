@@ -1,0 +1,25 @@
+//! startup_wh: one Postgres as a startup's data warehouse.
+//!
+//! - [`fdw`]: product databases through foreign tables that follow their migrations
+//! - [`pg`]: safe wrappers, the only `unsafe`
+//! - [`settings`], [`error`]: every setting; the one error type
+//!
+//! The SQL surface stands in `sql/`, loaded in the order below.
+
+mod error;
+mod fdw;
+mod pg;
+mod settings;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!();
+
+extension_sql_file!("../sql/bootstrap.sql", name = "bootstrap", bootstrap);
+extension_sql_file!("../sql/fdw.sql", name = "fdw", requires = ["bootstrap"]);
+
+#[pg_guard]
+#[allow(non_snake_case)]
+pub extern "C-unwind" fn _PG_init() {
+    settings::init();
+}

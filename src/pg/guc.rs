@@ -1,0 +1,84 @@
+//! Settings for the length of a scope, whatever the caller's session has.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+
+use super::sql::cstring;
+use crate::error::Result;
+
+/// Restores every setting changed through it when dropped.
+///
+/// The nesting is that of function `SET` clauses (`fmgr_security_definer`, src/backend/utils/fmgr/fmgr.c). An
+/// error that leaves the transaction undoes it as well.
+pub struct Scope {
+    level: i32,
+}
+
+impl Scope {
+    pub fn new(settings: &[(&str, &str)]) -> Result<Self> {
+        // SAFETY: opens a level that drop closes.
+        let scope = Scope { level: unsafe { pg_sys::NewGUCNestLevel() } };
+        for (name, value) in settings {
+            scope.set(name, value)?;
+        }
+        Ok(scope)
+    }
+
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        let (name, value) = (cstring(name)?, cstring(value)?);
+        // SAFETY: both strings live through the call; PGC_SUSET, since the doors run as the extension's owner
+        // or set only what any user may.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                if pg_sys::superuser() { pg_sys::GucContext::PGC_SUSET } else { pg_sys::GucContext::PGC_USERSET },
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        // SAFETY: closes the level opened by new; a rollback in between has closed it already, and then this
+        // does nothing, since AtEOXact_GUC takes levels from `level` upwards.
+        unsafe {
+            if !std::thread::panicking() {
+                pg_sys::AtEOXact_GUC(true, self.level);
+            }
+        }
+    }
+}
+
+/// What deparsed definitions and their replay depend on, fixed.
+pub const DEPARSE: &[(&str, &str)] = &[
+    ("search_path", "pg_catalog, pg_temp"),
+    ("DateStyle", "ISO, YMD"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("quote_all_identifiers", "off"),
+    ("transform_null_equals", "off"),
+    ("standard_conforming_strings", "on"),
+    ("array_nulls", "on"),
+    ("xmloption", "content"),
+    ("default_tablespace", ""),
+    ("default_table_access_method", "heap"),
+    ("default_toast_compression", "pglz"),
+    ("check_function_bodies", "on"),
+    ("row_security", "on"),
+];
+
+/// Refuses unknown settings under our prefix.
+pub fn reserve_prefix(prefix: &CStr) {
+    // SAFETY: called once while the library is loaded.
+    unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
+}

@@ -1,0 +1,18 @@
+//! The only folder with `unsafe`: small safe wrappers over what pgrx leaves raw.
+//!
+//! Each wrapper names the Postgres source file whose rules it follows.
+#![allow(unsafe_code)]
+
+pub mod enums;
+pub mod guc;
+pub mod identity;
+pub mod import;
+pub mod latch;
+pub mod lock;
+pub mod recorder;
+pub mod rewrite;
+pub mod secret;
+pub mod session;
+pub mod spi;
+pub mod sql;
+pub mod subxact;

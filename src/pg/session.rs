@@ -1,0 +1,33 @@
+//! Facts about the session and its transaction.
+
+use pgrx::pg_sys;
+
+/// OID of the current user: inside a definer function, its owner.
+pub fn current_user() -> u32 {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::GetUserId().to_u32() }
+}
+
+/// Name of the user who logged in.
+pub fn session_user_name() -> String {
+    // SAFETY: GetUserNameFromId with noerr returns NULL or a palloc'd string.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true);
+        if name.is_null() {
+            return String::from("unknown");
+        }
+        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+    }
+}
+
+/// Whether each statement sees what others have committed by then (XACT_READ_COMMITTED or below, src/include/access/xact.h).
+pub fn is_read_committed() -> bool {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED as i32 }
+}
+
+/// Whether the current user has every right.
+pub fn is_superuser() -> bool {
+    // SAFETY: a catalog look-up inside a transaction.
+    unsafe { pg_sys::superuser() }
+}

@@ -1,0 +1,54 @@
+//! A subtransaction around a closure: all of its effects or none, and its error as a value.
+//!
+//! The pattern is that of PL/pgSQL's `exec_stmt_block` (src/pl/plpgsql/src/pl_exec.c): begin, run, release or
+//! roll back, and put the memory context and the resource owner back each time.
+
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+
+use pgrx::{pg_sys, PgTryBuilder};
+
+use crate::error::{sqlstate, Error, Result};
+
+/// What to do with the effects of a closure that succeeded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Keep,
+    Discard,
+}
+
+/// Runs `f`; keeps its effects if it returns `Ok`, undoes them (its locks too) if it fails in any way.
+pub fn run<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    run_as(Outcome::Keep, f)
+}
+
+/// Like [`run`], and undoes the effects of a success as well where `outcome` says so.
+pub fn run_as<T>(outcome: Outcome, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: reads of backend globals on the main thread.
+    let (memory, owner) = unsafe { (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner) };
+    // SAFETY: we are inside a transaction: the doors are only called from SQL.
+    unsafe {
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(memory);
+    }
+    let f = Cell::new(Some(f));
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| match f.take() {
+        Some(f) => f(),
+        None => Err(Error::new(sqlstate::INTERNAL_ERROR, "a subtransaction was entered twice")),
+    }))
+    .catch_others(|caught| Err(Error::from(&caught)))
+    .catch_rust_panic(|caught| Err(Error::from(&caught)))
+    .execute();
+    let keep = result.is_ok() && outcome == Outcome::Keep;
+    // SAFETY: ends the subtransaction begun above, then restores what it found.
+    unsafe {
+        if keep {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::MemoryContextSwitchTo(memory);
+        pg_sys::CurrentResourceOwner = owner;
+    }
+    result
+}
