@@ -101,8 +101,14 @@ CREATE TABLE wh.broken (
 );
 COMMENT ON TABLE wh.broken IS 'Views that cannot stand at present, with all that is needed to bring them back; read it as wh.broken_views';
 
-SELECT pg_catalog.pg_extension_config_dump('wh.' || t, '')
-FROM pg_catalog.unnest(ARRAY['fdw', 'fdw_table', 'fdw_type', 'fdw_run', 'fdw_run_id_seq', 'fdw_change', 'hidden_pattern', 'broken']) t;
+SELECT pg_catalog.pg_extension_config_dump('wh.fdw', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.fdw_table', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.fdw_type', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.fdw_run', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.fdw_run_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.fdw_change', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.hidden_pattern', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.broken', '');
 
 -- What one sees ---------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,6 @@ pub mod sqlstate {
     pub const SYNTAX_ERROR: &str = "42601";
     pub const UNDEFINED_OBJECT: &str = "42704";
     pub const DUPLICATE_OBJECT: &str = "42710";
-    pub const WRONG_OBJECT_TYPE: &str = "42809";
-    pub const UNDEFINED_SCHEMA: &str = "3F000";
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
@@ -41,7 +39,12 @@ pub type Result<T> = core::result::Result<T, Error>;
 
 impl Error {
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Error { sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None }
+        Error {
+            sqlstate: sqlstate.into(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -56,30 +59,45 @@ impl Error {
 
     /// Whether another attempt may succeed where this one met somebody else's lock.
     pub fn is_lock_conflict(&self) -> bool {
-        [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
+        [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED]
+            .contains(&self.sqlstate.as_str())
     }
 
     /// Whether the text of a definition is at fault (class 42, bad literals of class 22, unsupported
     /// constructs), and not the server, the session or the network.
     pub fn is_about_the_definition(&self) -> bool {
-        ["42", "22", "0A"].iter().any(|class| self.sqlstate.starts_with(class))
+        ["42", "22", "0A"]
+            .iter()
+            .any(|class| self.sqlstate.starts_with(class))
             && self.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE
     }
 }
 
 /// Five characters to the packed integer of `MAKE_SQLSTATE` (src/include/utils/elog.h).
 fn pack(sqlstate: &str) -> i32 {
-    sqlstate.bytes().take(5).enumerate().fold(0, |code, (i, c)| code | (i32::from(c.wrapping_sub(b'0') & 0x3f) << (6 * i)))
+    sqlstate
+        .bytes()
+        .take(5)
+        .enumerate()
+        .fold(0, |code, (i, c)| {
+            code | (i32::from(c.wrapping_sub(b'0') & 0x3f) << (6 * i))
+        })
 }
 
 /// The inverse of [`pack`], `unpack_sql_state` of src/backend/utils/error/elog.c.
 fn unpack(code: i32) -> String {
-    (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect()
+    (0..5)
+        .map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0'))
+        .collect()
 }
 
 impl From<Error> for ErrorReport {
     fn from(e: Error) -> Self {
-        let mut report = ErrorReport::new(PgSqlErrorCode::from(pack(&e.sqlstate)), e.message, "startup_wh");
+        let mut report = ErrorReport::new(
+            PgSqlErrorCode::from(pack(&e.sqlstate)),
+            e.message,
+            "startup_wh",
+        );
         if let Some(detail) = e.detail {
             report = report.set_detail(detail);
         }
@@ -106,7 +124,9 @@ impl From<&CaughtError> for Error {
         match caught {
             CaughtError::PostgresError(report)
             | CaughtError::ErrorReport(report)
-            | CaughtError::RustPanic { ereport: report, .. } => report.into(),
+            | CaughtError::RustPanic {
+                ereport: report, ..
+            } => report.into(),
         }
     }
 }
@@ -119,7 +139,10 @@ impl From<pgrx::spi::SpiError> for Error {
 
 impl From<serde_json::Error> for Error {
     fn from(e: serde_json::Error) -> Self {
-        Error::new(sqlstate::INTERNAL_ERROR, format!("a catalog row has an unexpected shape: {e}"))
+        Error::new(
+            sqlstate::INTERNAL_ERROR,
+            format!("a catalog row has an unexpected shape: {e}"),
+        )
     }
 }
 
@@ -129,11 +152,20 @@ mod tests {
 
     #[test]
     fn sqlstates_survive_packing() {
-        for state in [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED, "00000", "XX000", "HV00P"] {
+        for state in [
+            sqlstate::LOCK_NOT_AVAILABLE,
+            sqlstate::DEADLOCK_DETECTED,
+            "00000",
+            "XX000",
+            "HV00P",
+        ] {
             assert_eq!(unpack(pack(state)), state);
         }
         // ERRCODE_LOCK_NOT_AVAILABLE as errcodes.h packs it.
-        assert_eq!(pack("55P03"), 5 | (5 << 6) | ((b'P' - b'0') as i32) << 12 | (3 << 24));
+        assert_eq!(
+            pack("55P03"),
+            5 | (5 << 6) | ((b'P' - b'0') as i32) << 12 | (3 << 24)
+        );
     }
 
     #[test]

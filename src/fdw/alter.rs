@@ -14,8 +14,11 @@ use crate::pg::{guc, lock, rewrite, session, spi};
 pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
     let target = rewrite::alter_target(ddl)?;
     if target.relation != relation {
-        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "ddl is about another relation than the one given")
-            .hint("Qualify the table's name in both arguments."));
+        return Err(Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            "ddl is about another relation than the one given",
+        )
+        .hint("Qualify the table's name in both arguments."));
     }
     let policy = Policy {
         types: TypePolicy::Follow,
@@ -24,7 +27,10 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
         fdw: None,
         run: 0,
     };
-    let options = run::Options { max_wait: Duration::from_secs(60), ..run::Options::default() };
+    let options = run::Options {
+        max_wait: Duration::from_secs(60),
+        ..run::Options::default()
+    };
     let waits = Default::default();
     run::with_locks(&options, (&waits, &Default::default()), |waiting_for| {
         let mut standing = Standing::new(&policy);
@@ -38,10 +44,16 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
             )?;
             standing.survey(family.iter().copied())?;
             refuse_strangers(relation, standing.edges())?;
-            let touched: Vec<dependents::Dependent> =
-                standing.edges().iter().filter(|d| family.contains(&d.on) && d.kind != Kind::Other).cloned().collect();
+            let touched: Vec<dependents::Dependent> = standing
+                .edges()
+                .iter()
+                .filter(|d| family.contains(&d.on) && d.kind != Kind::Other)
+                .cloned()
+                .collect();
             lock::access_exclusive(
-                family.into_iter().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
+                family
+                    .into_iter()
+                    .chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
                 waiting_for,
             )?;
             standing.hold(&touched.iter().collect::<Vec<_>>(), &HashMap::new())?;
@@ -51,8 +63,19 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
         let _surroundings = guc::Scope::new(guc::DEPARSE)?;
         standing.put_back()?;
         if standing.broken > 0 {
-            let lines: Vec<String> = standing.changes.iter().filter(|c| c.action == "broken")
-                .map(|c| format!("{} {}: {}", c.kind, c.object, c.detail.as_deref().unwrap_or(""))).collect();
+            let lines: Vec<String> = standing
+                .changes
+                .iter()
+                .filter(|c| c.action == "broken")
+                .map(|c| {
+                    format!(
+                        "{} {}: {}",
+                        c.kind,
+                        c.object,
+                        c.detail.as_deref().unwrap_or("")
+                    )
+                })
+                .collect();
             return Err(Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
                 format!("{} views cannot stand after this change", standing.broken),
@@ -75,7 +98,11 @@ fn refuse_strangers(relation: u32, edges: &[dependents::Dependent]) -> Result<()
     if session::is_superuser() {
         return Ok(());
     }
-    let oids = edges.iter().filter(|d| d.relation != 0).map(|d| d.relation).chain([relation]);
+    let oids = edges
+        .iter()
+        .filter(|d| d.relation != 0)
+        .map(|d| d.relation)
+        .chain([relation]);
     let foreign: Vec<(String, String)> = spi::rows(
         "SELECT json_build_array(c.oid::regclass::text, pg_get_userbyid(c.relowner))::text FROM pg_class c
          WHERE c.oid = ANY ($1) AND NOT pg_has_role(c.relowner, 'USAGE')
@@ -87,8 +114,14 @@ fn refuse_strangers(relation: u32, edges: &[dependents::Dependent]) -> Result<()
     if foreign.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = foreign.iter().map(|(name, owner)| format!("{name} belongs to \"{owner}\".")).collect();
-    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, "must be owner of the relation and of everything that stands on it")
-        .detail(lines.join("\n"))
-        .hint("Ask their owners, or a superuser, to run it."))
+    let lines: Vec<String> = foreign
+        .iter()
+        .map(|(name, owner)| format!("{name} belongs to \"{owner}\"."))
+        .collect();
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        "must be owner of the relation and of everything that stands on it",
+    )
+    .detail(lines.join("\n"))
+    .hint("Ask their owners, or a superuser, to run it."))
 }

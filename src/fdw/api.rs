@@ -10,17 +10,32 @@ use super::standing::{OnBroken, TypePolicy};
 use super::{alter, dependents, setup};
 use crate::error::{sqlstate, Error, Result};
 
-type Rows = TableIterator<
+#[allow(clippy::type_complexity)] // pgrx reads the type off the signature; an alias hides it.
+fn rows(
+    changes: Vec<Change>,
+) -> TableIterator<
     'static,
-    (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
->;
-
-fn rows(changes: Vec<Change>) -> Rows {
-    TableIterator::new(changes.into_iter().map(|c| (c.object, c.kind.to_owned(), c.action.to_owned(), c.detail)))
+    (
+        name!(object, String),
+        name!(kind, String),
+        name!(action, String),
+        name!(detail, Option<String>),
+    ),
+> {
+    TableIterator::new(
+        changes
+            .into_iter()
+            .map(|c| (c.object, c.kind.to_owned(), c.action.to_owned(), c.detail)),
+    )
 }
 
 fn given<T>(argument: &str, value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be null")))
+    value.ok_or_else(|| {
+        Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            format!("{argument} must not be null"),
+        )
+    })
 }
 
 #[pg_extern(sql = false)]
@@ -33,7 +48,18 @@ fn create_fdw(
     local_schema: Option<&str>,
     only_tables: Option<Vec<Option<String>>>,
     except_tables: Option<Vec<Option<String>>>,
-) -> core::result::Result<Rows, ErrorReport> {
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     let name = given("name", name)?;
     let wish = setup::Wish {
         name,
@@ -42,7 +68,11 @@ fn create_fdw(
         remote_schema: given("remote_schema", remote_schema)?,
         local_schema: local_schema.unwrap_or(name),
         only_tables: only_tables.map(|t| t.into_iter().flatten().collect()),
-        except_tables: except_tables.unwrap_or_default().into_iter().flatten().collect(),
+        except_tables: except_tables
+            .unwrap_or_default()
+            .into_iter()
+            .flatten()
+            .collect(),
     };
     Ok(rows(setup::create(&wish)?))
 }
@@ -55,7 +85,18 @@ fn recreate_fdw(
     lock_timeout: Option<Interval>,
     max_wait: Option<Interval>,
     types: Option<&str>,
-) -> core::result::Result<Rows, ErrorReport> {
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     let options = Options {
         rebuild: given("rebuild", rebuild)?,
         on_broken: match given("on_broken", on_broken)? {
@@ -76,38 +117,128 @@ fn recreate_fdw(
 }
 
 fn one_of(argument: &str, value: &str, a: &str, b: &str) -> Error {
-    Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for {argument}: \"{value}\""))
-        .hint(format!("It is '{a}' or '{b}'."))
+    Error::new(
+        sqlstate::INVALID_PARAMETER_VALUE,
+        format!("invalid value for {argument}: \"{value}\""),
+    )
+    .hint(format!("It is '{a}' or '{b}'."))
 }
 
 #[pg_extern(sql = false)]
-fn plan_recreate_fdw(name: Option<&str>) -> core::result::Result<Rows, ErrorReport> {
-    let options = Options { plan: true, ..Options::default() };
+fn plan_recreate_fdw(
+    name: Option<&str>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let options = Options {
+        plan: true,
+        ..Options::default()
+    };
     Ok(rows(run::recreate(given("name", name)?, &options)?))
 }
 
 #[pg_extern(sql = false)]
-fn drop_fdw(name: Option<&str>, cascade: Option<bool>) -> core::result::Result<Rows, ErrorReport> {
-    Ok(rows(setup::drop(given("name", name)?, given("cascade", cascade)?)?))
+fn drop_fdw(
+    name: Option<&str>,
+    cascade: Option<bool>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(rows(setup::drop(
+        given("name", name)?,
+        given("cascade", cascade)?,
+    )?))
 }
 
 #[pg_extern(sql = false)]
-fn hide(app: Option<&str>, table_pattern: Option<&str>, column_pattern: Option<&str>) -> core::result::Result<Rows, ErrorReport> {
-    Ok(rows(setup::hide(given("app", app)?, given("table_pattern", table_pattern)?, column_pattern)?))
+fn hide(
+    app: Option<&str>,
+    table_pattern: Option<&str>,
+    column_pattern: Option<&str>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(rows(setup::hide(
+        given("app", app)?,
+        given("table_pattern", table_pattern)?,
+        column_pattern,
+    )?))
 }
 
 #[pg_extern(sql = false)]
-fn unhide(app: Option<&str>, table_pattern: Option<&str>, column_pattern: Option<&str>) -> core::result::Result<(), ErrorReport> {
-    Ok(setup::unhide(given("app", app)?, given("table_pattern", table_pattern)?, column_pattern)?)
+fn unhide(
+    app: Option<&str>,
+    table_pattern: Option<&str>,
+    column_pattern: Option<&str>,
+) -> core::result::Result<(), ErrorReport> {
+    Ok(setup::unhide(
+        given("app", app)?,
+        given("table_pattern", table_pattern)?,
+        column_pattern,
+    )?)
 }
 
 #[pg_extern(sql = false)]
-fn repair_views(fdw: Option<&str>) -> core::result::Result<Rows, ErrorReport> {
+fn repair_views(
+    fdw: Option<&str>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     Ok(rows(run::repair(fdw)?))
 }
 
 #[pg_extern(sql = false)]
-fn alter_with_dependents(relation: pg_sys::Oid, ddl: &str) -> core::result::Result<Rows, ErrorReport> {
+fn alter_with_dependents(
+    relation: pg_sys::Oid,
+    ddl: &str,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(object, String),
+            name!(kind, String),
+            name!(action, String),
+            name!(detail, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     Ok(rows(alter::with_dependents(relation.to_u32(), ddl)?))
 }
 
@@ -136,9 +267,9 @@ fn dependents(
         .map(|d| (above.level.get(&d.oid).copied().unwrap_or(1) as i32, d))
         .collect();
     found.sort_by(|a, b| (a.0, &a.1.name, &a.1.on_name).cmp(&(b.0, &b.1.name, &b.1.on_name)));
-    Ok(TableIterator::new(
-        found.into_iter().map(|(depth, d)| (depth, d.name, d.what, d.owner, d.column_names, d.on_name)),
-    ))
+    Ok(TableIterator::new(found.into_iter().map(|(depth, d)| {
+        (depth, d.name, d.what, d.owner, d.column_names, d.on_name)
+    })))
 }
 
 #[pg_extern(sql = false)]
@@ -148,4 +279,3 @@ fn raise_broken(view: &str, run: i64, reason: &str) -> core::result::Result<(), 
         .hint("It heals by itself at the first wh.recreate_fdw after what it misses is back. Its owner can also write it anew with CREATE OR REPLACE VIEW.")
         .into())
 }
-

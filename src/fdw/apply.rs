@@ -39,7 +39,13 @@ pub struct Done {
 }
 
 /// Runs the unit.
-pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy, waiting_for: &std::cell::Cell<u32>) -> Result<Done> {
+pub fn unit(
+    app: &Registered,
+    source: &Source,
+    rebuild: bool,
+    policy: &Policy,
+    waiting_for: &std::cell::Cell<u32>,
+) -> Result<Done> {
     let mut existing = local::tables(app)?;
     let mut done = Done::default();
     let mut notes: HashMap<(usize, usize), String> = HashMap::new();
@@ -48,16 +54,27 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy, w
     let wanted: Vec<Wanted> = match source {
         Source::Imported(wanted) => wanted.clone(),
         Source::Nothing => Vec::new(),
-        Source::Here => existing.iter().filter(|t| app.wants(t.remote_name())).map(|t| as_wanted(app, t)).collect(),
+        Source::Here => existing
+            .iter()
+            .filter(|t| app.wants(t.remote_name()))
+            .map(|t| as_wanted(app, t))
+            .collect(),
         Source::Catalog(remote) => {
             let names: Vec<Wanted> = remote.tables.iter().map(identity).collect();
-            trust = diff::same_lineage(&existing, &names, app.lineage.is_some() && app.lineage == remote.lineage);
+            trust = diff::same_lineage(
+                &existing,
+                &names,
+                app.lineage.is_some() && app.lineage == remote.lineage,
+            );
             // What is there but unreadable is neither wanted nor gone.
             existing.retain(|e| {
-                !remote.unreadable.iter().any(|r| match e.remote_oid.filter(|_| trust) {
-                    Some(oid) => oid == r.oid,
-                    None => e.remote_name() == r.name,
-                })
+                !remote
+                    .unreadable
+                    .iter()
+                    .any(|r| match e.remote_oid.filter(|_| trust) {
+                        Some(oid) => oid == r.oid,
+                        None => e.remote_name() == r.name,
+                    })
             });
             let in_use = types_in_use(&existing, remote);
             let mut types = Types::new(app, remote, trust, &in_use)?;
@@ -69,7 +86,13 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy, w
     };
     let taken = local::taken_names(app, &existing)?;
     let diff = diff::diff(&existing, &wanted, trust, &taken);
-    let work = Work { app, existing: &existing, wanted: &wanted, diff: &diff, notes: &notes };
+    let work = Work {
+        app,
+        existing: &existing,
+        wanted: &wanted,
+        diff: &diff,
+        notes: &notes,
+    };
     for w in &diff.blocked {
         done.changes.push(
             Change::new(work.table(&wanted[*w].name), "foreign table", "skipped")
@@ -87,7 +110,10 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy, w
         let nothing = HashMap::new();
         Types::new(app, remote, trust, &nothing)?.drop_unused(&replaced_types)?;
         if app.lineage != remote.lineage {
-            spi::run("UPDATE wh.fdw SET lineage = $2 WHERE name = $1", &[app.name.as_str().into(), remote.lineage.clone().into()])?;
+            spi::run(
+                "UPDATE wh.fdw SET lineage = $2 WHERE name = $1",
+                &[app.name.as_str().into(), remote.lineage.clone().into()],
+            )?;
         }
     }
     work.remember()?;
@@ -99,7 +125,11 @@ fn identity(table: &RemoteTable) -> Wanted {
     let column = |c: &super::remote::RemoteColumn| WantedColumn {
         remote_num: Some(c.0),
         name: c.1.clone(),
-        r#type: super::model::ColumnType { oid: 0, typmod: -1, collation: 0 },
+        r#type: super::model::ColumnType {
+            oid: 0,
+            typmod: -1,
+            collation: 0,
+        },
         not_null: false,
         options: Options::new(),
     };
@@ -112,7 +142,10 @@ fn identity(table: &RemoteTable) -> Wanted {
 }
 
 fn as_wanted(app: &Registered, table: &Existing) -> Wanted {
-    let columns = table.columns.iter().filter(|c| !pattern::hides_column(&app.hidden, table.remote_name(), c.remote_name()));
+    let columns = table
+        .columns
+        .iter()
+        .filter(|c| !pattern::hides_column(&app.hidden, table.remote_name(), c.remote_name()));
     Wanted {
         remote_oid: table.remote_oid,
         name: table.remote_name().into(),
@@ -131,12 +164,17 @@ fn as_wanted(app: &Registered, table: &Existing) -> Wanted {
 
 /// Local types that columns of a remote type have already.
 fn types_in_use(existing: &[Existing], remote: &Remote) -> HashMap<u32, u32> {
-    let by_name: HashMap<&str, &RemoteTable> = remote.tables.iter().map(|t| (t.name.as_str(), t)).collect();
+    let by_name: HashMap<&str, &RemoteTable> =
+        remote.tables.iter().map(|t| (t.name.as_str(), t)).collect();
     let mut in_use = HashMap::new();
     for table in existing {
-        let Some(there) = by_name.get(table.remote_name()) else { continue };
+        let Some(there) = by_name.get(table.remote_name()) else {
+            continue;
+        };
         for column in &table.columns {
-            let Some(other) = there.columns.iter().find(|c| c.1 == column.remote_name()) else { continue };
+            let Some(other) = there.columns.iter().find(|c| c.1 == column.remote_name()) else {
+                continue;
+            };
             if other.2 >= FIRST_GENERATED_OID {
                 in_use.insert(other.2, column.r#type.oid);
             }
@@ -154,7 +192,11 @@ fn wanted_tables(
     let mut wanted = Vec::new();
     for table in remote.tables.iter().filter(|t| app.wants(&t.name)) {
         let mut columns = Vec::new();
-        for column in table.columns.iter().filter(|c| !pattern::hides_column(&app.hidden, &table.name, &c.1)) {
+        for column in table
+            .columns
+            .iter()
+            .filter(|c| !pattern::hides_column(&app.hidden, &table.name, &c.1))
+        {
             let r#type = types.column(column)?;
             if let Some(note) = types.as_text_because(column.2) {
                 notes.insert((wanted.len(), columns.len()), note);
@@ -197,10 +239,18 @@ impl Work<'_> {
 
     /// The table's local name once renames are done.
     fn final_name<'b>(&'b self, t: &'b TableDiff) -> &'b str {
-        t.rename_to.as_deref().unwrap_or(&self.existing[t.existing].name)
+        t.rename_to
+            .as_deref()
+            .unwrap_or(&self.existing[t.existing].name)
     }
 
-    fn carry_out(&self, rebuild: bool, policy: &Policy, waiting_for: &std::cell::Cell<u32>, done: &mut Done) -> Result<()> {
+    fn carry_out(
+        &self,
+        rebuild: bool,
+        policy: &Policy,
+        waiting_for: &std::cell::Cell<u32>,
+        done: &mut Done,
+    ) -> Result<()> {
         // 1. What is touched, and locks on all of it or on nothing.
         let mut losing: HashMap<u32, Option<HashSet<i16>>> = HashMap::new();
         for e in &self.diff.drop {
@@ -221,9 +271,21 @@ impl Work<'_> {
         standing.survey(losing.keys().copied())?;
         let edges: Vec<Dependent> = standing.edges().to_vec();
         let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing)).collect();
-        let tables: Vec<u32> = losing.keys().copied().chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid)).collect();
+        let tables: Vec<u32> = losing
+            .keys()
+            .copied()
+            .chain(
+                self.diff
+                    .alter
+                    .iter()
+                    .map(|t| self.existing[t.existing].oid),
+            )
+            .collect();
         lock::access_exclusive(
-            tables.iter().copied().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
+            tables
+                .iter()
+                .copied()
+                .chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
             waiting_for,
         )?;
         self.refuse_if_moved(&tables, &edges, &losing)?;
@@ -235,22 +297,32 @@ impl Work<'_> {
         }
 
         // 3. Hold what the change would hurt, change, put back.
-        let before = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+        let before = properties::read(
+            self.diff
+                .alter
+                .iter()
+                .map(|t| self.existing[t.existing].oid),
+        )?;
         standing.hold(&touched, &self.missing(&touched))?;
         for t in &self.diff.alter {
             self.alter(t, done)?;
         }
         for e in &self.diff.drop {
             let e = &self.existing[*e];
-            spi::run(&format!("DROP FOREIGN TABLE {}", self.table(&self.current_name(e)?)), &[])?;
-            done.changes.push(Change::new(self.table(&e.name), "foreign table", "dropped"));
+            spi::run(
+                &format!("DROP FOREIGN TABLE {}", self.table(&self.current_name(e)?)),
+                &[],
+            )?;
+            done.changes
+                .push(Change::new(self.table(&e.name), "foreign table", "dropped"));
         }
         if rebuild {
             let mut kept: Vec<Existing> = local::tables(self.app)?;
             kept.retain(|t| self.existing.iter().any(|e| e.oid == t.oid));
             for t in &kept {
                 rebuild::foreign_table(&self.app.local_schema, t, &self.app.server)?;
-                done.changes.push(Change::new(self.table(&t.name), "foreign table", "rebuilt"));
+                done.changes
+                    .push(Change::new(self.table(&t.name), "foreign table", "rebuilt"));
             }
         }
         self.create(done)?;
@@ -260,7 +332,14 @@ impl Work<'_> {
                 .changes
                 .iter()
                 .filter(|c| c.action == "broken")
-                .map(|c| format!("{} {}: {}", c.kind, c.object, c.detail.as_deref().unwrap_or("")))
+                .map(|c| {
+                    format!(
+                        "{} {}: {}",
+                        c.kind,
+                        c.object,
+                        c.detail.as_deref().unwrap_or("")
+                    )
+                })
                 .collect();
             return Err(Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
@@ -274,7 +353,12 @@ impl Work<'_> {
 
         // 4. The altered tables are what they were, but for what was meant.
         if !rebuild {
-            let after = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+            let after = properties::read(
+                self.diff
+                    .alter
+                    .iter()
+                    .map(|t| self.existing[t.existing].oid),
+            )?;
             for t in &self.diff.alter {
                 let oid = self.existing[t.existing].oid;
                 let meant = self.meant(t);
@@ -303,25 +387,39 @@ impl Work<'_> {
     }
 
     /// Nothing may have changed between the first look and the locks.
-    fn refuse_if_moved(&self, tables: &[u32], edges: &[Dependent], losing: &HashMap<u32, Option<HashSet<i16>>>) -> Result<()> {
+    fn refuse_if_moved(
+        &self,
+        tables: &[u32],
+        edges: &[Dependent],
+        losing: &HashMap<u32, Option<HashSet<i16>>>,
+    ) -> Result<()> {
         let now = local::some(self.app, tables)?;
         let then = self.existing.iter().filter(|e| tables.contains(&e.oid));
         let same_tables = now.len() == tables.iter().collect::<HashSet<_>>().len()
             && then.into_iter().all(|e| now.iter().any(|n| n == e));
         let key = |d: &Dependent| (d.oid, d.on, d.columns.clone());
         let again = super::dependents::direct(losing.keys().copied())?;
-        let before: HashSet<_> = edges.iter().filter(|d| losing.contains_key(&d.on)).map(key).collect();
+        let before: HashSet<_> = edges
+            .iter()
+            .filter(|d| losing.contains_key(&d.on))
+            .map(key)
+            .collect();
         if same_tables && again.iter().map(key).collect::<HashSet<_>>() == before {
             return Ok(());
         }
-        Err(Error::new(sqlstate::LOCK_NOT_AVAILABLE, "the foreign tables were changed by somebody else while the run began"))
+        Err(Error::new(
+            sqlstate::LOCK_NOT_AVAILABLE,
+            "the foreign tables were changed by somebody else while the run began",
+        ))
     }
 
     /// For each dependent, the columns and tables that it uses and that go for good.
     fn missing(&self, touched: &[&Dependent]) -> HashMap<u32, Vec<String>> {
         let mut missing: HashMap<u32, Vec<String>> = HashMap::new();
         for d in touched {
-            let Some(at) = self.existing.iter().position(|e| e.oid == d.on) else { continue };
+            let Some(at) = self.existing.iter().position(|e| e.oid == d.on) else {
+                continue;
+            };
             let table = &self.existing[at];
             let list = missing.entry(d.oid).or_default();
             if self.diff.drop.contains(&at) {
@@ -332,7 +430,11 @@ impl Work<'_> {
                     if let ColumnDiff::Drop { existing } = c {
                         let column = &table.columns[*existing];
                         if d.columns.contains(&column.num) {
-                            list.push(format!("column {}.{}", self.table(self.final_name(t)), sql::ident(&column.name)));
+                            list.push(format!(
+                                "column {}.{}",
+                                self.table(self.final_name(t)),
+                                sql::ident(&column.name)
+                            ));
                         }
                     }
                 }
@@ -343,18 +445,42 @@ impl Work<'_> {
     }
 
     fn current_name(&self, e: &Existing) -> Result<String> {
-        let name: Option<String> =
-            spi::first("SELECT to_json(relname)::text FROM pg_class WHERE oid = $1", &[spi::oid(e.oid)])?;
+        let name: Option<String> = spi::first(
+            "SELECT to_json(relname)::text FROM pg_class WHERE oid = $1",
+            &[spi::oid(e.oid)],
+        )?;
         Ok(name.unwrap_or_else(|| e.name.clone()))
     }
 
     fn rename_tables(&self, done: &mut Done) -> Result<()> {
-        let renames: Vec<&TableDiff> = self.diff.alter.iter().filter(|t| t.rename_to.is_some()).collect();
-        let wanted: HashSet<&str> = renames.iter().filter_map(|t| t.rename_to.as_deref()).collect();
+        let renames: Vec<&TableDiff> = self
+            .diff
+            .alter
+            .iter()
+            .filter(|t| t.rename_to.is_some())
+            .collect();
+        let wanted: HashSet<&str> = renames
+            .iter()
+            .filter_map(|t| t.rename_to.as_deref())
+            .collect();
         let rename = |from: &str, to: &str| {
-            spi::run(&format!("ALTER FOREIGN TABLE {} RENAME TO {}", self.table(from), sql::ident(to)), &[]).map(|_| ())
+            spi::run(
+                &format!(
+                    "ALTER FOREIGN TABLE {} RENAME TO {}",
+                    self.table(from),
+                    sql::ident(to)
+                ),
+                &[],
+            )
+            .map(|_| ())
         };
-        for e in self.diff.drop.iter().map(|e| &self.existing[*e]).filter(|e| wanted.contains(e.name.as_str())) {
+        for e in self
+            .diff
+            .drop
+            .iter()
+            .map(|e| &self.existing[*e])
+            .filter(|e| wanted.contains(e.name.as_str()))
+        {
             rename(&e.name, &format!("wh_dropped_{}", e.oid))?;
         }
         let aside = |t: &TableDiff| format!("wh_rename_{}", self.existing[t.existing].oid);
@@ -366,8 +492,18 @@ impl Work<'_> {
         }
         for t in renames {
             let (from, to) = (&self.existing[t.existing].name, self.final_name(t));
-            rename(&if wanted.contains(from.as_str()) { aside(t) } else { from.clone() }, to)?;
-            done.changes.push(Change::new(self.table(to), "foreign table", "renamed").detail(format!("from {}", self.table(from))));
+            rename(
+                &if wanted.contains(from.as_str()) {
+                    aside(t)
+                } else {
+                    from.clone()
+                },
+                to,
+            )?;
+            done.changes.push(
+                Change::new(self.table(to), "foreign table", "renamed")
+                    .detail(format!("from {}", self.table(from))),
+            );
         }
         Ok(())
     }
@@ -379,13 +515,19 @@ impl Work<'_> {
             .columns
             .iter()
             .filter_map(|c| match c {
-                ColumnDiff::Rename { existing, to } => Some((columns[*existing].name.as_str(), to.as_str())),
+                ColumnDiff::Rename { existing, to } => {
+                    Some((columns[*existing].name.as_str(), to.as_str()))
+                }
                 _ => None,
             })
             .collect();
         let wanted: HashSet<&str> = renames.iter().map(|r| r.1).collect();
         let rename = |from: &str, to: &str| {
-            let statement = format!("ALTER FOREIGN TABLE {table} RENAME COLUMN {} TO {}", sql::ident(from), sql::ident(to));
+            let statement = format!(
+                "ALTER FOREIGN TABLE {table} RENAME COLUMN {} TO {}",
+                sql::ident(from),
+                sql::ident(to)
+            );
             spi::run(&statement, &[]).map(|_| ())
         };
         for c in &t.columns {
@@ -396,13 +538,25 @@ impl Work<'_> {
                 }
             }
         }
-        for (i, (from, _)) in renames.iter().enumerate().filter(|(_, (from, _))| wanted.contains(from)) {
+        for (i, (from, _)) in renames
+            .iter()
+            .enumerate()
+            .filter(|(_, (from, _))| wanted.contains(from))
+        {
             rename(from, &format!("wh_rename_{i}"))?;
         }
         for (i, (from, to)) in renames.iter().enumerate() {
-            rename(&if wanted.contains(from) { format!("wh_rename_{i}") } else { (*from).to_owned() }, to)?;
+            rename(
+                &if wanted.contains(from) {
+                    format!("wh_rename_{i}")
+                } else {
+                    (*from).to_owned()
+                },
+                to,
+            )?;
             done.changes.push(
-                Change::new(format!("{table}.{}", sql::ident(to)), "column", "renamed").detail(format!("from {}", sql::ident(from))),
+                Change::new(format!("{table}.{}", sql::ident(to)), "column", "renamed")
+                    .detail(format!("from {}", sql::ident(from))),
             );
         }
         Ok(())
@@ -425,8 +579,13 @@ impl Work<'_> {
         if !t.options.is_empty() {
             commands.push(set_options(&t.options));
             if t.rename_to.is_none() {
-                let to: Vec<String> = t.options.iter().map(|o| format!("{} is \"{}\" now", o.name, o.value)).collect();
-                done.changes.push(Change::new(&table, "foreign table", "altered").detail(to.join(", ")));
+                let to: Vec<String> = t
+                    .options
+                    .iter()
+                    .map(|o| format!("{} is \"{}\" now", o.name, o.value))
+                    .collect();
+                done.changes
+                    .push(Change::new(&table, "foreign table", "altered").detail(to.join(", ")));
             }
         }
         for c in &t.columns {
@@ -435,10 +594,18 @@ impl Work<'_> {
                 ColumnDiff::Rename { .. } => {}
                 ColumnDiff::Drop { existing: e } => {
                     let column = &existing.columns[*e];
-                    let aside = t.columns.iter().any(|c| matches!(c, ColumnDiff::Rename { to, .. } if *to == column.name));
-                    let name = if aside { format!("wh_dropped_{}", column.num) } else { column.name.clone() };
+                    let aside = t
+                        .columns
+                        .iter()
+                        .any(|c| matches!(c, ColumnDiff::Rename { to, .. } if *to == column.name));
+                    let name = if aside {
+                        format!("wh_dropped_{}", column.num)
+                    } else {
+                        column.name.clone()
+                    };
                     commands.push(format!("DROP COLUMN {}", sql::ident(&name)));
-                    done.changes.push(Change::new(object(&column.name), "column", "dropped"));
+                    done.changes
+                        .push(Change::new(object(&column.name), "column", "dropped"));
                 }
                 ColumnDiff::Add { wanted: w } => {
                     let column = &wanted.columns[*w];
@@ -451,35 +618,73 @@ impl Work<'_> {
                     change.detail = Some(detail);
                     done.changes.push(change);
                 }
-                ColumnDiff::Retype { existing: e, wanted: w } => {
+                ColumnDiff::Retype {
+                    existing: e,
+                    wanted: w,
+                } => {
                     let (old, new) = (&existing.columns[*e], &wanted.columns[*w]);
                     let name = renamed(*e);
-                    let (from, to) = (format_type(old.r#type.oid, old.r#type.typmod)?, format_type(new.r#type.oid, new.r#type.typmod)?);
-                    commands.push(format!("ALTER COLUMN {} TYPE {to}{}", sql::ident(&name), rebuild::collate(new.r#type.collation)?));
+                    let (from, to) = (
+                        format_type(old.r#type.oid, old.r#type.typmod)?,
+                        format_type(new.r#type.oid, new.r#type.typmod)?,
+                    );
+                    commands.push(format!(
+                        "ALTER COLUMN {} TYPE {to}{}",
+                        sql::ident(&name),
+                        rebuild::collate(new.r#type.collation)?
+                    ));
                     let mut detail = format!("from {from} to {to}");
                     if let Some(note) = self.notes.get(&(t.wanted, *w)) {
                         detail = format!("{detail}; {note}");
                     }
-                    done.changes.push(Change::new(object(&name), "column", "retyped").detail(detail));
+                    done.changes
+                        .push(Change::new(object(&name), "column", "retyped").detail(detail));
                 }
-                ColumnDiff::NotNull { existing: e, wanted: not_null } => {
+                ColumnDiff::NotNull {
+                    existing: e,
+                    wanted: not_null,
+                } => {
                     let name = renamed(*e);
-                    commands.push(format!("ALTER COLUMN {} {} NOT NULL", sql::ident(&name), if *not_null { "SET" } else { "DROP" }));
+                    commands.push(format!(
+                        "ALTER COLUMN {} {} NOT NULL",
+                        sql::ident(&name),
+                        if *not_null { "SET" } else { "DROP" }
+                    ));
                     let detail = if *not_null { "not null" } else { "nullable" };
-                    done.changes.push(Change::new(object(&name), "column", "altered").detail(detail));
+                    done.changes
+                        .push(Change::new(object(&name), "column", "altered").detail(detail));
                 }
-                ColumnDiff::Options { existing: e, options } => {
+                ColumnDiff::Options {
+                    existing: e,
+                    options,
+                } => {
                     let name = renamed(*e);
-                    commands.push(format!("ALTER COLUMN {} {}", sql::ident(&name), set_options(options)));
-                    let to: Vec<String> = options.iter().map(|o| format!("{} is \"{}\" now", o.name, o.value)).collect();
-                    if !t.columns.iter().any(|c| matches!(c, ColumnDiff::Rename { existing, .. } if existing == e)) {
-                        done.changes.push(Change::new(object(&name), "column", "altered").detail(to.join(", ")));
+                    commands.push(format!(
+                        "ALTER COLUMN {} {}",
+                        sql::ident(&name),
+                        set_options(options)
+                    ));
+                    let to: Vec<String> = options
+                        .iter()
+                        .map(|o| format!("{} is \"{}\" now", o.name, o.value))
+                        .collect();
+                    if !t
+                        .columns
+                        .iter()
+                        .any(|c| matches!(c, ColumnDiff::Rename { existing, .. } if existing == e))
+                    {
+                        done.changes.push(
+                            Change::new(object(&name), "column", "altered").detail(to.join(", ")),
+                        );
                     }
                 }
             }
         }
         if !commands.is_empty() {
-            spi::run(&format!("ALTER FOREIGN TABLE {table} {}", commands.join(", ")), &[])?;
+            spi::run(
+                &format!("ALTER FOREIGN TABLE {table} {}", commands.join(", ")),
+                &[],
+            )?;
         }
         Ok(())
     }
@@ -517,12 +722,25 @@ impl Work<'_> {
                 &[],
             )?;
             if !readers.is_empty() {
-                spi::run(&format!("GRANT SELECT ON {table} TO {}", readers.join(", ")), &[])?;
+                spi::run(
+                    &format!("GRANT SELECT ON {table} TO {}", readers.join(", ")),
+                    &[],
+                )?;
             }
-            done.changes.push(Change::new(&table, "foreign table", "created").detail(format!("{} columns", wanted.columns.len())));
+            done.changes.push(
+                Change::new(&table, "foreign table", "created")
+                    .detail(format!("{} columns", wanted.columns.len())),
+            );
             for (c, column) in wanted.columns.iter().enumerate() {
                 if let Some(note) = self.notes.get(&(*w, c)) {
-                    done.changes.push(Change::new(format!("{table}.{}", sql::ident(&column.name)), "column", "added").detail(note));
+                    done.changes.push(
+                        Change::new(
+                            format!("{table}.{}", sql::ident(&column.name)),
+                            "column",
+                            "added",
+                        )
+                        .detail(note),
+                    );
                 }
             }
         }
@@ -531,7 +749,14 @@ impl Work<'_> {
 
     /// Who reads every table that is here reads a new one too.
     fn readers(&self) -> Result<Vec<String>> {
-        let kept: Vec<u32> = self.diff.same.iter().map(|s| s.0).chain(self.diff.alter.iter().map(|t| t.existing)).map(|e| self.existing[e].oid).collect();
+        let kept: Vec<u32> = self
+            .diff
+            .same
+            .iter()
+            .map(|s| s.0)
+            .chain(self.diff.alter.iter().map(|t| t.existing))
+            .map(|e| self.existing[e].oid)
+            .collect();
         if kept.is_empty() {
             return Ok(Vec::new());
         }
@@ -557,11 +782,15 @@ impl Work<'_> {
                     names.push(existing.columns[*e].name.clone());
                     names.push(format!("wh_dropped_{}", existing.columns[*e].num));
                 }
-                ColumnDiff::Retype { existing: e, wanted: w } => {
+                ColumnDiff::Retype {
+                    existing: e,
+                    wanted: w,
+                } => {
                     names.push(existing.columns[*e].name.clone());
                     names.push(wanted.columns[*w].name.clone());
                 }
-                ColumnDiff::NotNull { existing: e, .. } | ColumnDiff::Options { existing: e, .. } => {
+                ColumnDiff::NotNull { existing: e, .. }
+                | ColumnDiff::Options { existing: e, .. } => {
                     names.push(existing.columns[*e].name.clone());
                 }
             }
@@ -571,15 +800,27 @@ impl Work<'_> {
 
     /// Writes down the product's identities where they changed.
     fn remember(&self) -> Result<()> {
-        let pairs = self.diff.same.iter().copied().chain(self.diff.alter.iter().map(|t| (t.existing, t.wanted)));
+        let pairs = self
+            .diff
+            .same
+            .iter()
+            .copied()
+            .chain(self.diff.alter.iter().map(|t| (t.existing, t.wanted)));
         let mut stale: Vec<usize> = Vec::new();
         for (e, w) in pairs {
             let (existing, wanted) = (&self.existing[e], &self.wanted[w]);
-            let known: HashMap<&str, Option<i16>> = existing.columns.iter().map(|c| (c.remote_name(), c.remote_num)).collect();
+            let known: HashMap<&str, Option<i16>> = existing
+                .columns
+                .iter()
+                .map(|c| (c.remote_name(), c.remote_num))
+                .collect();
             let same = existing.remote_oid == wanted.remote_oid
                 && wanted.remote_oid.is_some()
                 && known.len() == wanted.columns.len()
-                && wanted.columns.iter().all(|c| known.get(c.name.as_str()) == Some(&c.remote_num));
+                && wanted
+                    .columns
+                    .iter()
+                    .all(|c| known.get(c.name.as_str()) == Some(&c.remote_num));
             if !same {
                 stale.push(w);
             }
@@ -593,14 +834,26 @@ impl Work<'_> {
             return Ok(());
         }
         let now = local::tables(self.app)?;
-        let by_remote: HashMap<&str, &Existing> = now.iter().map(|t| (t.remote_name(), t)).collect();
+        let by_remote: HashMap<&str, &Existing> =
+            now.iter().map(|t| (t.remote_name(), t)).collect();
         for w in stale {
             let wanted = &self.wanted[w];
-            let Some(table) = by_remote.get(wanted.name.as_str()) else { continue };
-            let Some(remote_oid) = wanted.remote_oid else { continue };
-            let nums: HashMap<&str, i16> = wanted.columns.iter().filter_map(|c| Some((c.name.as_str(), c.remote_num?))).collect();
-            let (names, nums): (Vec<String>, Vec<i16>) =
-                table.columns.iter().filter_map(|c| Some((c.name.clone(), *nums.get(c.remote_name())?))).unzip();
+            let Some(table) = by_remote.get(wanted.name.as_str()) else {
+                continue;
+            };
+            let Some(remote_oid) = wanted.remote_oid else {
+                continue;
+            };
+            let nums: HashMap<&str, i16> = wanted
+                .columns
+                .iter()
+                .filter_map(|c| Some((c.name.as_str(), c.remote_num?)))
+                .collect();
+            let (names, nums): (Vec<String>, Vec<i16>) = table
+                .columns
+                .iter()
+                .filter_map(|c| Some((c.name.clone(), *nums.get(c.remote_name())?)))
+                .unzip();
             spi::run(
                 "INSERT INTO wh.fdw_table (fdw, relation, remote_oid, column_names, column_nums)
                  VALUES ($1, $2::regclass, $3, $4::text[]::name[], $5)
@@ -619,7 +872,8 @@ fn touches(d: &Dependent, losing: &HashMap<u32, Option<HashSet<i16>>>) -> bool {
         None => false,
         Some(None) => true,
         Some(Some(columns)) => {
-            d.columns.iter().any(|c| columns.contains(c)) || d.whole_row && d.kind != super::dependents::Kind::View
+            d.columns.iter().any(|c| columns.contains(c))
+                || d.whole_row && d.kind != super::dependents::Kind::View
         }
     }
 }
@@ -640,7 +894,14 @@ fn explained(key: &str, meant: &[String]) -> bool {
 fn set_options(options: &[OptionDiff]) -> String {
     let list: Vec<String> = options
         .iter()
-        .map(|o| format!("{} {} {}", if o.exists { "SET" } else { "ADD" }, sql::ident(&o.name), sql::literal(&o.value)))
+        .map(|o| {
+            format!(
+                "{} {} {}",
+                if o.exists { "SET" } else { "ADD" },
+                sql::ident(&o.name),
+                sql::literal(&o.value)
+            )
+        })
         .collect();
     format!("OPTIONS ({})", list.join(", "))
 }

@@ -14,13 +14,29 @@ pub fn tables(app: &Registered) -> Result<Vec<Existing>> {
 
 /// Some of them, by OID, as they stand now.
 pub fn some(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
-    read(app, "c.oid = ANY ($4)", spi::oids(relations.iter().copied()))
+    read(
+        app,
+        "c.oid = ANY ($4)",
+        spi::oids(relations.iter().copied()),
+    )
 }
 
-fn read(app: &Registered, which: &str, argument: pgrx::datum::DatumWithOid) -> Result<Vec<Existing>> {
+fn read(
+    app: &Registered,
+    which: &str,
+    argument: pgrx::datum::DatumWithOid,
+) -> Result<Vec<Existing>> {
     let query = format!("{TABLES} AND {which} ORDER BY c.relname COLLATE \"C\"");
     let schema = app.local_schema.as_str().into();
-    spi::rows(&query, &[schema, spi::oid(app.server_oid), app.remote_schema.as_str().into(), argument])
+    spi::rows(
+        &query,
+        &[
+            schema,
+            spi::oid(app.server_oid),
+            app.remote_schema.as_str().into(),
+            argument,
+        ],
+    )
 }
 
 const TABLES: &str = "
@@ -50,7 +66,10 @@ pub fn taken_names(app: &Registered, tables: &[Existing]) -> Result<HashSet<Stri
          SELECT to_json(typname)::text FROM pg_type
          WHERE typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
            AND typrelid = 0 AND typelem = 0",
-        &[app.local_schema.as_str().into(), spi::oids(tables.iter().map(|t| t.oid))],
+        &[
+            app.local_schema.as_str().into(),
+            spi::oids(tables.iter().map(|t| t.oid)),
+        ],
     )?;
     Ok(names.into_iter().collect())
 }

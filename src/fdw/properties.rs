@@ -13,7 +13,15 @@ use crate::pg::{identity, spi, sql};
 
 /// relation, place, key, value, statement, role, whether a plain view can have it
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Property(u32, pub i32, pub String, pub Option<String>, pub Option<String>, pub u32, pub bool);
+pub struct Property(
+    u32,
+    pub i32,
+    pub String,
+    pub Option<String>,
+    pub Option<String>,
+    pub u32,
+    pub bool,
+);
 
 const GRANT: i32 = 20;
 const COLUMN_GRANT: i32 = 21;
@@ -47,7 +55,11 @@ pub fn of(relation: u32) -> Result<Properties> {
 }
 
 /// Differences between two states as `key: before → after`, but for keys that `explained` accepts.
-pub fn differences(before: &[Property], after: &[Property], explained: impl Fn(&str) -> bool) -> Vec<String> {
+pub fn differences(
+    before: &[Property],
+    after: &[Property],
+    explained: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let map = |p: &[Property]| -> BTreeMap<String, Option<String>> {
         p.iter().map(|p| (p.2.clone(), p.3.clone())).collect()
     };
@@ -62,19 +74,37 @@ pub fn differences(before: &[Property], after: &[Property], explained: impl Fn(&
     keys.dedup();
     keys.into_iter()
         .filter(|k| before.get(*k) != after.get(*k) && !explained(k))
-        .map(|k| format!("{}: {} → {}", k.replace('\u{1f}', " "), shown(before.get(k)), shown(after.get(k))))
+        .map(|k| {
+            format!(
+                "{}: {} → {}",
+                k.replace('\u{1f}', " "),
+                shown(before.get(k)),
+                shown(after.get(k))
+            )
+        })
         .collect()
 }
 
 /// Gives a relation that was just made under the name `name` (quoted) the properties saved from its predecessor.
-pub fn restore(relation: u32, name: &str, saved: &[Property], keep: impl Fn(&Property) -> bool) -> Result<()> {
+pub fn restore(
+    relation: u32,
+    name: &str,
+    saved: &[Property],
+    keep: impl Fn(&Property) -> bool,
+) -> Result<()> {
     let kept: Vec<&Property> = saved.iter().filter(|p| keep(p)).collect();
-    if let Some(owner) = kept.iter().find(|p| p.1 == OWNER).and_then(|p| p.4.as_deref()) {
+    if let Some(owner) = kept
+        .iter()
+        .find(|p| p.1 == OWNER)
+        .and_then(|p| p.4.as_deref())
+    {
         spi::run(owner, &[])?;
     }
     // What default privileges put on top goes first: who made the relation must not show.
-    let owner: Option<u32> =
-        spi::first("SELECT to_json(relowner::int8)::text FROM pg_class WHERE oid = $1", &[spi::oid(relation)])?;
+    let owner: Option<u32> = spi::first(
+        "SELECT to_json(relowner::int8)::text FROM pg_class WHERE oid = $1",
+        &[spi::oid(relation)],
+    )?;
     let owner = owner.unwrap_or_default();
     let present = read([relation])?.remove(&relation).unwrap_or_default();
     let grantees: Vec<String> = spi::rows(
@@ -83,14 +113,21 @@ pub fn restore(relation: u32, name: &str, saved: &[Property], keep: impl Fn(&Pro
         &[spi::oid(relation)],
     )?;
     let grants = |list: &[&Property]| -> Vec<(String, String)> {
-        list.iter().filter(|p| p.is_grant()).map(|p| (p.2.clone(), p.3.clone().unwrap_or_default())).collect()
+        list.iter()
+            .filter(|p| p.is_grant())
+            .map(|p| (p.2.clone(), p.3.clone().unwrap_or_default()))
+            .collect()
     };
     if grants(&kept) != grants(&present.iter().collect::<Vec<_>>()) {
         for grantee in grantees {
             let _owner = identity::As::user(owner);
             spi::run(&format!("REVOKE ALL ON {name} FROM {grantee}"), &[])?;
         }
-        let wanted: Vec<grants::Grant> = kept.iter().filter(|p| p.is_grant()).filter_map(|p| grants::Grant::read(p)).collect();
+        let wanted: Vec<grants::Grant> = kept
+            .iter()
+            .filter(|p| p.is_grant())
+            .filter_map(|p| grants::Grant::read(p))
+            .collect();
         for grant in grants::in_order(owner, wanted) {
             let _grantor = identity::As::user(grant.grantor);
             spi::run(&grant.statement, &[])?;
@@ -106,11 +143,16 @@ pub fn restore(relation: u32, name: &str, saved: &[Property], keep: impl Fn(&Pro
 
 /// Refuses a relation that an extension made: its next update would meet something else.
 pub fn refuse_member_of_extension(name: &str, properties: &[Property]) -> Result<()> {
-    let Some(member) = properties.iter().find(|p| p.2 == "member of extension") else { return Ok(()) };
+    let Some(member) = properties.iter().find(|p| p.2 == "member of extension") else {
+        return Ok(());
+    };
     let extension = member.3.as_deref().unwrap_or("");
     Err(Error::new(
         sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
         format!("\"{name}\" would have to be made again, but belongs to extension \"{extension}\""),
     )
-    .hint(format!("ALTER EXTENSION {} DROP VIEW {name} makes it an ordinary view.", sql::ident(extension))))
+    .hint(format!(
+        "ALTER EXTENSION {} DROP VIEW {name} makes it an ordinary view.",
+        sql::ident(extension)
+    )))
 }

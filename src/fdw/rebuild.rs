@@ -22,22 +22,45 @@ pub fn view(
 ) -> Result<Option<String>> {
     properties::refuse_member_of_extension(&held.name, saved)?;
     let columns: Vec<String> = held.outputs.iter().map(|o| sql::ident(&o.name)).collect();
-    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    let columns = if columns.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", columns.join(", "))
+    };
     // One SELECT and nothing else: the text below is put together around it.
     rewrite::analyze(definition)?;
     spi::run(&format!("DROP {} {}", keyword(held.kind), held.name), &[])?;
     if kind == Kind::MaterializedView {
-        let value = |key: &str| saved.iter().find(|p| p.2 == key).and_then(|p| p.3.as_deref()).filter(|v| !v.is_empty());
-        let method = value("access method").map(|m| format!(" USING {}", sql::ident(m))).unwrap_or_default();
-        let space = value("tablespace").map(|t| format!(" TABLESPACE {}", sql::ident(t))).unwrap_or_default();
+        let value = |key: &str| {
+            saved
+                .iter()
+                .find(|p| p.2 == key)
+                .and_then(|p| p.3.as_deref())
+                .filter(|v| !v.is_empty())
+        };
+        let method = value("access method")
+            .map(|m| format!(" USING {}", sql::ident(m)))
+            .unwrap_or_default();
+        let space = value("tablespace")
+            .map(|t| format!(" TABLESPACE {}", sql::ident(t)))
+            .unwrap_or_default();
         spi::run(
-            &format!("CREATE MATERIALIZED VIEW {}{columns}{method}{space} AS {definition} WITH NO DATA", held.name),
+            &format!(
+                "CREATE MATERIALIZED VIEW {}{columns}{method}{space} AS {definition} WITH NO DATA",
+                held.name
+            ),
             &[],
         )?;
     } else {
-        spi::run(&format!("CREATE VIEW {}{columns} AS {definition}", held.name), &[])?;
+        spi::run(
+            &format!("CREATE VIEW {}{columns} AS {definition}", held.name),
+            &[],
+        )?;
     }
-    let oid: Option<u32> = spi::first("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?;
+    let oid: Option<u32> = spi::first(
+        "SELECT to_json($1::regclass::oid::int8)::text",
+        &[held.name.as_str().into()],
+    )?;
     let oid = oid.unwrap_or_default();
     let fits = |p: &Property| kind == Kind::MaterializedView || p.6;
     let mut saved: Vec<Property> = saved.iter().filter(|p| fits(p)).cloned().collect();
@@ -48,10 +71,15 @@ pub fn view(
     let mut failure = None;
     if kind == Kind::MaterializedView && held.populated && refresh {
         // REFRESH itself becomes the owner, in a security-restricted operation (src/backend/commands/matview.c).
-        let filled = subxact::run(|| spi::run(&format!("REFRESH MATERIALIZED VIEW {}", held.name), &[]));
+        let filled =
+            subxact::run(|| spi::run(&format!("REFRESH MATERIALIZED VIEW {}", held.name), &[]));
         match filled {
             Ok(_) => {}
-            Err(e) if ["22", "23", "42", "0A", "38", "39", "P0"].iter().any(|c| e.sqlstate.starts_with(c)) => {
+            Err(e)
+                if ["22", "23", "42", "0A", "38", "39", "P0"]
+                    .iter()
+                    .any(|c| e.sqlstate.starts_with(c)) =>
+            {
                 failure = Some(e.message);
             }
             Err(e) => return Err(e),
@@ -78,7 +106,10 @@ fn keyword(kind: Kind) -> &'static str {
 fn as_kind(statement: &str, kind: Kind) -> String {
     for verb in ["COMMENT ON ", "ALTER "] {
         for old in ["MATERIALIZED VIEW ", "VIEW "] {
-            if let Some(rest) = statement.strip_prefix(verb).and_then(|s| s.strip_prefix(old)) {
+            if let Some(rest) = statement
+                .strip_prefix(verb)
+                .and_then(|s| s.strip_prefix(old))
+            {
                 return format!("{verb}{} {rest}", keyword(kind));
             }
         }
@@ -100,10 +131,23 @@ pub fn foreign_table(schema: &str, existing: &Existing, server: &str) -> Result<
              WHERE a.attrelid = $1 AND a.attnum = $2 AND a.attgenerated = 's'",
             &[spi::oid(existing.oid), c.num.into()],
         )?;
-        let generated = generated.map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED")).unwrap_or_default();
-        columns.push(format!("{} {type}{}{}{generated}", sql::ident(&c.name), options(&c.options), collate(c.r#type.collation)?));
+        let generated = generated
+            .map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"))
+            .unwrap_or_default();
+        columns.push(format!(
+            "{} {type}{}{}{generated}",
+            sql::ident(&c.name),
+            options(&c.options),
+            collate(c.r#type.collation)?
+        ));
     }
-    spi::run(&format!("ALTER FOREIGN TABLE {name} RENAME TO {}", sql::ident(&aside)), &[])?;
+    spi::run(
+        &format!(
+            "ALTER FOREIGN TABLE {name} RENAME TO {}",
+            sql::ident(&aside)
+        ),
+        &[],
+    )?;
     spi::run(
         &format!(
             "CREATE FOREIGN TABLE {name} ({}) SERVER {}{}",
@@ -113,7 +157,10 @@ pub fn foreign_table(schema: &str, existing: &Existing, server: &str) -> Result<
         ),
         &[],
     )?;
-    let oid: Option<u32> = spi::first("SELECT to_json($1::regclass::oid::int8)::text", &[name.as_str().into()])?;
+    let oid: Option<u32> = spi::first(
+        "SELECT to_json($1::regclass::oid::int8)::text",
+        &[name.as_str().into()],
+    )?;
     let oid = oid.unwrap_or_default();
     // Collected statistics belong to whoever has the number.
     spi::run(
@@ -126,8 +173,14 @@ pub fn foreign_table(schema: &str, existing: &Existing, server: &str) -> Result<
         "UPDATE pg_class n SET reltuples = o.reltuples, relpages = o.relpages FROM pg_class o WHERE n.oid = $2 AND o.oid = $1",
         &[spi::oid(existing.oid), spi::oid(oid)],
     )?;
-    spi::run("UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1", &[spi::oid(existing.oid), spi::oid(oid)])?;
-    spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), &[])?;
+    spi::run(
+        "UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1",
+        &[spi::oid(existing.oid), spi::oid(oid)],
+    )?;
+    spi::run(
+        &format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)),
+        &[],
+    )?;
     properties::restore(oid, &name, &saved, |_| true)?;
     let after = properties::of(oid)?;
     let lost = properties::differences(&saved, &after, |_| false);
@@ -148,7 +201,9 @@ pub fn collate(collation: u32) -> Result<String> {
          WHERE c.oid = $1",
         &[spi::oid(collation)],
     )?;
-    Ok(name.map(|(schema, name)| format!(" COLLATE {}", sql::qualified(&schema, &name))).unwrap_or_default())
+    Ok(name
+        .map(|(schema, name)| format!(" COLLATE {}", sql::qualified(&schema, &name)))
+        .unwrap_or_default())
 }
 
 /// ` OPTIONS (…)`, or nothing.
@@ -156,7 +211,9 @@ pub fn options(options: &super::model::Options) -> String {
     if options.is_empty() {
         return String::new();
     }
-    let list: Vec<String> = options.iter().map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v))).collect();
+    let list: Vec<String> = options
+        .iter()
+        .map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v)))
+        .collect();
     format!(" OPTIONS ({})", list.join(", "))
 }
-

@@ -64,7 +64,15 @@ pub struct Held {
 
 impl Held {
     /// The stub view that stands in for `definition`, as something to drop and make again.
-    pub fn stub(oid: u32, name: &str, owner: &str, definition: &str, outputs: &[Output], populated: bool, now: Properties) -> Self {
+    pub fn stub(
+        oid: u32,
+        name: &str,
+        owner: &str,
+        definition: &str,
+        outputs: &[Output],
+        populated: bool,
+        now: Properties,
+    ) -> Self {
         Held {
             oid,
             kind: Kind::View,
@@ -127,8 +135,15 @@ impl<'a> Standing<'a> {
     }
 
     /// Takes hold of dependents; `missing` says what each of them is about to lose.
-    pub fn hold(&mut self, dependents: &[&Dependent], missing: &HashMap<u32, Vec<String>>) -> Result<()> {
-        let new: Vec<&&Dependent> = dependents.iter().filter(|d| !self.held.contains_key(&d.oid)).collect();
+    pub fn hold(
+        &mut self,
+        dependents: &[&Dependent],
+        missing: &HashMap<u32, Vec<String>>,
+    ) -> Result<()> {
+        let new: Vec<&&Dependent> = dependents
+            .iter()
+            .filter(|d| !self.held.contains_key(&d.oid))
+            .collect();
         if let Some(other) = new.iter().find(|d| d.kind == Kind::Other) {
             return Err(Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
@@ -141,8 +156,17 @@ impl<'a> Standing<'a> {
             })
             .hint("Nothing was changed. Drop it, run this again, and create it anew; or hide nothing of what it uses."));
         }
-        for kind in [Kind::View, Kind::MaterializedView, Kind::Rule, Kind::Function] {
-            let mut oids: Vec<u32> = new.iter().filter(|d| d.kind == kind).map(|d| d.oid).collect();
+        for kind in [
+            Kind::View,
+            Kind::MaterializedView,
+            Kind::Rule,
+            Kind::Function,
+        ] {
+            let mut oids: Vec<u32> = new
+                .iter()
+                .filter(|d| d.kind == kind)
+                .map(|d| d.oid)
+                .collect();
             oids.sort_unstable();
             oids.dedup();
             if oids.is_empty() {
@@ -168,7 +192,12 @@ impl<'a> Standing<'a> {
                     header: d.header,
                 };
                 hollow(&held)?;
-                let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
+                let level = self
+                    .above
+                    .level
+                    .get(&held.oid)
+                    .copied()
+                    .unwrap_or(usize::MAX);
                 self.waiting.insert((level, held.oid));
                 self.held.insert(held.oid, held);
             }
@@ -179,9 +208,16 @@ impl<'a> Standing<'a> {
     /// Puts everything back, from the bottom up.
     pub fn put_back(&mut self) -> Result<()> {
         while let Some((_, oid)) = self.waiting.pop_first() {
-            let Some(held) = self.held.get(&oid).cloned() else { continue };
+            let Some(held) = self.held.get(&oid).cloned() else {
+                continue;
+            };
             match held.kind {
-                Kind::Rule => self.replay(&held, &held.definition.replacen("CREATE RULE", "CREATE OR REPLACE RULE", 1))?,
+                Kind::Rule => self.replay(
+                    &held,
+                    &held
+                        .definition
+                        .replacen("CREATE RULE", "CREATE OR REPLACE RULE", 1),
+                )?,
                 Kind::Function => self.replay(&held, &held.definition)?,
                 _ => self.put_view_back(&held)?,
             }
@@ -204,8 +240,10 @@ impl<'a> Standing<'a> {
                     let pinned = pin(&held.definition, &held.outputs)?;
                     if let Ok(Filled::Same) = fill(held.oid, &pinned, &held.outputs) {
                         self.changes.push(
-                            Change::new(&held.name, what(held.kind), "pinned")
-                                .detail(format!("{} cast to the old type", describe(&held.outputs, &now)?)),
+                            Change::new(&held.name, what(held.kind), "pinned").detail(format!(
+                                "{} cast to the old type",
+                                describe(&held.outputs, &now)?
+                            )),
                         );
                         return Ok(());
                     }
@@ -221,21 +259,28 @@ impl<'a> Standing<'a> {
     fn make_again(&mut self, held: &Held, now: &[Output]) -> Result<()> {
         let why = describe(&held.outputs, now)?;
         self.hold_above(held)?;
-        let refreshed = rebuild::view(held, &held.definition, &held.properties, held.kind, self.policy.refresh, |key| {
-            key.starts_with("type of ")
-        })?;
+        let refreshed = rebuild::view(
+            held,
+            &held.definition,
+            &held.properties,
+            held.kind,
+            self.policy.refresh,
+            |key| key.starts_with("type of "),
+        )?;
         let detail = match refreshed {
             Some(error) => format!("{why}; not refreshed: {error}"),
             None => why,
         };
-        self.changes.push(Change::new(&held.name, what(held.kind), "rebuilt").detail(detail));
+        self.changes
+            .push(Change::new(&held.name, what(held.kind), "rebuilt").detail(detail));
         Ok(())
     }
 
     fn break_view(&mut self, held: &Held, error: &Error) -> Result<()> {
         let detail = format!("owner \"{}\": {}", held.owner, error.message);
         if self.policy.on_broken == OnBroken::Fail {
-            self.changes.push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
+            self.changes
+                .push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
             self.broken += 1;
             return Ok(());
         }
@@ -243,7 +288,8 @@ impl<'a> Standing<'a> {
             self.hold_above(held)?;
         }
         broken::put_stub(held, error, self.policy)?;
-        self.changes.push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
+        self.changes
+            .push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
         self.broken += 1;
         Ok(())
     }
@@ -262,7 +308,12 @@ impl<'a> Standing<'a> {
             }
             Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
-                format!("{} {} does not stand after the change: {}", what(held.kind), held.name, e.message),
+                format!(
+                    "{} {} does not stand after the change: {}",
+                    what(held.kind),
+                    held.name,
+                    e.message
+                ),
             )
             .detail(held.definition.clone())
             .hint("Nothing was changed. Drop or rewrite it, and run this again.")
@@ -273,7 +324,10 @@ impl<'a> Standing<'a> {
 /// Locks the relations that a change of these dependents touches.
 pub fn lock_relations(dependents: &[Dependent]) -> Result<()> {
     let waiting_for = std::cell::Cell::new(0);
-    lock::access_exclusive(dependents.iter().map(|d| d.relation).filter(|r| *r != 0), &waiting_for)
+    lock::access_exclusive(
+        dependents.iter().map(|d| d.relation).filter(|r| *r != 0),
+        &waiting_for,
+    )
 }
 
 /// The error of the check that closes a run.
@@ -335,7 +389,11 @@ fn hollow(held: &Held) -> Result<()> {
 pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
     let mut columns = Vec::with_capacity(outputs.len());
     for o in outputs {
-        columns.push(format!("NULL::{} AS {}", format_type(o.type_oid, o.typmod)?, sql::ident(&o.name)));
+        columns.push(format!(
+            "NULL::{} AS {}",
+            format_type(o.type_oid, o.typmod)?,
+            sql::ident(&o.name)
+        ));
     }
     Ok(format!("SELECT {}{tail}", columns.join(", ")))
 }
@@ -345,9 +403,15 @@ fn pin(definition: &str, outputs: &[Output]) -> Result<String> {
     let mut columns = Vec::with_capacity(outputs.len());
     for o in outputs {
         let name = sql::ident(&o.name);
-        columns.push(format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod)?));
+        columns.push(format!(
+            "wh_pinned.{name}::{} AS {name}",
+            format_type(o.type_oid, o.typmod)?
+        ));
     }
-    Ok(format!("SELECT {} FROM ({definition}) wh_pinned", columns.join(", ")))
+    Ok(format!(
+        "SELECT {} FROM ({definition}) wh_pinned",
+        columns.join(", ")
+    ))
 }
 
 /// What differs between two lists of outputs, in words.
@@ -355,7 +419,10 @@ fn describe(before: &[Output], after: &[Output]) -> Result<String> {
     let mut words = Vec::new();
     for (b, a) in before.iter().zip(after) {
         if b != a {
-            let (from, to) = (format_type(b.type_oid, b.typmod)?, format_type(a.type_oid, a.typmod)?);
+            let (from, to) = (
+                format_type(b.type_oid, b.typmod)?,
+                format_type(a.type_oid, a.typmod)?,
+            );
             words.push(if b.name != a.name {
                 format!("column \"{}\" is \"{}\" now", b.name, a.name)
             } else if from == to {
@@ -366,7 +433,11 @@ fn describe(before: &[Output], after: &[Output]) -> Result<String> {
         }
     }
     if before.len() != after.len() {
-        words.push(format!("{} columns now, were {}", after.len(), before.len()));
+        words.push(format!(
+            "{} columns now, were {}",
+            after.len(),
+            before.len()
+        ));
     }
     Ok(words.join(", "))
 }

@@ -56,7 +56,12 @@ pub struct Types<'a> {
 }
 
 impl<'a> Types<'a> {
-    pub fn new(app: &'a Registered, remote: &'a Remote, trust_oids: bool, in_use: &'a HashMap<u32, u32>) -> Result<Self> {
+    pub fn new(
+        app: &'a Registered,
+        remote: &'a Remote,
+        trust_oids: bool,
+        in_use: &'a HashMap<u32, u32>,
+    ) -> Result<Self> {
         let remembered = spi::rows(
             "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', m.remote_oid,
                     'remote_name', m.remote_name, 'label_oids', m.label_oids, 'labels', m.labels)::text
@@ -85,8 +90,16 @@ impl<'a> Types<'a> {
             _ if local.oid == TEXT && column.2 != TEXT => DEFAULT_COLLATION,
             other => self.collation(other)?,
         };
-        let collation = if local.oid == TEXT && collation == 0 { DEFAULT_COLLATION } else { collation };
-        Ok(ColumnType { oid: local.oid, typmod: if local.typmod { column.3 } else { -1 }, collation })
+        let collation = if local.oid == TEXT && collation == 0 {
+            DEFAULT_COLLATION
+        } else {
+            collation
+        };
+        Ok(ColumnType {
+            oid: local.oid,
+            typmod: if local.typmod { column.3 } else { -1 },
+            collation,
+        })
     }
 
     /// Whether a remote type has no better form here than text, and why.
@@ -98,7 +111,10 @@ impl<'a> Types<'a> {
         let t = self.remote.types.get(&remote)?;
         let t = self.remote.types.get(&t.element).unwrap_or(t);
         Some(match &t.extension {
-            Some(extension) => format!("type \"{}\" is text here: extension \"{extension}\" is not installed", t.name),
+            Some(extension) => format!(
+                "type \"{}\" is text here: extension \"{extension}\" is not installed",
+                t.name
+            ),
             None => format!("type \"{}\" is text here: it cannot be mirrored", t.name),
         })
     }
@@ -126,12 +142,18 @@ impl<'a> Types<'a> {
 
     fn resolve(&mut self, remote: u32) -> Result<Local> {
         if remote < FIRST_GENERATED_OID {
-            return Ok(Local { oid: remote, typmod: true });
+            return Ok(Local {
+                oid: remote,
+                typmod: true,
+            });
         }
         if let Some(local) = self.resolved.get(&remote) {
             return Ok(*local);
         }
-        let as_text = Local { oid: TEXT, typmod: false };
+        let as_text = Local {
+            oid: TEXT,
+            typmod: false,
+        };
         // A type that contains itself through an array of composites ends here.
         self.resolved.insert(remote, as_text);
         let local = match self.remote.types.get(&remote).cloned() {
@@ -167,13 +189,20 @@ impl<'a> Types<'a> {
 
     /// The local type that stands for `t` so far, renamed if the product renamed it.
     fn known(&mut self, t: &RemoteType) -> Result<Option<Remembered>> {
-        let by_oid = self.remembered.iter().position(|r| self.trust_oids && r.remote_oid == t.oid);
+        let by_oid = self
+            .remembered
+            .iter()
+            .position(|r| self.trust_oids && r.remote_oid == t.oid);
         let at = by_oid.or_else(|| self.remembered.iter().position(|r| r.remote_name == t.name));
         if let Some(at) = at {
             let known = &mut self.remembered[at];
             if known.remote_name != t.name && known.name == known.remote_name {
                 spi::run(
-                    &format!("ALTER TYPE {} RENAME TO {}", sql::qualified(&known.schema, &known.name), sql::ident(&t.name)),
+                    &format!(
+                        "ALTER TYPE {} RENAME TO {}",
+                        sql::qualified(&known.schema, &known.name),
+                        sql::ident(&t.name)
+                    ),
                     &[],
                 )?;
                 self.changes.push(
@@ -206,8 +235,14 @@ impl<'a> Types<'a> {
         let labels: Vec<String> = t.labels.iter().map(|(_, l)| l.clone()).collect();
         let oids: Vec<i64> = t.labels.iter().map(|(o, _)| i64::from(*o)).collect();
         let same = self.remembered.iter().any(|r| {
-            r.oid == local && r.remote_oid == t.oid && r.remote_name == t.name && r.labels == labels
-                && r.label_oids.iter().map(|o| i64::from(*o)).eq(oids.iter().copied())
+            r.oid == local
+                && r.remote_oid == t.oid
+                && r.remote_name == t.name
+                && r.labels == labels
+                && r.label_oids
+                    .iter()
+                    .map(|o| i64::from(*o))
+                    .eq(oids.iter().copied())
         });
         if same {
             return Ok(());
@@ -240,8 +275,18 @@ impl<'a> Types<'a> {
             for step in enum_steps(&have, t, &known) {
                 let (statement, action, label) = match &step {
                     EnumStep::Rename { from, to } => {
-                        have.iter_mut().filter(|l| *l == from).for_each(|l| l.clone_from(to));
-                        (format!("RENAME VALUE {} TO {}", sql::literal(from), sql::literal(to)), "renamed value", to)
+                        have.iter_mut()
+                            .filter(|l| *l == from)
+                            .for_each(|l| l.clone_from(to));
+                        (
+                            format!(
+                                "RENAME VALUE {} TO {}",
+                                sql::literal(from),
+                                sql::literal(to)
+                            ),
+                            "renamed value",
+                            to,
+                        )
                     }
                     EnumStep::Add { label, after } => {
                         let place = match (after, have.first()) {
@@ -249,13 +294,21 @@ impl<'a> Types<'a> {
                             (None, Some(first)) => format!(" BEFORE {}", sql::literal(first)),
                             (None, None) => String::new(),
                         };
-                        let at = after.as_ref().and_then(|a| have.iter().position(|l| l == a)).map_or(0, |i| i + 1);
+                        let at = after
+                            .as_ref()
+                            .and_then(|a| have.iter().position(|l| l == a))
+                            .map_or(0, |i| i + 1);
                         have.insert(at, label.clone());
-                        (format!("ADD VALUE {}{place}", sql::literal(label)), "added value", label)
+                        (
+                            format!("ADD VALUE {}{place}", sql::literal(label)),
+                            "added value",
+                            label,
+                        )
                     }
                 };
                 spi::run(&format!("ALTER TYPE {name} {statement}"), &[])?;
-                self.changes.push(Change::new(name.clone(), "type", action).detail(label.clone()));
+                self.changes
+                    .push(Change::new(name.clone(), "type", action).detail(label.clone()));
             }
             if in_order(&wanted, &have) {
                 self.remember(known.oid, t)?;
@@ -297,7 +350,11 @@ impl<'a> Types<'a> {
                  ORDER BY a.attnum",
                 &[spi::oid(known.oid)],
             )?;
-            if have.iter().map(|h| (&h.0, h.1, h.2)).eq(wanted.iter().map(|w| (&w.0, w.1.oid, w.1.typmod))) {
+            if have
+                .iter()
+                .map(|h| (&h.0, h.1, h.2))
+                .eq(wanted.iter().map(|w| (&w.0, w.1.oid, w.1.typmod)))
+            {
                 self.remember(known.oid, t)?;
                 return Ok(Some(known.oid));
             }
@@ -305,7 +362,11 @@ impl<'a> Types<'a> {
         }
         let mut attributes = Vec::new();
         for (name, r#type) in &wanted {
-            attributes.push(format!("{} {}", sql::ident(name), format_type(r#type.oid, r#type.typmod)?));
+            attributes.push(format!(
+                "{} {}",
+                sql::ident(name),
+                format_type(r#type.oid, r#type.typmod)?
+            ));
         }
         self.create(t, &format!("AS ({})", attributes.join(", ")), "TYPE")
     }
@@ -329,9 +390,17 @@ impl<'a> Types<'a> {
 
     /// Moves a type that cannot be altered into what the product has out of the way of its successor.
     fn replace(&mut self, old: &Remembered) -> Result<()> {
-        let aside = format!("{}_before_{}", old.name.chars().take(20).collect::<String>(), old.oid);
+        let aside = format!(
+            "{}_before_{}",
+            old.name.chars().take(20).collect::<String>(),
+            old.oid
+        );
         spi::run(
-            &format!("ALTER TYPE {} RENAME TO {}", sql::qualified(&old.schema, &old.name), sql::ident(&aside)),
+            &format!(
+                "ALTER TYPE {} RENAME TO {}",
+                sql::qualified(&old.schema, &old.name),
+                sql::ident(&aside)
+            ),
             &[],
         )?;
         spi::run(
@@ -352,7 +421,8 @@ impl<'a> Types<'a> {
         )?;
         if taken.is_some() {
             self.changes.push(
-                Change::new(name, "type", "skipped").detail("another type or relation has this name here: its columns are text"),
+                Change::new(name, "type", "skipped")
+                    .detail("another type or relation has this name here: its columns are text"),
             );
             return Ok(None);
         }
@@ -387,8 +457,14 @@ impl<'a> Types<'a> {
 
 #[derive(Debug, PartialEq, Eq)]
 enum EnumStep {
-    Rename { from: String, to: String },
-    Add { label: String, after: Option<String> },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Add {
+        label: String,
+        after: Option<String>,
+    },
 }
 
 /// How to bring the labels that are here to those of the product, as far as ALTER TYPE can.
@@ -396,17 +472,34 @@ fn enum_steps(have: &[String], t: &RemoteType, known: &Remembered) -> Vec<EnumSt
     let mut steps = Vec::new();
     let mut have: Vec<String> = have.to_vec();
     for (oid, label) in &t.labels {
-        let old = known.label_oids.iter().position(|o| o == oid).and_then(|i| known.labels.get(i));
-        if let Some(old) = old.filter(|old| known.remote_oid == t.oid && *old != label && have.contains(old) && !have.contains(label)) {
-            have.iter_mut().filter(|l| *l == old).for_each(|l| l.clone_from(label));
-            steps.push(EnumStep::Rename { from: old.clone(), to: label.clone() });
+        let old = known
+            .label_oids
+            .iter()
+            .position(|o| o == oid)
+            .and_then(|i| known.labels.get(i));
+        if let Some(old) = old.filter(|old| {
+            known.remote_oid == t.oid
+                && *old != label
+                && have.contains(old)
+                && !have.contains(label)
+        }) {
+            have.iter_mut()
+                .filter(|l| *l == old)
+                .for_each(|l| l.clone_from(label));
+            steps.push(EnumStep::Rename {
+                from: old.clone(),
+                to: label.clone(),
+            });
         }
     }
     let mut after: Option<String> = None;
     for (_, label) in &t.labels {
         if !have.contains(label) {
             have.push(label.clone());
-            steps.push(EnumStep::Add { label: label.clone(), after: after.clone() });
+            steps.push(EnumStep::Add {
+                label: label.clone(),
+                after: after.clone(),
+            });
         }
         after = Some(label.clone());
     }
@@ -438,8 +531,10 @@ fn of_extension(extension: &str, name: &str) -> Result<Option<u32>> {
 
 /// A type as DDL writes it.
 pub fn format_type(oid: u32, typmod: i32) -> Result<String> {
-    let text: Option<String> =
-        spi::first("SELECT to_json(format_type($1, $2))::text", &[spi::oid(oid), typmod.into()])?;
+    let text: Option<String> = spi::first(
+        "SELECT to_json(format_type($1, $2))::text",
+        &[spi::oid(oid), typmod.into()],
+    )?;
     Ok(text.unwrap_or_default())
 }
 
@@ -473,20 +568,40 @@ mod tests {
 
     #[test]
     fn new_labels_go_where_the_product_has_them() {
-        let steps = enum_steps(&have(&["b", "d"]), &remote(&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]), &known(&[]));
+        let steps = enum_steps(
+            &have(&["b", "d"]),
+            &remote(&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]),
+            &known(&[]),
+        );
         assert_eq!(
             steps,
             [
-                EnumStep::Add { label: "a".into(), after: None },
-                EnumStep::Add { label: "c".into(), after: Some("b".into()) }
+                EnumStep::Add {
+                    label: "a".into(),
+                    after: None
+                },
+                EnumStep::Add {
+                    label: "c".into(),
+                    after: Some("b".into())
+                }
             ]
         );
     }
 
     #[test]
     fn a_renamed_label_is_renamed() {
-        let steps = enum_steps(&have(&["new", "paid"]), &remote(&[(1, "fresh"), (2, "paid")]), &known(&[(1, "new"), (2, "paid")]));
-        assert_eq!(steps, [EnumStep::Rename { from: "new".into(), to: "fresh".into() }]);
+        let steps = enum_steps(
+            &have(&["new", "paid"]),
+            &remote(&[(1, "fresh"), (2, "paid")]),
+            &known(&[(1, "new"), (2, "paid")]),
+        );
+        assert_eq!(
+            steps,
+            [EnumStep::Rename {
+                from: "new".into(),
+                to: "fresh".into()
+            }]
+        );
     }
 
     #[test]

@@ -11,7 +11,10 @@ pub struct As {
 
 impl As {
     pub fn user(role: u32) -> Self {
-        let mut saved = As { user: pg_sys::InvalidOid, context: 0 };
+        let mut saved = As {
+            user: pg_sys::InvalidOid,
+            context: 0,
+        };
         // SAFETY: out-parameters point at live fields; the switch is undone on drop, and by the transaction
         // machinery on error (AbortTransaction restores the outer identity).
         unsafe {
@@ -19,7 +22,8 @@ impl As {
             pg_sys::SetUserIdAndSecContext(
                 role.into(),
                 saved.context
-                    | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32,
+                    | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION)
+                        as i32,
             );
         }
         saved

@@ -12,7 +12,10 @@ pub const QUEUE_MS: u32 = 20;
 ///
 /// Call it inside [`super::subxact::run`]: the first request that fails raises 55P03, and the rollback gives
 /// back the locks taken before it. The relation that was not to be had is the message's.
-pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &std::cell::Cell<u32>) -> Result<()> {
+pub fn access_exclusive(
+    relations: impl IntoIterator<Item = u32>,
+    waiting_for: &std::cell::Cell<u32>,
+) -> Result<()> {
     let mut relations: Vec<u32> = relations.into_iter().collect();
     relations.sort_unstable();
     relations.dedup();
@@ -53,8 +56,12 @@ pub fn holders(relation: u32) -> Result<Vec<Holder>> {
 
 /// The error of a run that gave up on a lock: names who holds it.
 pub fn not_available(cause: Error, relation: u32, waited: std::time::Duration) -> Error {
-    let Ok(holders) = holders(relation) else { return cause };
-    let Some(first) = holders.first() else { return cause };
+    let Ok(holders) = holders(relation) else {
+        return cause;
+    };
+    let Some(first) = holders.first() else {
+        return cause;
+    };
     let sessions: Vec<String> = holders
         .iter()
         .map(|h| {

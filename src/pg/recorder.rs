@@ -46,21 +46,37 @@ pub fn commit(owner: u32, text: &str) -> Result<i64> {
             .set_notify_pid(pg_sys::MyProcPid)
             .load_dynamic()
             .map_err(|_| {
-                Error::new("53400", "could not start a background worker to record the run")
-                    .hint("Raise max_worker_processes.")
+                Error::new(
+                    "53400",
+                    "could not start a background worker to record the run",
+                )
+                .hint("Raise max_worker_processes.")
             })?;
         match worker.wait_for_shutdown() {
             Ok(()) | Err(BackgroundWorkerStatus::Stopped) => {}
-            Err(_) => return Err(Error::new("57P02", "the postmaster died while a run was being recorded")),
+            Err(_) => {
+                return Err(Error::new(
+                    "57P02",
+                    "the postmaster died while a run was being recorded",
+                ))
+            }
         }
         let answer = (*note).answer;
         pg_sys::dsm_detach(segment);
         if answer == 0 {
-            return Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, "the run could not be recorded")
-                .hint("The server's log says why the startup_wh recorder failed."));
+            return Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the run could not be recorded",
+            )
+            .hint("The server's log says why the startup_wh recorder failed."));
         }
         Ok(answer)
     }
+}
+
+unsafe extern "C-unwind" {
+    /// The handler that backends use (src/backend/tcop/postgres.c); pgrx's only sets a flag.
+    fn die(signal: std::ffi::c_int);
 }
 
 /// Entry point of the worker.
@@ -69,12 +85,15 @@ pub fn commit(owner: u32, text: &str) -> Result<i64> {
 pub extern "C-unwind" fn startup_wh_recorder(handle: pg_sys::Datum) {
     // SAFETY: SIGTERM ends the worker at the next interrupt check, as in every backend (src/backend/tcop/postgres.c).
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(pg_sys::die));
+        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
         pg_sys::BackgroundWorkerUnblockSignals();
         // A worker starts without a resource owner, and attaching needs one (test/modules/test_shm_mq/worker.c).
-        pg_sys::CurrentResourceOwner = pg_sys::ResourceOwnerCreate(std::ptr::null_mut(), c"startup_wh recorder".as_ptr());
+        pg_sys::CurrentResourceOwner =
+            pg_sys::ResourceOwnerCreate(std::ptr::null_mut(), c"startup_wh recorder".as_ptr());
     }
-    let Some(handle) = (unsafe { i64::from_datum(handle, false) }) else { return };
+    let Some(handle) = (unsafe { i64::from_datum(handle, false) }) else {
+        return;
+    };
     // SAFETY: the segment lives until its creator detaches, which is after this worker has ended; the length is
     // the one its creator wrote.
     let (note, text) = unsafe {

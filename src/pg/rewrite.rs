@@ -7,13 +7,13 @@
 
 use std::ffi::CStr;
 
-use pgrx::{pg_guard, pg_sys, PgList};
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::{pg_sys, PgList};
 
 use super::sql::cstring;
 use crate::error::{sqlstate, Error, Result};
 
-#[pg_guard]
-extern "C-unwind" {
+unsafe extern "C-unwind" {
     fn StoreViewQuery(view: pg_sys::Oid, query: *mut pg_sys::Query, replace: bool);
 }
 
@@ -40,10 +40,16 @@ pub fn analyze(text: &str) -> Result<Query> {
     unsafe {
         let raw = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
         let (1, Some(stmt)) = (raw.len(), raw.get_ptr(0)) else {
-            return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must be exactly one statement"));
+            return Err(Error::new(
+                sqlstate::SYNTAX_ERROR,
+                "a definition must be exactly one statement",
+            ));
         };
         if (*(*stmt).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
-            return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must be a SELECT"));
+            return Err(Error::new(
+                sqlstate::SYNTAX_ERROR,
+                "a definition must be a SELECT",
+            ));
         }
         let node = pg_sys::parse_analyze_fixedparams(
             stmt,
@@ -52,9 +58,14 @@ pub fn analyze(text: &str) -> Result<Query> {
             0,
             std::ptr::null_mut(),
         );
-        if (*node).commandType != pg_sys::CmdType::CMD_SELECT || (*node).hasModifyingCTE || !(*node).utilityStmt.is_null()
+        if (*node).commandType != pg_sys::CmdType::CMD_SELECT
+            || (*node).hasModifyingCTE
+            || !(*node).utilityStmt.is_null()
         {
-            return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must only read"));
+            return Err(Error::new(
+                sqlstate::SYNTAX_ERROR,
+                "a definition must only read",
+            ));
         }
         let mut outputs = Vec::new();
         for entry in PgList::<pg_sys::TargetEntry>::from_pg((*node).targetList).iter_ptr() {
@@ -62,7 +73,11 @@ pub fn analyze(text: &str) -> Result<Query> {
                 continue;
             }
             let expr = (*entry).expr.cast::<pg_sys::Node>();
-            let name = if (*entry).resname.is_null() { c"?column?" } else { CStr::from_ptr((*entry).resname) };
+            let name = if (*entry).resname.is_null() {
+                c"?column?"
+            } else {
+                CStr::from_ptr((*entry).resname)
+            };
             outputs.push(Output {
                 name: name.to_string_lossy().into_owned(),
                 type_oid: pg_sys::exprType(expr).to_u32(),
@@ -80,7 +95,7 @@ pub fn store(view: u32, query: Query) {
     // that what follows sees it.
     unsafe {
         pg_sys::LockRelationOid(view.into(), pg_sys::AccessExclusiveLock as i32);
-        StoreViewQuery(view.into(), query.node, true);
+        pg_guard_ffi_boundary(|| StoreViewQuery(view.into(), query.node, true));
         pg_sys::CommandCounterIncrement();
     }
 }
@@ -101,12 +116,16 @@ pub fn alter_target(ddl: &str) -> Result<AlterTarget> {
     // SAFETY: as in analyze; node casts follow the checked tags.
     unsafe {
         let raw = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
-        let (1, Some(stmt)) = (raw.len(), raw.get_ptr(0)) else { return Err(refuse()) };
+        let (1, Some(stmt)) = (raw.len(), raw.get_ptr(0)) else {
+            return Err(refuse());
+        };
         let node = (*stmt).stmt;
         let relation = match (*node).type_ {
             pg_sys::NodeTag::T_AlterTableStmt => (*node.cast::<pg_sys::AlterTableStmt>()).relation,
             pg_sys::NodeTag::T_RenameStmt => (*node.cast::<pg_sys::RenameStmt>()).relation,
-            pg_sys::NodeTag::T_AlterObjectSchemaStmt => (*node.cast::<pg_sys::AlterObjectSchemaStmt>()).relation,
+            pg_sys::NodeTag::T_AlterObjectSchemaStmt => {
+                (*node.cast::<pg_sys::AlterObjectSchemaStmt>()).relation
+            }
             _ => return Err(refuse()),
         };
         if relation.is_null() {
@@ -119,6 +138,8 @@ pub fn alter_target(ddl: &str) -> Result<AlterTarget> {
             None,
             std::ptr::null_mut(),
         );
-        Ok(AlterTarget { relation: oid.to_u32() })
+        Ok(AlterTarget {
+            relation: oid.to_u32(),
+        })
     }
 }

@@ -35,7 +35,10 @@ pub fn run(statement: &str, args: &[DatumWithOid]) -> Result<usize> {
 
 /// OIDs as an array argument.
 pub fn oids(oids: impl IntoIterator<Item = u32>) -> DatumWithOid<'static> {
-    oids.into_iter().map(pgrx::pg_sys::Oid::from).collect::<Vec<_>>().into()
+    oids.into_iter()
+        .map(pgrx::pg_sys::Oid::from)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 /// One OID as an argument.
