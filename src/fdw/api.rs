@@ -268,7 +268,11 @@ fn dependents(
         .collect();
     found.sort_by(|a, b| (a.0, &a.1.name, &a.1.on_name).cmp(&(b.0, &b.1.name, &b.1.on_name)));
     Ok(TableIterator::new(found.into_iter().map(|(depth, d)| {
-        (depth, d.name, d.what, d.owner, d.column_names, d.on_name)
+        let mut columns = d.column_names;
+        if d.whole_row {
+            columns.push(String::from("*"));
+        }
+        (depth, d.name, d.what, d.owner, columns, d.on_name)
     })))
 }
 

@@ -12,9 +12,10 @@ use super::properties;
 use super::registry::Registered;
 use super::remote::{Remote, RemoteTable, FIRST_GENERATED_OID};
 use super::standing::{unexplained, OnBroken, Policy, Standing};
-use super::types::{format_type, Types};
+use super::types::Types;
 use super::{broken, local, pattern, rebuild};
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::catalog::format_type;
 use crate::pg::{enums, lock, spi, sql};
 
 /// Where the wanted state comes from.
@@ -76,6 +77,7 @@ pub fn unit(
                         None => e.remote_name() == r.name,
                     })
             });
+            report_unreadable(app, remote, existing.is_empty(), &mut done);
             let in_use = types_in_use(&existing, remote);
             let mut types = Types::new(app, remote, trust, &in_use)?;
             let wanted = wanted_tables(app, remote, &mut types, &mut notes)?;
@@ -119,6 +121,32 @@ pub fn unit(
     work.remember()?;
     done.tables = wanted.len();
     Ok(done)
+}
+
+/// At the first import a row each; later a notice, since nothing changes by it.
+fn report_unreadable(app: &Registered, remote: &Remote, first: bool, done: &mut Done) {
+    let names: Vec<&str> = remote
+        .unreadable
+        .iter()
+        .map(|t| t.name.as_str())
+        .filter(|t| app.wants(t))
+        .collect();
+    if first {
+        done.changes.extend(names.iter().map(|name| {
+            Change::new(
+                sql::qualified(&app.local_schema, name),
+                "foreign table",
+                "skipped",
+            )
+            .detail("the mapped user may not read it on the product")
+        }));
+    } else if !names.is_empty() {
+        pgrx::notice!(
+            "the mapped user may not read {} relations of the product: {}",
+            names.len(),
+            names.join(", ")
+        );
+    }
 }
 
 fn identity(table: &RemoteTable) -> Wanted {
@@ -319,11 +347,11 @@ impl Work<'_> {
         if rebuild {
             let mut kept: Vec<Existing> = local::tables(self.app)?;
             kept.retain(|t| self.existing.iter().any(|e| e.oid == t.oid));
-            for t in &kept {
-                rebuild::foreign_table(&self.app.local_schema, t, &self.app.server)?;
-                done.changes
-                    .push(Change::new(self.table(&t.name), "foreign table", "rebuilt"));
-            }
+            rebuild::foreign_tables(&self.app.local_schema, &kept, &self.app.server)?;
+            done.changes.extend(
+                kept.iter()
+                    .map(|t| Change::new(self.table(&t.name), "foreign table", "rebuilt")),
+            );
         }
         self.create(done)?;
         standing.put_back()?;
@@ -611,7 +639,7 @@ impl Work<'_> {
                     let column = &wanted.columns[*w];
                     commands.push(format!("ADD COLUMN {}", self.column_definition(column)?));
                     let mut change = Change::new(object(&column.name), "column", "added");
-                    let mut detail = format_type(column.r#type.oid, column.r#type.typmod)?;
+                    let mut detail = format_type(column.r#type.oid, column.r#type.typmod);
                     if let Some(note) = self.notes.get(&(t.wanted, *w)) {
                         detail = format!("{detail}; {note}");
                     }
@@ -625,8 +653,8 @@ impl Work<'_> {
                     let (old, new) = (&existing.columns[*e], &wanted.columns[*w]);
                     let name = renamed(*e);
                     let (from, to) = (
-                        format_type(old.r#type.oid, old.r#type.typmod)?,
-                        format_type(new.r#type.oid, new.r#type.typmod)?,
+                        format_type(old.r#type.oid, old.r#type.typmod),
+                        format_type(new.r#type.oid, new.r#type.typmod),
                     );
                     commands.push(format!(
                         "ALTER COLUMN {} TYPE {to}{}",
@@ -693,7 +721,7 @@ impl Work<'_> {
         Ok(format!(
             "{} {}{}{}{}",
             sql::ident(&column.name),
-            format_type(column.r#type.oid, column.r#type.typmod)?,
+            format_type(column.r#type.oid, column.r#type.typmod),
             rebuild::options(&column.options),
             rebuild::collate(column.r#type.collation)?,
             if column.not_null { " NOT NULL" } else { "" }
@@ -871,10 +899,9 @@ fn touches(d: &Dependent, losing: &HashMap<u32, Option<HashSet<i16>>>) -> bool {
     match losing.get(&d.on) {
         None => false,
         Some(None) => true,
-        Some(Some(columns)) => {
-            d.columns.iter().any(|c| columns.contains(c))
-                || d.whole_row && d.kind != super::dependents::Kind::View
-        }
+        // A whole-row reference goes on to work: its row type changes with the table, and a field that is picked
+        // out of it is recorded as a column.
+        Some(Some(columns)) => d.columns.iter().any(|c| columns.contains(c)),
     }
 }
 

@@ -44,13 +44,11 @@ pub struct Dependent {
     pub column_names: Vec<String>,
     /// It uses the row as a whole.
     pub whole_row: bool,
-    /// It depends on the relation's row type, not only on the relation.
-    pub by_type: bool,
 }
 
 /// Direct dependents of each relation, without what is part of the relation itself.
 pub fn direct(relations: impl IntoIterator<Item = u32>) -> Result<Vec<Dependent>> {
-    spi::rows(DIRECT, &[spi::oids(relations)])
+    spi::prepared(DIRECT, &[spi::oids(relations)])
 }
 
 const DIRECT: &str = "
@@ -112,8 +110,7 @@ SELECT json_build_object('on', g.on_oid::int8, 'on_name', o.name, 'kind', g.kind
                                    WHERE a.attrelid = g.on_oid AND a.attnum = ANY (g.columns)), '{}'),
          'whole_row', g.by_type OR g.kind IN ('view', 'materialized_view', 'rule') AND EXISTS (
              SELECT FROM on_rel o2 JOIN pg_rewrite w ON w.ev_class = g.relation
-             WHERE o2.oid = g.on_oid AND strpos(w.ev_action::text, format(':vartype %s ', o2.reltype)) > 0),
-         'by_type', g.by_type)::text
+             WHERE o2.oid = g.on_oid AND strpos(w.ev_action::text, format(':vartype %s ', o2.reltype)) > 0))::text
 FROM grouped g JOIN on_rel o ON o.oid = g.on_oid
 CROSS JOIN LATERAL pg_identify_object(g.classid, g.objid, g.objsubid) AS pg_identify
 ORDER BY g.on_oid, g.kind, g.oid";

@@ -44,11 +44,10 @@ SELECT json_build_object('oid', c.oid::int8, 'name', c.relname,
          'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(t.ftoptions) o), '{}'),
          'remote_oid', m.remote_oid,
          'columns', coalesce((
-           SELECT json_agg(json_build_object('num', a.attnum, 'name', a.attname, 'oid', a.atttypid::int8,
-                    'typmod', a.atttypmod, 'collation', a.attcollation::int8, 'not_null', a.attnotnull,
-                    'options', CASE WHEN a.attfdwoptions IS NULL THEN '{}'
-                               ELSE (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o) END,
-                    'remote_num', m.column_nums[array_position(m.column_names, a.attname)]) ORDER BY a.attnum)
+           SELECT json_agg(json_build_array(a.attnum, a.attname, json_build_array(a.atttypid::int8, a.atttypmod, a.attcollation::int8),
+                    a.attnotnull, CASE WHEN a.attfdwoptions IS NULL THEN '{}'
+                      ELSE (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o) END,
+                    m.column_nums[array_position(m.column_names, a.attname)]) ORDER BY a.attnum)
            FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
 FROM pg_class c
 JOIN pg_foreign_table t ON t.ftrelid = c.oid

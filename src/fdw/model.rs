@@ -51,7 +51,6 @@ pub struct Existing {
 pub struct ExistingColumn {
     pub num: i16,
     pub name: String,
-    #[serde(flatten)]
     pub r#type: ColumnType,
     pub not_null: bool,
     pub options: Options,

@@ -3,7 +3,7 @@
 //! One query ([properties.sql](properties.sql)) says of each property both its value and the statement that makes
 //! it so again, so what a run checks is what it restores.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +41,8 @@ pub type Properties = Vec<Property>;
 
 /// Properties of each relation.
 pub fn read(relations: impl IntoIterator<Item = u32>) -> Result<HashMap<u32, Properties>> {
-    let rows: Vec<Property> = spi::rows(include_str!("properties.sql"), &[spi::oids(relations)])?;
+    let rows: Vec<Property> =
+        spi::prepared(include_str!("properties.sql"), &[spi::oids(relations)])?;
     let mut all: HashMap<u32, Properties> = HashMap::new();
     for row in rows {
         all.entry(row.0).or_default().push(row);
@@ -106,19 +107,18 @@ pub fn restore(
         &[spi::oid(relation)],
     )?;
     let owner = owner.unwrap_or_default();
-    let present = read([relation])?.remove(&relation).unwrap_or_default();
-    let grantees: Vec<String> = spi::rows(
-        "SELECT DISTINCT to_json(CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END)::text
-         FROM pg_class c CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x WHERE c.oid = $1",
-        &[spi::oid(relation)],
-    )?;
+    let present: Vec<(String, String)> = spi::prepared(PRESENT_GRANTS, &[spi::oid(relation)])?;
     let grants = |list: &[&Property]| -> Vec<(String, String)> {
         list.iter()
             .filter(|p| p.is_grant())
             .map(|p| (p.2.clone(), p.3.clone().unwrap_or_default()))
             .collect()
     };
-    if grants(&kept) != grants(&present.iter().collect::<Vec<_>>()) {
+    if grants(&kept) != present {
+        let grantees: BTreeSet<&str> = present
+            .iter()
+            .filter_map(|(key, _)| key.split('\u{1f}').nth(2))
+            .collect();
         for grantee in grantees {
             let _owner = identity::As::user(owner);
             spi::run(&format!("REVOKE ALL ON {name} FROM {grantee}"), &[])?;
@@ -140,6 +140,14 @@ pub fn restore(
     }
     Ok(())
 }
+
+/// Grants on the relation itself, with the keys of properties.sql.
+const PRESENT_GRANTS: &str = "
+SELECT json_build_array(g.key, g.value)::text FROM (
+  SELECT concat_ws(chr(31), 'grant', x.privilege_type, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END,
+                   quote_ident(pg_get_userbyid(x.grantor))) AS key, CASE WHEN x.is_grantable THEN 'with grant option' ELSE '' END AS value
+  FROM pg_class c CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x WHERE c.oid = $1) g
+ORDER BY g.key";
 
 /// Refuses a relation that an extension made: its next update would meet something else.
 pub fn refuse_member_of_extension(name: &str, properties: &[Property]) -> Result<()> {

@@ -1,11 +1,13 @@
 //! A relation dropped and made again in its place, with every property of the old one.
 
+use std::collections::HashMap;
+
 use super::dependents::Kind;
 use super::model::Existing;
 use super::properties::{self, Property};
 use super::standing::{unexplained, Held};
-use super::types::format_type;
 use crate::error::Result;
+use crate::pg::catalog::format_type;
 use crate::pg::{rewrite, spi, sql, subxact};
 
 /// Makes a view or materialized view again. What stands on it must be held by now.
@@ -117,28 +119,56 @@ fn as_kind(statement: &str, kind: Kind) -> String {
     statement.to_owned()
 }
 
-/// Makes a foreign table again, columns in the order of `existing`. What stands on it must be held by now.
-pub fn foreign_table(schema: &str, existing: &Existing, server: &str) -> Result<u32> {
-    let name = sql::qualified(schema, &existing.name);
-    let saved = properties::of(existing.oid)?;
-    properties::refuse_member_of_extension(&name, &saved)?;
+/// Makes foreign tables again, each with its columns in the same order. What stands on them must be held by now.
+pub fn foreign_tables(schema: &str, tables: &[Existing], server: &str) -> Result<()> {
+    let saved = properties::read(tables.iter().map(|t| t.oid))?;
+    let nothing = Vec::new();
+    let mut made: HashMap<u32, (u32, String)> = HashMap::new();
+    for table in tables {
+        let name = sql::qualified(schema, &table.name);
+        let saved = saved.get(&table.oid).unwrap_or(&nothing);
+        made.insert(
+            foreign_table(schema, table, server, &name, saved)?,
+            (table.oid, name),
+        );
+    }
+    for (oid, after) in properties::read(made.keys().copied())? {
+        let Some((old, name)) = made.get(&oid) else {
+            continue;
+        };
+        let lost = properties::differences(saved.get(old).unwrap_or(&nothing), &after, |_| false);
+        if !lost.is_empty() {
+            return Err(unexplained(name, &lost));
+        }
+    }
+    Ok(())
+}
+
+fn foreign_table(
+    schema: &str,
+    existing: &Existing,
+    server: &str,
+    name: &str,
+    saved: &[Property],
+) -> Result<u32> {
+    properties::refuse_member_of_extension(name, saved)?;
     let aside = format!("wh_rebuild_{}", existing.oid);
     let mut columns = Vec::with_capacity(existing.columns.len());
     for c in &existing.columns {
-        let r#type = format_type(c.r#type.oid, c.r#type.typmod)?;
-        let generated: Option<String> = spi::first(
-            "SELECT to_json(pg_get_expr(d.adbin, d.adrelid))::text FROM pg_attribute a JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-             WHERE a.attrelid = $1 AND a.attnum = $2 AND a.attgenerated = 's'",
-            &[spi::oid(existing.oid), c.num.into()],
-        )?;
+        let column = sql::ident(&c.name);
+        // A default without a statement of its own is a generation expression.
+        let generated = saved
+            .iter()
+            .find(|p| p.4.is_none() && p.2.strip_prefix("default of ") == Some(&column));
         let generated = generated
-            .map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"))
-            .unwrap_or_default();
+            .and_then(|p| p.3.as_ref())
+            .map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"));
         columns.push(format!(
-            "{} {type}{}{}{generated}",
-            sql::ident(&c.name),
+            "{column} {}{}{}{}",
+            format_type(c.r#type.oid, c.r#type.typmod),
             options(&c.options),
-            collate(c.r#type.collation)?
+            collate(c.r#type.collation)?,
+            generated.unwrap_or_default()
         ));
     }
     spi::run(
@@ -157,38 +187,35 @@ pub fn foreign_table(schema: &str, existing: &Existing, server: &str) -> Result<
         ),
         &[],
     )?;
-    let oid: Option<u32> = spi::first(
-        "SELECT to_json($1::regclass::oid::int8)::text",
-        &[name.as_str().into()],
-    )?;
-    let oid = oid.unwrap_or_default();
+    let oid = oid_of(name)?;
+    let both = || [spi::oid(existing.oid), spi::oid(oid)];
     // Collected statistics belong to whoever has the number.
-    spi::run(
-        "UPDATE pg_statistic s SET starelid = $2, staattnum = n.attnum
-         FROM pg_attribute o JOIN pg_attribute n ON n.attrelid = $2 AND n.attname = o.attname
-         WHERE s.starelid = $1 AND o.attrelid = $1 AND o.attnum = s.staattnum AND NOT o.attisdropped",
-        &[spi::oid(existing.oid), spi::oid(oid)],
-    )?;
-    spi::run(
-        "UPDATE pg_class n SET reltuples = o.reltuples, relpages = o.relpages FROM pg_class o WHERE n.oid = $2 AND o.oid = $1",
-        &[spi::oid(existing.oid), spi::oid(oid)],
-    )?;
-    spi::run(
-        "UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1",
-        &[spi::oid(existing.oid), spi::oid(oid)],
+    spi::prepared::<bool>(
+        "WITH moved AS (
+           UPDATE pg_statistic s SET starelid = $2, staattnum = n.attnum
+           FROM pg_attribute o JOIN pg_attribute n ON n.attrelid = $2 AND n.attname = o.attname
+           WHERE s.starelid = $1 AND o.attrelid = $1 AND o.attnum = s.staattnum AND NOT o.attisdropped),
+         sized AS (
+           UPDATE pg_class n SET reltuples = o.reltuples, relpages = o.relpages
+           FROM pg_class o WHERE n.oid = $2 AND o.oid = $1 AND n.reltuples <> o.reltuples)
+         UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1 RETURNING to_json(true)::text",
+        &both(),
     )?;
     spi::run(
         &format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)),
         &[],
     )?;
-    properties::restore(oid, &name, &saved, |_| true)?;
-    let after = properties::of(oid)?;
-    let lost = properties::differences(&saved, &after, |_| false);
-    if lost.is_empty() {
-        Ok(oid)
-    } else {
-        Err(unexplained(&name, &lost))
-    }
+    properties::restore(oid, name, saved, |_| true)?;
+    Ok(oid)
+}
+
+/// OID of a relation by its qualified and quoted name.
+pub fn oid_of(name: &str) -> Result<u32> {
+    let oid = spi::prepared(
+        "SELECT to_json($1::regclass::oid::int8)::text",
+        &[name.into()],
+    )?;
+    Ok(oid.first().copied().unwrap_or_default())
 }
 
 /// ` COLLATE …` where a collation is not the type's own.

@@ -198,6 +198,17 @@ fn lock_registration(name: &str, options: &Options, adopt: bool) -> Result<Regis
     } else {
         registry::lock(name)
     };
+    let found = found.map_err(|e| match e.is_lock_conflict() {
+        true => Error::new(
+            &e.sqlstate,
+            format!(
+                "another run of foreign application \"{name}\" did not end within {:.1} s",
+                options.max_wait.as_secs_f64()
+            ),
+        )
+        .hint("SELECT * FROM wh.fdw_runs WHERE status = 'running' shows it; or raise max_wait."),
+        false => e,
+    });
     match found? {
         Some(app) => Ok(app),
         None => Err(registry::missing(name)),

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use super::dependents::{self, Above, Dependent, Kind};
 use super::model::Change;
 use super::properties::{self, Properties};
-use super::types::format_type;
 use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::catalog::format_type;
 use crate::pg::rewrite::Output;
 use crate::pg::{guc, lock, rewrite, spi, sql, subxact};
 
@@ -95,6 +95,8 @@ pub struct Standing<'a> {
     /// Still to be put back, the lowest level first.
     waiting: BTreeSet<(usize, u32)>,
     above: Above,
+    /// Put back with their identity.
+    in_place: Vec<u32>,
     pub changes: Vec<Change>,
     pub broken: usize,
 }
@@ -118,6 +120,7 @@ impl<'a> Standing<'a> {
             held: BTreeMap::new(),
             waiting: BTreeSet::new(),
             above: Above::default(),
+            in_place: Vec::new(),
             changes: Vec::new(),
             broken: 0,
         }
@@ -178,7 +181,7 @@ impl<'a> Standing<'a> {
                 _ => VIEWS,
             };
             let mut properties = properties::read(oids.iter().copied())?;
-            for d in spi::rows::<Definition>(query, &[spi::oids(oids)])? {
+            for d in spi::prepared::<Definition>(query, &[spi::oids(oids)])? {
                 let held = Held {
                     oid: d.oid,
                     kind,
@@ -222,17 +225,28 @@ impl<'a> Standing<'a> {
                 _ => self.put_view_back(&held)?,
             }
         }
+        self.prove()
+    }
+
+    /// What was put back in place is what it was.
+    fn prove(&mut self) -> Result<()> {
+        let now = properties::read(self.in_place.drain(..))?;
+        for (oid, after) in now {
+            let Some(held) = self.held.get(&oid) else {
+                continue;
+            };
+            let lost = properties::differences(&held.properties, &after, |_| false);
+            if !lost.is_empty() {
+                return Err(unexplained(&held.name, &lost));
+            }
+        }
         Ok(())
     }
 
     fn put_view_back(&mut self, held: &Held) -> Result<()> {
         match fill(held.oid, &held.definition, &held.outputs) {
             Ok(Filled::Same) => {
-                let after = properties::of(held.oid)?;
-                let lost = properties::differences(&held.properties, &after, |_| false);
-                if !lost.is_empty() {
-                    return Err(unexplained(&held.name, &lost));
-                }
+                self.in_place.push(held.oid);
                 Ok(())
             }
             Ok(Filled::Differs(now)) => {
@@ -391,7 +405,7 @@ pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
     for o in outputs {
         columns.push(format!(
             "NULL::{} AS {}",
-            format_type(o.type_oid, o.typmod)?,
+            format_type(o.type_oid, o.typmod),
             sql::ident(&o.name)
         ));
     }
@@ -405,7 +419,7 @@ fn pin(definition: &str, outputs: &[Output]) -> Result<String> {
         let name = sql::ident(&o.name);
         columns.push(format!(
             "wh_pinned.{name}::{} AS {name}",
-            format_type(o.type_oid, o.typmod)?
+            format_type(o.type_oid, o.typmod)
         ));
     }
     Ok(format!(
@@ -420,8 +434,8 @@ fn describe(before: &[Output], after: &[Output]) -> Result<String> {
     for (b, a) in before.iter().zip(after) {
         if b != a {
             let (from, to) = (
-                format_type(b.type_oid, b.typmod)?,
-                format_type(a.type_oid, a.typmod)?,
+                format_type(b.type_oid, b.typmod),
+                format_type(a.type_oid, a.typmod),
             );
             words.push(if b.name != a.name {
                 format!("column \"{}\" is \"{}\" now", b.name, a.name)

@@ -15,6 +15,7 @@ use super::model::{Change, ColumnType};
 use super::registry::Registered;
 use super::remote::{Remote, RemoteColumn, RemoteType, FIRST_GENERATED_OID};
 use crate::error::Result;
+use crate::pg::catalog::format_type;
 use crate::pg::{spi, sql};
 
 const TEXT: u32 = 25;
@@ -334,7 +335,7 @@ impl<'a> Types<'a> {
             }
             self.replace(&known)?;
         }
-        let base = format_type(base.oid, typmod)?;
+        let base = format_type(base.oid, typmod);
         self.create(t, &format!("AS {base}"), "DOMAIN")
     }
 
@@ -365,7 +366,7 @@ impl<'a> Types<'a> {
             attributes.push(format!(
                 "{} {}",
                 sql::ident(name),
-                format_type(r#type.oid, r#type.typmod)?
+                format_type(r#type.oid, r#type.typmod)
             ));
         }
         self.create(t, &format!("AS ({})", attributes.join(", ")), "TYPE")
@@ -384,7 +385,7 @@ impl<'a> Types<'a> {
             }
             self.replace(&known)?;
         }
-        let subtype = format_type(subtype.oid, -1)?;
+        let subtype = format_type(subtype.oid, -1);
         self.create(t, &format!("AS RANGE (SUBTYPE = {subtype})"), "TYPE")
     }
 
@@ -527,15 +528,6 @@ fn of_extension(extension: &str, name: &str) -> Result<Option<u32>> {
          WHERE e.extname = $1 AND t.typname = $2",
         &[extension.into(), name.into()],
     )
-}
-
-/// A type as DDL writes it.
-pub fn format_type(oid: u32, typmod: i32) -> Result<String> {
-    let text: Option<String> = spi::first(
-        "SELECT to_json(format_type($1, $2))::text",
-        &[spi::oid(oid), typmod.into()],
-    )?;
-    Ok(text.unwrap_or_default())
 }
 
 #[cfg(test)]

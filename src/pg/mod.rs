@@ -3,6 +3,7 @@
 //! Each wrapper names the Postgres source file whose rules it follows.
 #![allow(unsafe_code)]
 
+pub mod catalog;
 pub mod enums;
 pub mod guc;
 pub mod identity;

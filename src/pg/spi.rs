@@ -3,29 +3,57 @@
 //! Statements run read-write, so each sees what the ones before it did. A SQL error unwinds as a panic that
 //! pgrx turns back into the same `ERROR` (or [`super::subxact`] into a value).
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use pgrx::datum::DatumWithOid;
-use pgrx::spi::Spi;
+use pgrx::pg_sys::PgOid;
+use pgrx::spi::{OwnedPreparedStatement, Spi, SpiTupleTable};
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
 
 /// Rows of a query whose one column is JSON as text.
 pub fn rows<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Vec<T>> {
-    Spi::connect_mut(|client| {
-        let table = client.update(query, None, args)?;
-        let mut rows = Vec::with_capacity(table.len());
-        for row in table {
-            if let Some(json) = row.get::<&str>(1)? {
-                rows.push(serde_json::from_str(json)?);
-            }
+    Spi::connect_mut(|client| read(client.update(query, None, args)?))
+}
+
+fn read<T: DeserializeOwned>(table: SpiTupleTable) -> Result<Vec<T>> {
+    let mut rows = Vec::with_capacity(table.len());
+    for row in table {
+        if let Some(json) = row.get::<&str>(1)? {
+            rows.push(serde_json::from_str(json)?);
         }
-        Ok(rows)
-    })
+    }
+    Ok(rows)
 }
 
 /// The first row of such a query.
 pub fn first<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Option<T>> {
     Ok(rows(query, args)?.into_iter().next())
+}
+
+/// Like [`rows`], for a query that a run asks again and again: planned once in the session's life.
+pub fn prepared<T: DeserializeOwned>(query: &'static str, args: &[DatumWithOid]) -> Result<Vec<T>> {
+    thread_local! {
+        // Leaked on purpose: a plan is freed with the process, and freeing it at thread exit would call a server
+        // that has gone.
+        static PLANS: RefCell<HashMap<&'static str, &'static OwnedPreparedStatement>> = RefCell::default();
+    }
+    Spi::connect_mut(|client| {
+        let known = PLANS.with_borrow(|plans| plans.get(query).copied());
+        let plan = match known {
+            Some(plan) => plan,
+            None => {
+                let types: Vec<PgOid> = args.iter().map(|a| PgOid::from(a.oid())).collect();
+                let plan: &'static _ =
+                    Box::leak(Box::new(client.prepare_mut(query, &types)?.keep()));
+                PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+                plan
+            }
+        };
+        read(client.update(plan, None, args)?)
+    })
 }
 
 /// Runs a statement, returns the number of rows it touched.
