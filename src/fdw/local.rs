@@ -1,15 +1,19 @@
 //! What the warehouse has: the foreign tables of one application, with the remembered identities.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::model::Existing;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::Oid;
+use serde::Deserialize;
+
+use super::model::{ColumnType, Existing, ExistingColumn, Options};
 use super::registry::Registered;
 use crate::error::Result;
 use crate::pg::spi;
 
 /// The foreign tables of the local schema that belong to the application's server and remote schema.
 pub fn tables(app: &Registered) -> Result<Vec<Existing>> {
-    read(app, "$4", pgrx::datum::DatumWithOid::from(true))
+    read(app, "$4", DatumWithOid::from(true))
 }
 
 /// Some of them, by OID, as they stand now.
@@ -21,54 +25,118 @@ pub fn some(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
     )
 }
 
-fn read(
-    app: &Registered,
-    which: &str,
-    argument: pgrx::datum::DatumWithOid,
-) -> Result<Vec<Existing>> {
-    let query = format!("{TABLES} AND {which} ORDER BY c.relname COLLATE \"C\"");
-    let schema = app.local_schema.as_str().into();
-    spi::rows(
-        &query,
-        &[
-            schema,
-            spi::oid(app.server_oid),
-            app.remote_schema.as_str().into(),
-            argument,
-        ],
-    )
+/// A table without its columns.
+#[derive(Deserialize)]
+struct Table {
+    oid: u32,
+    name: String,
+    options: Options,
+    remote_oid: Option<u32>,
+    #[serde(default)]
+    column_names: Option<Vec<String>>,
+    #[serde(default)]
+    column_nums: Option<Vec<i16>>,
 }
 
-const TABLES: &str = "
-SELECT json_build_object('oid', c.oid::int8, 'name', c.relname,
-         'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(t.ftoptions) o), '{}'),
-         'remote_oid', m.remote_oid,
-         'columns', coalesce((
-           SELECT json_agg(json_build_array(a.attnum, a.attname, json_build_array(a.atttypid::int8, a.atttypmod, a.attcollation::int8),
-                    a.attnotnull, CASE WHEN a.attfdwoptions IS NULL THEN '{}'
-                      ELSE (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o) END,
-                    m.column_nums[array_position(m.column_names, a.attname)]) ORDER BY a.attnum)
-           FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
-FROM pg_class c
-JOIN pg_foreign_table t ON t.ftrelid = c.oid
-LEFT JOIN wh.fdw_table m ON m.relation = c.oid
+const FROM: &str = "
+FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid
 WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND t.ftserver = $2
   AND coalesce((SELECT o.option_value FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), $3) = $3";
+
+fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Result<Vec<Existing>> {
+    let args = [
+        app.local_schema.as_str().into(),
+        spi::oid(app.server_oid),
+        app.remote_schema.as_str().into(),
+        argument,
+    ];
+    let tables: Vec<Table> = spi::rows(
+        &format!(
+            "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname,
+                    'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o), '{{}}'),
+                    'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums)::text
+             FROM (SELECT c.oid, c.relname, t.ftoptions {FROM} AND {which}) f
+             LEFT JOIN wh.fdw_table m ON m.relation = f.oid ORDER BY f.relname COLLATE \"C\""
+        ),
+        &args,
+    )?;
+    let read = spi::columns(
+        &format!(
+            "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull,
+                    CASE WHEN a.attfdwoptions IS NOT NULL THEN
+                      (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o)::text END
+             FROM pg_attribute a
+             WHERE a.attrelid IN (SELECT c.oid {FROM} AND {which}) AND a.attnum > 0 AND NOT a.attisdropped"
+        ),
+        &args,
+        |row| {
+            let oid = |n| row.get::<Oid>(n).map(|o| o.unwrap_or_default().to_u32());
+            let options = match row.get::<&str>(8)? {
+                Some(json) => serde_json::from_str(json).unwrap_or_default(),
+                None => Options::new(),
+            };
+            Ok(Some((
+                oid(1)?,
+                ExistingColumn {
+                    num: row.get::<i16>(2)?.unwrap_or_default(),
+                    name: row.get::<String>(3)?.unwrap_or_default(),
+                    r#type: ColumnType {
+                        oid: oid(4)?,
+                        typmod: row.get::<i32>(5)?.unwrap_or(-1),
+                        collation: oid(6)?,
+                    },
+                    not_null: row.get::<bool>(7)?.unwrap_or_default(),
+                    options,
+                    remote_num: None,
+                },
+            )))
+        },
+    )?;
+    let mut columns: HashMap<u32, Vec<ExistingColumn>> = HashMap::with_capacity(tables.len());
+    for (relation, column) in read {
+        columns.entry(relation).or_default().push(column);
+    }
+    Ok(tables
+        .into_iter()
+        .map(|t| {
+            let mut columns = columns.remove(&t.oid).unwrap_or_default();
+            columns.sort_unstable_by_key(|c| c.num);
+            if let (Some(names), Some(nums)) = (&t.column_names, &t.column_nums) {
+                let known: HashMap<&str, i16> = names
+                    .iter()
+                    .map(String::as_str)
+                    .zip(nums.iter().copied())
+                    .collect();
+                columns
+                    .iter_mut()
+                    .for_each(|c| c.remote_num = known.get(c.name.as_str()).copied());
+            }
+            Existing {
+                oid: t.oid,
+                name: t.name,
+                options: t.options,
+                remote_oid: t.remote_oid,
+                columns,
+            }
+        })
+        .collect())
+}
 
 /// Names in the local schema that belong to anything but these tables: relations and types share one space with
 /// a table's row type (src/backend/catalog/heap.c, heap_create_with_catalog).
 pub fn taken_names(app: &Registered, tables: &[Existing]) -> Result<HashSet<String>> {
+    let ours: HashSet<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let names: Vec<String> = spi::rows(
-        "SELECT to_json(relname)::text FROM pg_class
-         WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND oid <> ALL ($2)
-         UNION
-         SELECT to_json(typname)::text FROM pg_type
-         WHERE typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
-           AND typrelid = 0 AND typelem = 0",
-        &[
-            app.local_schema.as_str().into(),
-            spi::oids(tables.iter().map(|t| t.oid)),
-        ],
+        "SELECT to_json(c.relname)::text FROM pg_class c
+         WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+         UNION ALL
+         SELECT to_json(t.typname)::text FROM pg_type t
+         WHERE t.typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+           AND t.typrelid = 0 AND t.typelem = 0",
+        &[app.local_schema.as_str().into()],
     )?;
-    Ok(names.into_iter().collect())
+    Ok(names
+        .into_iter()
+        .filter(|n| !ours.contains(n.as_str()))
+        .collect())
 }

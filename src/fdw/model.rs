@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 pub type Options = BTreeMap<String, String>;
 
 /// A column's type as the warehouse has it or should have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnType {
     pub oid: u32,
     pub typmod: i32,
@@ -37,7 +35,7 @@ pub struct WantedColumn {
 }
 
 /// A foreign table as the warehouse has it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
     pub oid: u32,
     pub name: String,
@@ -47,7 +45,7 @@ pub struct Existing {
     pub columns: Vec<ExistingColumn>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExistingColumn {
     pub num: i16,
     pub name: String,

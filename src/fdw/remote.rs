@@ -290,16 +290,30 @@ fn read_tables(remote: &mut Remote, namespace: u32, roles: &Roles) -> Result<()>
         ),
         &[spi::oid(namespace)],
     )?;
-    let columns: Vec<(u32, Vec<RemoteColumn>)> = spi::rows(
+    let read = spi::columns(
         &format!(
-            "SELECT json_build_array(a.attrelid::int8, json_agg(json_build_array(a.attnum, a.attname, a.atttypid::int8,
-                    a.atttypmod, a.attnotnull, a.attcollation::int8, a.attacl) ORDER BY a.attnum))::text
+            "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, a.attacl
              FROM pg_temp.wh_remote_attribute a JOIN pg_temp.wh_remote_class c ON c.oid = a.attrelid
-             WHERE {WANTED} AND a.attnum > 0 AND NOT a.attisdropped GROUP BY a.attrelid"
+             WHERE {WANTED} AND a.attnum > 0 AND NOT a.attisdropped"
         ),
         &[spi::oid(namespace)],
+        |row| {
+            let oid = |n| row.get::<pgrx::pg_sys::Oid>(n).map(|o| o.unwrap_or_default().to_u32());
+            let Some(num) = row.get::<i16>(2)? else { return Ok(None) };
+            let name = row.get::<String>(3)?.unwrap_or_default();
+            let typmod = row.get::<i32>(5)?.unwrap_or(-1);
+            let not_null = row.get::<bool>(6)?.unwrap_or_default();
+            let column = RemoteColumn(num, name, oid(4)?, typmod, not_null, oid(7)?, row.get::<String>(8)?);
+            Ok(Some((oid(1)?, column)))
+        },
     )?;
-    let mut columns: HashMap<u32, Vec<RemoteColumn>> = columns.into_iter().collect();
+    let mut columns: HashMap<u32, Vec<RemoteColumn>> = HashMap::new();
+    for (relation, column) in read {
+        columns.entry(relation).or_default().push(column);
+    }
+    columns
+        .values_mut()
+        .for_each(|c| c.sort_unstable_by_key(|c| c.0));
     for mut table in tables.drain(..) {
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         if !roles.may('r', table.owner, table.acl.as_deref()) {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::PgOid;
-use pgrx::spi::{OwnedPreparedStatement, Spi, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, Spi, SpiHeapTupleData, SpiResult, SpiTupleTable};
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
@@ -28,7 +28,23 @@ fn read<T: DeserializeOwned>(table: SpiTupleTable) -> Result<Vec<T>> {
     Ok(rows)
 }
 
-/// The first row of such a query.
+/// Rows of a query with many, read column by column: JSON would cost more than the query.
+pub fn columns<T>(
+    query: &str,
+    args: &[DatumWithOid],
+    read: impl Fn(&SpiHeapTupleData) -> SpiResult<Option<T>>,
+) -> Result<Vec<T>> {
+    Spi::connect_mut(|client| {
+        let table = client.update(query, None, args)?;
+        let mut rows = Vec::with_capacity(table.len());
+        for row in table {
+            rows.extend(read(&row)?);
+        }
+        Ok(rows)
+    })
+}
+
+/// The first row of a JSON query.
 pub fn first<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Option<T>> {
     Ok(rows(query, args)?.into_iter().next())
 }
