@@ -63,7 +63,7 @@ impl Drop for Scope {
     }
 }
 
-/// What deparsed definitions and their replay depend on, fixed.
+/// What deparsed definitions and their replay depend on, and what our own queries need, fixed.
 pub const DEPARSE: &[(&str, &str)] = &[
     ("search_path", "pg_catalog, pg_temp"),
     ("DateStyle", "ISO, YMD"),
@@ -81,6 +81,9 @@ pub const DEPARSE: &[(&str, &str)] = &[
     ("default_toast_compression", "pglz"),
     ("check_function_bodies", "on"),
     ("row_security", "on"),
+    // Our own catalog queries: one plan each, and no compiler for a hundred milliseconds of work.
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
 ];
 
 /// Refuses unknown settings under our prefix.
