@@ -33,7 +33,7 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
     };
     let waits = Default::default();
     run::with_locks(&options, (&waits, &Default::default()), |waiting_for| {
-        let mut standing = Standing::new(&policy);
+        let mut standing = Standing::new(&policy, &[]);
         let touched = {
             let _surroundings = guc::Scope::new(guc::DEPARSE)?;
             // Columns are inherited: what stands on a child or partition is in the way too.

@@ -12,7 +12,7 @@ use super::properties;
 use super::registry::Registered;
 use super::remote::{Remote, RemoteTable, FIRST_GENERATED_OID};
 use super::standing::{unexplained, OnBroken, Policy, Standing};
-use super::types::Types;
+use super::types::{Replaced, Types};
 use super::{broken, local, pattern, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
@@ -94,6 +94,7 @@ pub fn unit(
         wanted: &wanted,
         diff: &diff,
         notes: &notes,
+        replaced: &replaced_types,
     };
     for w in &diff.blocked {
         done.changes.push(
@@ -109,13 +110,19 @@ pub fn unit(
     done.healed = healed.iter().filter(|c| c.action == "healed").count();
     done.changes.extend(healed);
     if let Source::Catalog(remote) = source {
-        let nothing = HashMap::new();
-        Types::new(app, remote, trust, &nothing)?.drop_unused(&replaced_types)?;
+        Types::drop_unused(&replaced_types)?;
         if app.lineage != remote.lineage {
             spi::run(
                 "UPDATE wh.fdw SET lineage = $2 WHERE name = $1",
                 &[app.name.as_str().into(), remote.lineage.clone().into()],
             )?;
+        }
+    }
+    for change in &mut done.changes {
+        if let Some(detail) = &mut change.detail {
+            for r in &replaced_types {
+                *detail = detail.replace(&r.aside, &format!("the old {}", r.name));
+            }
         }
     }
     work.remember()?;
@@ -258,6 +265,7 @@ struct Work<'a> {
     diff: &'a Diff,
     /// Of (wanted table, column): why it is text here.
     notes: &'a HashMap<(usize, usize), String>,
+    replaced: &'a [Replaced],
 }
 
 impl Work<'_> {
@@ -295,7 +303,7 @@ impl Work<'_> {
                 losing.insert(e.oid, None);
             }
         }
-        let mut standing = Standing::new(policy);
+        let mut standing = Standing::new(policy, self.replaced);
         standing.survey(losing.keys().copied())?;
         let edges: Vec<Dependent> = standing.edges().to_vec();
         let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing)).collect();

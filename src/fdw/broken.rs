@@ -135,7 +135,7 @@ fn heal_one(b: &Broken, policy: &Policy) -> Result<Vec<Change>> {
             b.populated,
             current,
         );
-        let mut above = Standing::new(policy);
+        let mut above = Standing::new(policy, &[]);
         above.survey([b.oid])?;
         above.hold_above(&held)?;
         let kind = if materialized {

@@ -12,6 +12,7 @@ mod dependents;
 mod diff;
 mod fallback;
 mod grants;
+mod labels;
 mod local;
 mod model;
 mod pattern;

@@ -2,6 +2,7 @@
 
 use super::model::Change;
 use super::registry::{self, New, Registered};
+use super::types::UNUSED;
 use super::{dependents, local, run, uri};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{secret, spi, sql};
@@ -224,9 +225,10 @@ fn forget(app: &Registered) -> Result<()> {
     loop {
         // A type made of another one goes first.
         let unused: Vec<String> = spi::rows(
-            "SELECT to_json(m.type::text)::text FROM wh.fdw_type m JOIN pg_type t ON t.oid = m.type
-             WHERE m.fdw = $1 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass
-                AND d.refobjid IN (t.oid, t.typarray) AND d.deptype = 'n') ORDER BY m.type::oid",
+            &format!(
+                "SELECT to_json(m.type::text)::text FROM wh.fdw_type m JOIN pg_type t ON t.oid = m.type
+                 WHERE m.fdw = $1 AND {UNUSED} ORDER BY m.type::oid"
+            ),
             &[app.name.as_str().into()],
         )?;
         if unused.is_empty() {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::dependents::{self, Above, Dependent, Kind};
 use super::model::Change;
 use super::properties::{self, Properties};
+use super::types::Replaced;
 use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
@@ -91,10 +92,14 @@ impl Held {
 /// All that is held in one unit of work.
 pub struct Standing<'a> {
     policy: &'a Policy,
+    /// Types whose name belongs to a successor now.
+    replaced: &'a [Replaced],
     held: BTreeMap<u32, Held>,
     /// Still to be put back, the lowest level first.
     waiting: BTreeSet<(usize, u32)>,
     above: Above,
+    /// Whether a rule was held.
+    rules: bool,
     /// Put back with their identity.
     in_place: Vec<u32>,
     pub changes: Vec<Change>,
@@ -114,12 +119,14 @@ struct Definition {
 }
 
 impl<'a> Standing<'a> {
-    pub fn new(policy: &'a Policy) -> Self {
+    pub fn new(policy: &'a Policy, replaced: &'a [Replaced]) -> Self {
         Standing {
             policy,
+            replaced,
             held: BTreeMap::new(),
             waiting: BTreeSet::new(),
             above: Above::default(),
+            rules: false,
             in_place: Vec::new(),
             changes: Vec::new(),
             broken: 0,
@@ -182,12 +189,16 @@ impl<'a> Standing<'a> {
             };
             let mut properties = properties::read(oids.iter().copied())?;
             for d in spi::prepared::<Definition>(query, &[spi::oids(oids)])? {
+                let definition = self
+                    .replaced
+                    .iter()
+                    .fold(d.definition, |text, r| text.replace(&r.aside, &r.name));
                 let held = Held {
                     oid: d.oid,
                     kind,
                     name: d.name,
                     owner: d.owner,
-                    definition: d.definition.trim_end().trim_end_matches(';').to_owned(),
+                    definition: definition.trim_end().trim_end_matches(';').to_owned(),
                     outputs: d.outputs,
                     populated: d.populated,
                     properties: properties.remove(&d.oid).unwrap_or_default(),
@@ -195,6 +206,7 @@ impl<'a> Standing<'a> {
                     header: d.header,
                 };
                 hollow(&held)?;
+                self.rules |= kind == Kind::Rule;
                 let level = self
                     .above
                     .level
@@ -235,7 +247,10 @@ impl<'a> Standing<'a> {
             let Some(held) = self.held.get(&oid) else {
                 continue;
             };
-            let lost = properties::differences(&held.properties, &after, |_| false);
+            // A rule that was held is written anew, and its text may name other types now.
+            let lost = properties::differences(&held.properties, &after, |key| {
+                self.rules && key.starts_with("rule ")
+            });
             if !lost.is_empty() {
                 return Err(unexplained(&held.name, &lost));
             }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use pgrx::datum::DatumWithOid;
 use serde::Deserialize;
 
+use super::labels;
 use super::model::{Change, ColumnType};
 use super::registry::Registered;
 use super::remote::{Remote, RemoteColumn, RemoteType, FIRST_GENERATED_OID};
@@ -37,8 +38,17 @@ struct Remembered {
     name: String,
     remote_oid: u32,
     remote_name: String,
-    label_oids: Vec<u32>,
-    labels: Vec<String>,
+    /// Of an enum, as the product had them.
+    labels: Vec<(u32, String)>,
+}
+
+/// A type that had to make room for its successor.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    oid: u32,
+    /// Its name now, and the one that its successor has, as definitions write them.
+    pub aside: String,
+    pub name: String,
 }
 
 /// Resolves types for one run, and makes what is missing.
@@ -53,7 +63,7 @@ pub struct Types<'a> {
     collations: HashMap<u32, u32>,
     pub changes: Vec<Change>,
     /// Types that were replaced by a new one of the same name; dropped at the end if nothing uses them.
-    pub replaced: Vec<u32>,
+    pub replaced: Vec<Replaced>,
 }
 
 impl<'a> Types<'a> {
@@ -65,7 +75,8 @@ impl<'a> Types<'a> {
     ) -> Result<Self> {
         let remembered = spi::rows(
             "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', m.remote_oid,
-                    'remote_name', m.remote_name, 'label_oids', m.label_oids, 'labels', m.labels)::text
+                    'remote_name', m.remote_name,
+                    'labels', coalesce((SELECT json_agg(json_build_array(o, l)) FROM unnest(m.label_oids, m.labels) u (o, l)), '[]'))::text
              FROM wh.fdw_type m JOIN pg_type t ON t.oid = m.type JOIN pg_namespace n ON n.oid = t.typnamespace
              WHERE m.fdw = $1",
             &[app.name.as_str().into()],
@@ -217,7 +228,7 @@ impl<'a> Types<'a> {
         let adopted = self.in_use.get(&t.oid).copied();
         let found: Option<Remembered> = spi::first(
             "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', 0,
-                    'remote_name', t.typname, 'label_oids', '[]'::json, 'labels', '[]'::json)::text
+                    'remote_name', t.typname, 'labels', '[]'::json)::text
              FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
              WHERE t.typtype::text = $1 AND (t.oid = $2 OR n.nspname = $3 AND t.typname = $4)
                AND (t.typrelid = 0 OR (SELECT relkind FROM pg_class WHERE oid = t.typrelid) = 'c')
@@ -233,18 +244,14 @@ impl<'a> Types<'a> {
     }
 
     fn remember(&mut self, local: u32, t: &RemoteType) -> Result<()> {
-        let labels: Vec<String> = t.labels.iter().map(|(_, l)| l.clone()).collect();
-        let oids: Vec<i64> = t.labels.iter().map(|(o, _)| i64::from(*o)).collect();
         let same = self.remembered.iter().any(|r| {
             r.oid == local
                 && r.remote_oid == t.oid
                 && r.remote_name == t.name
-                && r.labels == labels
-                && r.label_oids
-                    .iter()
-                    .map(|o| i64::from(*o))
-                    .eq(oids.iter().copied())
+                && r.labels == t.labels
         });
+        let labels: Vec<String> = t.labels.iter().map(|(_, l)| l.clone()).collect();
+        let oids: Vec<i64> = t.labels.iter().map(|(o, _)| i64::from(*o)).collect();
         if same {
             return Ok(());
         }
@@ -269,49 +276,24 @@ impl<'a> Types<'a> {
         let wanted: Vec<&str> = t.labels.iter().map(|(_, l)| l.as_str()).collect();
         if let Some(known) = self.known(t)? {
             let name = sql::qualified(&known.schema, &known.name);
-            let mut have: Vec<String> = spi::rows(
+            let have: Vec<String> = spi::rows(
                 "SELECT to_json(enumlabel)::text FROM pg_enum WHERE enumtypid = $1 ORDER BY enumsortorder",
                 &[spi::oid(known.oid)],
             )?;
-            for step in enum_steps(&have, t, &known) {
-                let (statement, action, label) = match &step {
-                    EnumStep::Rename { from, to } => {
-                        have.iter_mut()
-                            .filter(|l| *l == from)
-                            .for_each(|l| l.clone_from(to));
-                        (
-                            format!(
-                                "RENAME VALUE {} TO {}",
-                                sql::literal(from),
-                                sql::literal(to)
-                            ),
-                            "renamed value",
-                            to,
-                        )
-                    }
-                    EnumStep::Add { label, after } => {
-                        let place = match (after, have.first()) {
-                            (Some(after), _) => format!(" AFTER {}", sql::literal(after)),
-                            (None, Some(first)) => format!(" BEFORE {}", sql::literal(first)),
-                            (None, None) => String::new(),
-                        };
-                        let at = after
-                            .as_ref()
-                            .and_then(|a| have.iter().position(|l| l == a))
-                            .map_or(0, |i| i + 1);
-                        have.insert(at, label.clone());
-                        (
-                            format!("ADD VALUE {}{place}", sql::literal(label)),
-                            "added value",
-                            label,
-                        )
-                    }
-                };
-                spi::run(&format!("ALTER TYPE {name} {statement}"), &[])?;
-                self.changes
-                    .push(Change::new(name.clone(), "type", action).detail(label.clone()));
-            }
-            if in_order(&wanted, &have) {
+            // Labels keep their OIDs only within one type.
+            let before: &[(u32, String)] = if known.remote_oid == t.oid {
+                &known.labels
+            } else {
+                &[]
+            };
+            let (steps, result) = labels::steps(&have, &t.labels, before);
+            if labels::in_order(&wanted, &result) {
+                for step in steps {
+                    spi::run(&format!("ALTER TYPE {name} {}", step.command()), &[])?;
+                    self.changes.push(
+                        Change::new(name.clone(), "type", step.action()).detail(step.label()),
+                    );
+                }
                 self.remember(known.oid, t)?;
                 return Ok(Some(known.oid));
             }
@@ -391,25 +373,52 @@ impl<'a> Types<'a> {
 
     /// Moves a type that cannot be altered into what the product has out of the way of its successor.
     fn replace(&mut self, old: &Remembered) -> Result<()> {
-        let aside = format!(
-            "{}_before_{}",
-            old.name.chars().take(20).collect::<String>(),
-            old.oid
-        );
-        spi::run(
-            &format!(
-                "ALTER TYPE {} RENAME TO {}",
-                sql::qualified(&old.schema, &old.name),
-                sql::ident(&aside)
-            ),
-            &[],
+        self.set_aside(old.oid, &old.schema, &old.name)?;
+        let multirange: Option<(u32, String, String)> = spi::first(
+            "SELECT json_build_array(t.oid::int8, n.nspname, t.typname)::text FROM pg_range r JOIN pg_type t ON t.oid = r.rngmultitypid
+             JOIN pg_namespace n ON n.oid = t.typnamespace WHERE r.rngtypid = $1",
+            &[spi::oid(old.oid)],
         )?;
+        if let Some((oid, schema, name)) = multirange {
+            self.set_aside(oid, &schema, &name)?;
+            // Its constructor without arguments would clash with the successor's (src/backend/commands/typecmds.c,
+            // makeMultirangeConstructors); the others take types of their own.
+            let aside = format!("wh_replaced_{oid}_{}", std::process::id());
+            spi::run(
+                &format!(
+                    "ALTER FUNCTION {}() RENAME TO {}",
+                    sql::qualified(&schema, &name),
+                    sql::ident(&aside)
+                ),
+                &[],
+            )?;
+        }
+        self.changes.push(
+            Change::new(sql::qualified(&old.schema, &old.name), "type", "replaced")
+                .detail("the product made it anew"),
+        );
         spi::run(
             "DELETE FROM wh.fdw_type WHERE fdw = $1 AND type::oid = $2",
             &[self.app.name.as_str().into(), spi::oid(old.oid)],
         )?;
         self.remembered.retain(|r| r.oid != old.oid);
-        self.replaced.push(old.oid);
+        Ok(())
+    }
+
+    /// Renames a type to a name that no definition can hold by chance: texts that are read later say it, and are
+    /// given the successor's name instead.
+    fn set_aside(&mut self, oid: u32, schema: &str, name: &str) -> Result<()> {
+        let aside = format!("wh_replaced_{oid}_{}", std::process::id());
+        let (from, to) = (sql::qualified(schema, name), sql::qualified(schema, &aside));
+        spi::run(
+            &format!("ALTER TYPE {from} RENAME TO {}", sql::ident(&aside)),
+            &[],
+        )?;
+        self.replaced.push(Replaced {
+            oid,
+            aside: to,
+            name: from,
+        });
         Ok(())
     }
 
@@ -440,12 +449,14 @@ impl<'a> Types<'a> {
     }
 
     /// Drops replaced types that nothing uses any more.
-    pub fn drop_unused(&self, replaced: &[u32]) -> Result<()> {
-        for oid in replaced {
+    pub fn drop_unused(replaced: &[Replaced]) -> Result<()> {
+        for Replaced { oid, .. } in replaced {
             let name: Option<String> = spi::first(
-                "SELECT to_json(format('%I.%I', n.nspname, t.typname))::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-                 WHERE t.oid = $1 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass
-                   AND d.refobjid IN (t.oid, t.typarray) AND d.deptype = 'n')",
+                &format!(
+                    "SELECT to_json(format('%I.%I', n.nspname, t.typname))::text
+                     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+                     WHERE t.oid = $1 AND t.typtype <> 'm' AND {UNUSED}"
+                ),
                 &[spi::oid(*oid)],
             )?;
             if let Some(name) = name {
@@ -456,62 +467,12 @@ impl<'a> Types<'a> {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum EnumStep {
-    Rename {
-        from: String,
-        to: String,
-    },
-    Add {
-        label: String,
-        after: Option<String>,
-    },
-}
-
-/// How to bring the labels that are here to those of the product, as far as ALTER TYPE can.
-fn enum_steps(have: &[String], t: &RemoteType, known: &Remembered) -> Vec<EnumStep> {
-    let mut steps = Vec::new();
-    let mut have: Vec<String> = have.to_vec();
-    for (oid, label) in &t.labels {
-        let old = known
-            .label_oids
-            .iter()
-            .position(|o| o == oid)
-            .and_then(|i| known.labels.get(i));
-        if let Some(old) = old.filter(|old| {
-            known.remote_oid == t.oid
-                && *old != label
-                && have.contains(old)
-                && !have.contains(label)
-        }) {
-            have.iter_mut()
-                .filter(|l| *l == old)
-                .for_each(|l| l.clone_from(label));
-            steps.push(EnumStep::Rename {
-                from: old.clone(),
-                to: label.clone(),
-            });
-        }
-    }
-    let mut after: Option<String> = None;
-    for (_, label) in &t.labels {
-        if !have.contains(label) {
-            have.push(label.clone());
-            steps.push(EnumStep::Add {
-                label: label.clone(),
-                after: after.clone(),
-            });
-        }
-        after = Some(label.clone());
-    }
-    steps
-}
-
-/// Whether `wanted` stands in `have` in the same order, others between them allowed: Postgres cannot remove a label.
-fn in_order(wanted: &[&str], have: &[String]) -> bool {
-    let mut rest = have.iter();
-    wanted.iter().all(|w| rest.any(|h| h == w))
-}
+/// That nothing depends on type `t`, its array or its multirange, but what comes and goes with them.
+pub const UNUSED: &str = "NOT EXISTS (
+    SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass AND d.deptype = 'n'
+      AND d.refobjid IN (SELECT u.oid FROM pg_type u LEFT JOIN pg_range r ON r.rngtypid = t.oid
+                         WHERE u.oid IN (t.oid, t.typarray, r.rngmultitypid) OR u.typelem = r.rngmultitypid)
+      AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i'))";
 
 fn named(schema: &str, name: &str) -> Result<Option<u32>> {
     spi::first(
@@ -528,77 +489,4 @@ fn of_extension(extension: &str, name: &str) -> Result<Option<u32>> {
          WHERE e.extname = $1 AND t.typname = $2",
         &[extension.into(), name.into()],
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn remote(labels: &[(u32, &str)]) -> RemoteType {
-        serde_json::from_value(serde_json::json!({
-            "oid": 5, "name": "status", "schema": "public", "kind": "e", "element": 0, "base": 0, "base_typmod": -1,
-            "relation": 0, "labels": labels
-        }))
-        .unwrap()
-    }
-
-    fn known(labels: &[(u32, &str)]) -> Remembered {
-        Remembered {
-            oid: 1,
-            schema: "app".into(),
-            name: "status".into(),
-            remote_oid: 5,
-            remote_name: "status".into(),
-            label_oids: labels.iter().map(|l| l.0).collect(),
-            labels: labels.iter().map(|l| l.1.into()).collect(),
-        }
-    }
-
-    fn have(labels: &[&str]) -> Vec<String> {
-        labels.iter().map(|l| (*l).into()).collect()
-    }
-
-    #[test]
-    fn new_labels_go_where_the_product_has_them() {
-        let steps = enum_steps(
-            &have(&["b", "d"]),
-            &remote(&[(1, "a"), (2, "b"), (3, "c"), (4, "d")]),
-            &known(&[]),
-        );
-        assert_eq!(
-            steps,
-            [
-                EnumStep::Add {
-                    label: "a".into(),
-                    after: None
-                },
-                EnumStep::Add {
-                    label: "c".into(),
-                    after: Some("b".into())
-                }
-            ]
-        );
-    }
-
-    #[test]
-    fn a_renamed_label_is_renamed() {
-        let steps = enum_steps(
-            &have(&["new", "paid"]),
-            &remote(&[(1, "fresh"), (2, "paid")]),
-            &known(&[(1, "new"), (2, "paid")]),
-        );
-        assert_eq!(
-            steps,
-            [EnumStep::Rename {
-                from: "new".into(),
-                to: "fresh".into()
-            }]
-        );
-    }
-
-    #[test]
-    fn another_order_needs_another_type() {
-        assert!(in_order(&["a", "c"], &have(&["a", "b", "c"])));
-        assert!(!in_order(&["c", "a"], &have(&["a", "b", "c"])));
-    }
 }
