@@ -39,12 +39,7 @@ pub type Result<T> = core::result::Result<T, Error>;
 
 impl Error {
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Error {
-            sqlstate: sqlstate.into(),
-            message: message.into(),
-            detail: None,
-            hint: None,
-        }
+        Error { sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -59,16 +54,13 @@ impl Error {
 
     /// Whether another attempt may succeed where this one met somebody else's lock.
     pub fn is_lock_conflict(&self) -> bool {
-        [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED]
-            .contains(&self.sqlstate.as_str())
+        [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
     }
 
     /// Whether the text of a definition is at fault (class 42, bad literals of class 22, unsupported
     /// constructs), and not the server, the session or the network.
     pub fn is_about_the_definition(&self) -> bool {
-        ["42", "22", "0A"]
-            .iter()
-            .any(|class| self.sqlstate.starts_with(class))
+        ["42", "22", "0A"].iter().any(|class| self.sqlstate.starts_with(class))
             && self.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE
     }
 }
@@ -79,25 +71,17 @@ fn pack(sqlstate: &str) -> i32 {
         .bytes()
         .take(5)
         .enumerate()
-        .fold(0, |code, (i, c)| {
-            code | (i32::from(c.wrapping_sub(b'0') & 0x3f) << (6 * i))
-        })
+        .fold(0, |code, (i, c)| code | (i32::from(c.wrapping_sub(b'0') & 0x3f) << (6 * i)))
 }
 
 /// The inverse of [`pack`], `unpack_sql_state` of src/backend/utils/error/elog.c.
 fn unpack(code: i32) -> String {
-    (0..5)
-        .map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0'))
-        .collect()
+    (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect()
 }
 
 impl From<Error> for ErrorReport {
     fn from(e: Error) -> Self {
-        let mut report = ErrorReport::new(
-            PgSqlErrorCode::from(pack(&e.sqlstate)),
-            e.message,
-            "startup_wh",
-        );
+        let mut report = ErrorReport::new(PgSqlErrorCode::from(pack(&e.sqlstate)), e.message, "startup_wh");
         if let Some(detail) = e.detail {
             report = report.set_detail(detail);
         }
@@ -124,9 +108,7 @@ impl From<&CaughtError> for Error {
         match caught {
             CaughtError::PostgresError(report)
             | CaughtError::ErrorReport(report)
-            | CaughtError::RustPanic {
-                ereport: report, ..
-            } => report.into(),
+            | CaughtError::RustPanic { ereport: report, .. } => report.into(),
         }
     }
 }
@@ -139,10 +121,7 @@ impl From<pgrx::spi::SpiError> for Error {
 
 impl From<serde_json::Error> for Error {
     fn from(e: serde_json::Error) -> Self {
-        Error::new(
-            sqlstate::INTERNAL_ERROR,
-            format!("a catalog row has an unexpected shape: {e}"),
-        )
+        Error::new(sqlstate::INTERNAL_ERROR, format!("a catalog row has an unexpected shape: {e}"))
     }
 }
 
@@ -152,20 +131,11 @@ mod tests {
 
     #[test]
     fn sqlstates_survive_packing() {
-        for state in [
-            sqlstate::LOCK_NOT_AVAILABLE,
-            sqlstate::DEADLOCK_DETECTED,
-            "00000",
-            "XX000",
-            "HV00P",
-        ] {
+        for state in [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED, "00000", "XX000", "HV00P"] {
             assert_eq!(unpack(pack(state)), state);
         }
         // ERRCODE_LOCK_NOT_AVAILABLE as errcodes.h packs it.
-        assert_eq!(
-            pack("55P03"),
-            5 | (5 << 6) | ((b'P' - b'0') as i32) << 12 | (3 << 24)
-        );
+        assert_eq!(pack("55P03"), 5 | (5 << 6) | ((b'P' - b'0') as i32) << 12 | (3 << 24));
     }
 
     #[test]

@@ -52,11 +52,7 @@ fn split_grantee(item: &str) -> (String, &str) {
 
 /// Elements of a one-dimensional array literal (src/backend/utils/adt/arrayfuncs.c, array_out).
 fn array_elements(literal: &str) -> Vec<String> {
-    let inner = literal
-        .trim()
-        .strip_prefix('{')
-        .and_then(|l| l.strip_suffix('}'))
-        .unwrap_or("");
+    let inner = literal.trim().strip_prefix('{').and_then(|l| l.strip_suffix('}')).unwrap_or("");
     let (mut elements, mut current) = (Vec::new(), String::new());
     let (mut quoted, mut escaped) = (false, false);
     for c in inner.chars() {
@@ -82,10 +78,7 @@ mod tests {
     use super::*;
 
     fn roles() -> Roles {
-        Roles {
-            oids: HashSet::from([10]),
-            names: HashSet::from(["reader".into(), "we, \"us\"".into()]),
-        }
+        Roles { oids: HashSet::from([10]), names: HashSet::from(["reader".into(), "we, \"us\"".into()]) }
     }
 
     #[test]

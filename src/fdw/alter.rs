@@ -14,26 +14,14 @@ use crate::pg::{guc, lock, rewrite, session, spi};
 pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
     let target = rewrite::alter_target(ddl)?;
     if target.relation != relation {
-        return Err(Error::new(
-            sqlstate::INVALID_PARAMETER_VALUE,
-            "ddl is about another relation than the one given",
-        )
-        .hint("Qualify the table's name in both arguments."));
+        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "ddl is about another relation than the one given")
+            .hint("Qualify the table's name in both arguments."));
     }
-    let policy = Policy {
-        types: TypePolicy::Follow,
-        on_broken: OnBroken::Fail,
-        refresh: true,
-        fdw: None,
-        run: 0,
-    };
-    let options = run::Options {
-        max_wait: Duration::from_secs(60),
-        ..run::Options::default()
-    };
+    let policy = Policy { types: TypePolicy::Follow, on_broken: OnBroken::Fail, refresh: true, fdw: None, run: 0 };
+    let options = run::Options { max_wait: Duration::from_secs(60), ..run::Options::default() };
     let waits = Default::default();
     run::with_locks(&options, (&waits, &Default::default()), |waiting_for| {
-        let mut standing = Standing::new(&policy, &[]);
+        let mut standing = Standing::new(&policy);
         let touched = {
             let _surroundings = guc::Scope::new(guc::DEPARSE)?;
             // Columns are inherited: what stands on a child or partition is in the way too.
@@ -44,16 +32,10 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
             )?;
             standing.survey(family.iter().copied())?;
             refuse_strangers(relation, standing.edges())?;
-            let touched: Vec<dependents::Dependent> = standing
-                .edges()
-                .iter()
-                .filter(|d| family.contains(&d.on) && d.kind != Kind::Other)
-                .cloned()
-                .collect();
+            let touched: Vec<dependents::Dependent> =
+                standing.edges().iter().filter(|d| family.contains(&d.on) && d.kind != Kind::Other).cloned().collect();
             lock::access_exclusive(
-                family
-                    .into_iter()
-                    .chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
+                family.into_iter().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
                 waiting_for,
             )?;
             standing.hold(&touched.iter().collect::<Vec<_>>(), &HashMap::new())?;
@@ -67,14 +49,7 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
                 .changes
                 .iter()
                 .filter(|c| c.action == "broken")
-                .map(|c| {
-                    format!(
-                        "{} {}: {}",
-                        c.kind,
-                        c.object,
-                        c.detail.as_deref().unwrap_or("")
-                    )
-                })
+                .map(|c| format!("{} {}: {}", c.kind, c.object, c.detail.as_deref().unwrap_or("")))
                 .collect();
             return Err(Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
@@ -98,11 +73,7 @@ fn refuse_strangers(relation: u32, edges: &[dependents::Dependent]) -> Result<()
     if session::is_superuser() {
         return Ok(());
     }
-    let oids = edges
-        .iter()
-        .filter(|d| d.relation != 0)
-        .map(|d| d.relation)
-        .chain([relation]);
+    let oids = edges.iter().filter(|d| d.relation != 0).map(|d| d.relation).chain([relation]);
     let foreign: Vec<(String, String)> = spi::rows(
         "SELECT json_build_array(c.oid::regclass::text, pg_get_userbyid(c.relowner))::text FROM pg_class c
          WHERE c.oid = ANY ($1) AND NOT pg_has_role(c.relowner, 'USAGE')
@@ -114,10 +85,7 @@ fn refuse_strangers(relation: u32, edges: &[dependents::Dependent]) -> Result<()
     if foreign.is_empty() {
         return Ok(());
     }
-    let lines: Vec<String> = foreign
-        .iter()
-        .map(|(name, owner)| format!("{name} belongs to \"{owner}\"."))
-        .collect();
+    let lines: Vec<String> = foreign.iter().map(|(name, owner)| format!("{name} belongs to \"{owner}\".")).collect();
     Err(Error::new(
         sqlstate::INSUFFICIENT_PRIVILEGE,
         "must be owner of the relation and of everything that stands on it",

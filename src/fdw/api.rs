@@ -15,27 +15,13 @@ fn rows(
     changes: Vec<Change>,
 ) -> TableIterator<
     'static,
-    (
-        name!(object, String),
-        name!(kind, String),
-        name!(action, String),
-        name!(detail, Option<String>),
-    ),
+    (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
 > {
-    TableIterator::new(
-        changes
-            .into_iter()
-            .map(|c| (c.object, c.kind.to_owned(), c.action.to_owned(), c.detail)),
-    )
+    TableIterator::new(changes.into_iter().map(|c| (c.object, c.kind.to_owned(), c.action.to_owned(), c.detail)))
 }
 
 fn given<T>(argument: &str, value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| {
-        Error::new(
-            sqlstate::INVALID_PARAMETER_VALUE,
-            format!("{argument} must not be null"),
-        )
-    })
+    value.ok_or_else(|| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be null")))
 }
 
 #[pg_extern(sql = false)]
@@ -51,12 +37,7 @@ fn create_fdw(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
@@ -68,11 +49,7 @@ fn create_fdw(
         remote_schema: given("remote_schema", remote_schema)?,
         local_schema: local_schema.unwrap_or(name),
         only_tables: only_tables.map(|t| t.into_iter().flatten().collect()),
-        except_tables: except_tables
-            .unwrap_or_default()
-            .into_iter()
-            .flatten()
-            .collect(),
+        except_tables: except_tables.unwrap_or_default().into_iter().flatten().collect(),
     };
     Ok(rows(setup::create(&wish)?))
 }
@@ -88,12 +65,7 @@ fn recreate_fdw(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
@@ -117,11 +89,8 @@ fn recreate_fdw(
 }
 
 fn one_of(argument: &str, value: &str, a: &str, b: &str) -> Error {
-    Error::new(
-        sqlstate::INVALID_PARAMETER_VALUE,
-        format!("invalid value for {argument}: \"{value}\""),
-    )
-    .hint(format!("It is '{a}' or '{b}'."))
+    Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("invalid value for {argument}: \"{value}\""))
+        .hint(format!("It is '{a}' or '{b}'."))
 }
 
 #[pg_extern(sql = false)]
@@ -130,19 +99,11 @@ fn plan_recreate_fdw(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
-    let options = Options {
-        plan: true,
-        ..Options::default()
-    };
+    let options = Options { plan: true, ..Options::default() };
     Ok(rows(run::recreate(given("name", name)?, &options)?))
 }
 
@@ -153,19 +114,11 @@ fn drop_fdw(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
-    Ok(rows(setup::drop(
-        given("name", name)?,
-        given("cascade", cascade)?,
-    )?))
+    Ok(rows(setup::drop(given("name", name)?, given("cascade", cascade)?)?))
 }
 
 #[pg_extern(sql = false)]
@@ -176,20 +129,11 @@ fn hide(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
-    Ok(rows(setup::hide(
-        given("app", app)?,
-        given("table_pattern", table_pattern)?,
-        column_pattern,
-    )?))
+    Ok(rows(setup::hide(given("app", app)?, given("table_pattern", table_pattern)?, column_pattern)?))
 }
 
 #[pg_extern(sql = false)]
@@ -198,11 +142,7 @@ fn unhide(
     table_pattern: Option<&str>,
     column_pattern: Option<&str>,
 ) -> core::result::Result<(), ErrorReport> {
-    Ok(setup::unhide(
-        given("app", app)?,
-        given("table_pattern", table_pattern)?,
-        column_pattern,
-    )?)
+    Ok(setup::unhide(given("app", app)?, given("table_pattern", table_pattern)?, column_pattern)?)
 }
 
 #[pg_extern(sql = false)]
@@ -211,12 +151,7 @@ fn repair_views(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
@@ -230,12 +165,7 @@ fn alter_with_dependents(
 ) -> core::result::Result<
     TableIterator<
         'static,
-        (
-            name!(object, String),
-            name!(kind, String),
-            name!(action, String),
-            name!(detail, Option<String>),
-        ),
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
     >,
     ErrorReport,
 > {
@@ -261,11 +191,8 @@ fn dependents(
     ErrorReport,
 > {
     let above = dependents::above([relation.to_u32()])?;
-    let mut found: Vec<(i32, dependents::Dependent)> = above
-        .edges
-        .into_iter()
-        .map(|d| (above.level.get(&d.oid).copied().unwrap_or(1) as i32, d))
-        .collect();
+    let mut found: Vec<(i32, dependents::Dependent)> =
+        above.edges.into_iter().map(|d| (above.level.get(&d.oid).copied().unwrap_or(1) as i32, d)).collect();
     found.sort_by(|a, b| (a.0, &a.1.name, &a.1.on_name).cmp(&(b.0, &b.1.name, &b.1.on_name)));
     Ok(TableIterator::new(found.into_iter().map(|(depth, d)| {
         let mut columns = d.column_names;

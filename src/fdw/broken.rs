@@ -16,25 +16,14 @@ use crate::pg::{lock, rewrite, spi, sql, subxact};
 /// A view keeps its OID. A materialized view cannot raise an error of its own, so a view of its name takes its
 /// place until it heals; what stands on it must be held by now.
 pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
-    let reason = if held.missing.is_empty() {
-        error.message.clone()
-    } else {
-        format!("{} is gone", held.missing.join(", "))
-    };
-    let tail = format!(
-        " FROM wh.raise_broken({}, {}, {})",
-        sql::literal(&held.name),
-        policy.run,
-        sql::literal(&reason)
-    );
+    let reason =
+        if held.missing.is_empty() { error.message.clone() } else { format!("{} is gone", held.missing.join(", ")) };
+    let tail =
+        format!(" FROM wh.raise_broken({}, {}, {})", sql::literal(&held.name), policy.run, sql::literal(&reason));
     let stub = nulls(&held.outputs, &tail)?;
     let relation = if held.kind == Kind::MaterializedView {
         rebuild::view(held, &stub, &held.properties, Kind::View, false, |_| false)?;
-        spi::first::<u32>(
-            "SELECT to_json($1::regclass::oid::int8)::text",
-            &[held.name.as_str().into()],
-        )?
-        .unwrap_or(0)
+        spi::first::<u32>("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?.unwrap_or(0)
     } else {
         rewrite::store(held.oid, rewrite::analyze(&stub)?);
         held.oid
@@ -118,47 +107,23 @@ fn heal_one(b: &Broken, policy: &Policy) -> Result<Vec<Change>> {
     let same = !materialized && matches!(fill(b.oid, &b.definition, &b.outputs)?, Filled::Same);
     if !same {
         // Owner and grants as they are today, all else as it was.
-        let mut saved: Properties = current
-            .iter()
-            .filter(|p| p.is_identity() || !materialized)
-            .cloned()
-            .collect();
+        let mut saved: Properties = current.iter().filter(|p| p.is_identity() || !materialized).cloned().collect();
         if materialized {
             saved.extend(b.properties.iter().filter(|p| !p.is_identity()).cloned());
         }
-        let held = Held::stub(
-            b.oid,
-            &b.name,
-            &b.owner,
-            &b.definition,
-            &b.outputs,
-            b.populated,
-            current,
-        );
-        let mut above = Standing::new(policy, &[]);
+        let held = Held::stub(b.oid, &b.name, &b.owner, &b.definition, &b.outputs, b.populated, current);
+        let mut above = Standing::new(policy);
         above.survey([b.oid])?;
         above.hold_above(&held)?;
-        let kind = if materialized {
-            Kind::MaterializedView
-        } else {
-            Kind::View
-        };
-        let failure = rebuild::view(&held, &b.definition, &saved, kind, policy.refresh, |key| {
-            key.starts_with("type of ")
-        })?;
+        let kind = if materialized { Kind::MaterializedView } else { Kind::View };
+        let failure =
+            rebuild::view(&held, &b.definition, &saved, kind, policy.refresh, |key| key.starts_with("type of "))?;
         detail = failure.map(|f| format!("not refreshed: {f}"));
         above.put_back()?;
         changes = above.changes;
     }
-    spi::run(
-        "DELETE FROM wh.broken WHERE relation::oid = $1",
-        &[spi::oid(b.oid)],
-    )?;
-    let kind = standing::what(if materialized {
-        Kind::MaterializedView
-    } else {
-        Kind::View
-    });
+    spi::run("DELETE FROM wh.broken WHERE relation::oid = $1", &[spi::oid(b.oid)])?;
+    let kind = standing::what(if materialized { Kind::MaterializedView } else { Kind::View });
     let mut healed = Change::new(&b.name, kind, "healed").detail(format!("owner \"{}\"", b.owner));
     if let (Some(more), Some(text)) = (detail, healed.detail.as_mut()) {
         text.push_str("; ");

@@ -132,22 +132,14 @@ pub fn above(relations: impl IntoIterator<Item = u32>) -> Result<Above> {
         let found = direct(next.iter().copied())?;
         next = found
             .iter()
-            .filter(|d| {
-                matches!(d.kind, Kind::View | Kind::MaterializedView) && !seen.contains(&d.oid)
-            })
+            .filter(|d| matches!(d.kind, Kind::View | Kind::MaterializedView) && !seen.contains(&d.oid))
             .map(|d| d.oid)
             .collect();
         next.sort_unstable();
         next.dedup();
         above.edges.extend(found);
     }
-    above.level = levels(
-        &above
-            .edges
-            .iter()
-            .map(|d| (d.oid, d.on))
-            .collect::<Vec<_>>(),
-    );
+    above.level = levels(&above.edges.iter().map(|d| (d.oid, d.on)).collect::<Vec<_>>());
     Ok(above)
 }
 
@@ -167,11 +159,7 @@ fn levels(edges: &[(u32, u32)]) -> HashMap<u32, usize> {
         }
     }
     // Kahn's algorithm: a node is placed when all that it reads is.
-    let mut ready: Vec<u32> = nodes
-        .iter()
-        .copied()
-        .filter(|n| !waiting.contains_key(n))
-        .collect();
+    let mut ready: Vec<u32> = nodes.iter().copied().filter(|n| !waiting.contains_key(n)).collect();
     for node in &ready {
         level.insert(*node, 1);
     }

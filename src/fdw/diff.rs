@@ -38,28 +38,12 @@ pub struct OptionDiff {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum ColumnDiff {
-    Add {
-        wanted: usize,
-    },
-    Drop {
-        existing: usize,
-    },
-    Rename {
-        existing: usize,
-        to: String,
-    },
-    Options {
-        existing: usize,
-        options: Vec<OptionDiff>,
-    },
-    Retype {
-        existing: usize,
-        wanted: usize,
-    },
-    NotNull {
-        existing: usize,
-        wanted: bool,
-    },
+    Add { wanted: usize },
+    Drop { existing: usize },
+    Rename { existing: usize, to: String },
+    Options { existing: usize, options: Vec<OptionDiff> },
+    Retype { existing: usize, wanted: usize },
+    NotNull { existing: usize, wanted: bool },
 }
 
 impl TableDiff {
@@ -78,10 +62,7 @@ pub fn same_lineage(existing: &[Existing], wanted: &[Wanted], lineage_proven: bo
     if lineage_proven {
         return true;
     }
-    let by_oid: HashMap<u32, &Wanted> = wanted
-        .iter()
-        .filter_map(|w| Some((w.remote_oid?, w)))
-        .collect();
+    let by_oid: HashMap<u32, &Wanted> = wanted.iter().filter_map(|w| Some((w.remote_oid?, w))).collect();
     let by_name: HashMap<&str, &Wanted> = wanted.iter().map(|w| (w.name.as_str(), w)).collect();
     let (mut for_it, mut against) = (0, 0);
     for table in existing {
@@ -90,9 +71,7 @@ pub fn same_lineage(existing: &[Existing], wanted: &[Wanted], lineage_proven: bo
         };
         match by_oid.get(&oid) {
             Some(w) if w.name == table.remote_name() => for_it += 1,
-            Some(w) if !by_name.contains_key(table.remote_name()) && columns_agree(table, w) => {
-                for_it += 1
-            }
+            Some(w) if !by_name.contains_key(table.remote_name()) && columns_agree(table, w) => for_it += 1,
             _ if by_name.contains_key(table.remote_name()) => against += 1,
             _ => {}
         }
@@ -102,34 +81,21 @@ pub fn same_lineage(existing: &[Existing], wanted: &[Wanted], lineage_proven: bo
 
 /// Whether more than half of the remembered columns are on the product under the same number and name.
 fn columns_agree(table: &Existing, wanted: &Wanted) -> bool {
-    let there: HashSet<(i16, &str)> = wanted
-        .columns
-        .iter()
-        .filter_map(|c| Some((c.remote_num?, c.name.as_str())))
-        .collect();
+    let there: HashSet<(i16, &str)> =
+        wanted.columns.iter().filter_map(|c| Some((c.remote_num?, c.name.as_str()))).collect();
     let agree = table
         .columns
         .iter()
-        .filter(|c| {
-            c.remote_num
-                .is_some_and(|num| there.contains(&(num, c.remote_name())))
-        })
+        .filter(|c| c.remote_num.is_some_and(|num| there.contains(&(num, c.remote_name()))))
         .count();
     agree * 2 > table.columns.len()
 }
 
 /// Compares. `taken` holds the names in the local schema that belong to anything but these foreign tables.
-pub fn diff(
-    existing: &[Existing],
-    wanted: &[Wanted],
-    trust_oids: bool,
-    taken: &HashSet<String>,
-) -> Diff {
+pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &HashSet<String>) -> Diff {
     let mut diff = Diff::default();
     let pairs = pair(
-        existing
-            .iter()
-            .map(|t| (t.remote_oid.filter(|_| trust_oids), t.remote_name())),
+        existing.iter().map(|t| (t.remote_oid.filter(|_| trust_oids), t.remote_name())),
         wanted.iter().map(|t| (t.remote_oid, t.name.as_str())),
     );
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
@@ -140,11 +106,7 @@ pub fn diff(
     for (w, pair) in pairs.iter().enumerate() {
         let Some(e) = *pair else { continue };
         let follows = existing[e].name == existing[e].remote_name();
-        names.insert(if follows {
-            wanted[w].name.as_str()
-        } else {
-            existing[e].name.as_str()
-        });
+        names.insert(if follows { wanted[w].name.as_str() } else { existing[e].name.as_str() });
     }
     for (w, pair) in pairs.iter().enumerate() {
         let want = &wanted[w];
@@ -158,11 +120,7 @@ pub fn diff(
         };
         let mut table = table_diff(&existing[e], want, trust_oids);
         (table.existing, table.wanted) = (e, w);
-        if table
-            .rename_to
-            .as_ref()
-            .is_some_and(|to| taken.contains(to))
-        {
+        if table.rename_to.as_ref().is_some_and(|to| taken.contains(to)) {
             table.rename_to = None;
             diff.blocked.push(w);
         }
@@ -183,23 +141,14 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
         ..TableDiff::default()
     };
     // Attribute numbers mean something only within the table that they were read from.
-    let same_table =
-        trust_oids && existing.remote_oid.is_some() && existing.remote_oid == wanted.remote_oid;
+    let same_table = trust_oids && existing.remote_oid.is_some() && existing.remote_oid == wanted.remote_oid;
     let pairs = pair(
-        existing
-            .columns
-            .iter()
-            .map(|c| (c.remote_num.filter(|_| same_table), c.remote_name())),
-        wanted
-            .columns
-            .iter()
-            .map(|c| (c.remote_num, c.name.as_str())),
+        existing.columns.iter().map(|c| (c.remote_num.filter(|_| same_table), c.remote_name())),
+        wanted.columns.iter().map(|c| (c.remote_num, c.name.as_str())),
     );
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
     diff.columns.extend(
-        (0..existing.columns.len())
-            .filter(|i| !kept.contains(i))
-            .map(|existing| ColumnDiff::Drop { existing }),
+        (0..existing.columns.len()).filter(|i| !kept.contains(i)).map(|existing| ColumnDiff::Drop { existing }),
     );
     for (w, pair) in pairs.iter().enumerate() {
         let want = &wanted.columns[w];
@@ -210,44 +159,25 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
         let have = &existing.columns[e];
         if have.remote_name() != want.name {
             if have.name == have.remote_name() {
-                diff.columns.push(ColumnDiff::Rename {
-                    existing: e,
-                    to: want.name.clone(),
-                });
+                diff.columns.push(ColumnDiff::Rename { existing: e, to: want.name.clone() });
             }
             if have.options.contains_key("column_name") || have.name != have.remote_name() {
                 let exists = have.options.contains_key("column_name");
-                let option = OptionDiff {
-                    name: "column_name".into(),
-                    value: want.name.clone(),
-                    exists,
-                };
-                diff.columns.push(ColumnDiff::Options {
-                    existing: e,
-                    options: vec![option],
-                });
+                let option = OptionDiff { name: "column_name".into(), value: want.name.clone(), exists };
+                diff.columns.push(ColumnDiff::Options { existing: e, options: vec![option] });
             }
         }
         let mut others = want.options.clone();
         others.remove("column_name");
         let others = options_diff(&have.options, &others);
         if !others.is_empty() {
-            diff.columns.push(ColumnDiff::Options {
-                existing: e,
-                options: others,
-            });
+            diff.columns.push(ColumnDiff::Options { existing: e, options: others });
         }
         if have.r#type != want.r#type {
-            diff.columns.push(ColumnDiff::Retype {
-                existing: e,
-                wanted: w,
-            });
+            diff.columns.push(ColumnDiff::Retype { existing: e, wanted: w });
         }
         if have.not_null != want.not_null {
-            diff.columns.push(ColumnDiff::NotNull {
-                existing: e,
-                wanted: want.not_null,
-            });
+            diff.columns.push(ColumnDiff::NotNull { existing: e, wanted: want.not_null });
         }
     }
     diff
@@ -257,11 +187,7 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
 fn options_diff(have: &Options, want: &Options) -> Vec<OptionDiff> {
     want.iter()
         .filter(|(name, value)| have.get(*name) != Some(value))
-        .map(|(name, value)| OptionDiff {
-            name: name.clone(),
-            value: value.clone(),
-            exists: have.contains_key(name),
-        })
+        .map(|(name, value)| OptionDiff { name: name.clone(), value: value.clone(), exists: have.contains_key(name) })
         .collect()
 }
 
@@ -275,22 +201,13 @@ fn pair<'a, I: Copy + Eq + std::hash::Hash>(
 ) -> Vec<Option<usize>> {
     let existing: Vec<_> = existing.collect();
     let wanted: Vec<_> = wanted.collect();
-    let by_identity: HashMap<I, usize> = existing
-        .iter()
-        .enumerate()
-        .filter_map(|(i, (id, _))| Some(((*id)?, i)))
-        .collect();
-    let mut pairs: Vec<Option<usize>> = wanted
-        .iter()
-        .map(|(id, _)| id.and_then(|id| by_identity.get(&id).copied()))
-        .collect();
+    let by_identity: HashMap<I, usize> =
+        existing.iter().enumerate().filter_map(|(i, (id, _))| Some(((*id)?, i))).collect();
+    let mut pairs: Vec<Option<usize>> =
+        wanted.iter().map(|(id, _)| id.and_then(|id| by_identity.get(&id).copied())).collect();
     let used: HashSet<usize> = pairs.iter().flatten().copied().collect();
-    let by_name: HashMap<&str, usize> = existing
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !used.contains(i))
-        .map(|(i, (_, name))| (*name, i))
-        .collect();
+    let by_name: HashMap<&str, usize> =
+        existing.iter().enumerate().filter(|(i, _)| !used.contains(i)).map(|(i, (_, name))| (*name, i)).collect();
     for (pair, (_, name)) in pairs.iter_mut().zip(&wanted) {
         if pair.is_none() {
             *pair = by_name.get(name).copied();
@@ -304,16 +221,8 @@ mod tests {
     use super::super::model::{ColumnType, ExistingColumn, WantedColumn};
     use super::*;
 
-    const INT: ColumnType = ColumnType {
-        oid: 23,
-        typmod: -1,
-        collation: 0,
-    };
-    const BIGINT: ColumnType = ColumnType {
-        oid: 20,
-        typmod: -1,
-        collation: 0,
-    };
+    const INT: ColumnType = ColumnType { oid: 23, typmod: -1, collation: 0 };
+    const BIGINT: ColumnType = ColumnType { oid: 20, typmod: -1, collation: 0 };
 
     fn wanted(oid: u32, name: &str, columns: &[(i16, &str)]) -> Wanted {
         let columns = columns
@@ -327,12 +236,7 @@ mod tests {
             })
             .collect();
         let options = Options::from([("table_name".into(), name.into())]);
-        Wanted {
-            remote_oid: Some(oid),
-            name: name.into(),
-            options,
-            columns,
-        }
+        Wanted { remote_oid: Some(oid), name: name.into(), options, columns }
     }
 
     fn existing(oid: Option<u32>, name: &str, columns: &[(i16, &str)]) -> Existing {
@@ -348,13 +252,7 @@ mod tests {
             })
             .collect();
         let options = Options::from([("table_name".into(), name.into())]);
-        Existing {
-            oid: 1,
-            name: name.into(),
-            options,
-            remote_oid: oid,
-            columns,
-        }
+        Existing { oid: 1, name: name.into(), options, remote_oid: oid, columns }
     }
 
     #[test]
@@ -362,13 +260,7 @@ mod tests {
         let have = [existing(Some(7), "users", &[(1, "id"), (2, "email")])];
         let want = [wanted(7, "users", &[(1, "id"), (2, "email")])];
         let d = diff(&have, &want, true, &HashSet::new());
-        assert_eq!(
-            d,
-            Diff {
-                same: vec![(0, 0)],
-                ..Diff::default()
-            }
-        );
+        assert_eq!(d, Diff { same: vec![(0, 0)], ..Diff::default() });
     }
 
     #[test]
@@ -378,13 +270,7 @@ mod tests {
         let d = diff(&have, &want, true, &HashSet::new());
         assert!(d.create.is_empty() && d.drop.is_empty());
         assert_eq!(d.alter[0].rename_to.as_deref(), Some("customers"));
-        assert_eq!(
-            d.alter[0].columns,
-            [ColumnDiff::Rename {
-                existing: 1,
-                to: "email".into()
-            }]
-        );
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Rename { existing: 1, to: "email".into() }]);
     }
 
     #[test]
@@ -394,16 +280,7 @@ mod tests {
         let d = diff(&have, &want, true, &HashSet::new());
         assert_eq!(
             d.alter[0].columns,
-            [
-                ColumnDiff::Rename {
-                    existing: 0,
-                    to: "b".into()
-                },
-                ColumnDiff::Rename {
-                    existing: 1,
-                    to: "a".into()
-                }
-            ]
+            [ColumnDiff::Rename { existing: 0, to: "b".into() }, ColumnDiff::Rename { existing: 1, to: "a".into() }]
         );
     }
 
@@ -413,25 +290,13 @@ mod tests {
         let mut want = [wanted(7, "t", &[(1, "id"), (5, "note")])];
         want[0].columns[1].r#type = BIGINT;
         let d = diff(&have, &want, true, &HashSet::new());
-        assert_eq!(
-            d.alter[0].columns,
-            [ColumnDiff::Retype {
-                existing: 1,
-                wanted: 1
-            }]
-        );
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Retype { existing: 1, wanted: 1 }]);
     }
 
     #[test]
     fn without_identity_names_decide() {
-        let have = [
-            existing(None, "users", &[(1, "id")]),
-            existing(None, "gone", &[]),
-        ];
-        let want = [
-            wanted(9, "users", &[(1, "id"), (2, "x")]),
-            wanted(10, "fresh", &[]),
-        ];
+        let have = [existing(None, "users", &[(1, "id")]), existing(None, "gone", &[])];
+        let want = [wanted(9, "users", &[(1, "id"), (2, "x")]), wanted(10, "fresh", &[])];
         let d = diff(&have, &want, true, &HashSet::new());
         assert_eq!(d.create, [1]);
         assert_eq!(d.drop, [1]);
@@ -442,10 +307,7 @@ mod tests {
     fn a_restored_product_makes_no_accidental_renames() {
         // The restore gave the OIDs of the one to the other.
         let columns: &[(i16, &str)] = &[(1, "id"), (2, "name"), (3, "created_at")];
-        let have = [
-            existing(Some(7), "users", columns),
-            existing(Some(8), "orders", columns),
-        ];
+        let have = [existing(Some(7), "users", columns), existing(Some(8), "orders", columns)];
         let want = [wanted(8, "users", columns), wanted(7, "orders", columns)];
         let trust = same_lineage(&have, &want, false);
         assert!(!trust);
@@ -460,41 +322,21 @@ mod tests {
     fn a_rename_alone_is_believed_after_a_failover() {
         let columns: &[(i16, &str)] = &[(1, "id"), (2, "name"), (3, "created_at")];
         let have = [existing(Some(7), "users", columns)];
-        assert!(same_lineage(
-            &have,
-            &[wanted(7, "customers", columns)],
-            false
-        ));
-        assert!(!same_lineage(
-            &have,
-            &[wanted(7, "invoices", &[(1, "no"), (2, "sum")])],
-            false
-        ));
+        assert!(same_lineage(&have, &[wanted(7, "customers", columns)], false));
+        assert!(!same_lineage(&have, &[wanted(7, "invoices", &[(1, "no"), (2, "sum")])], false));
     }
 
     #[test]
     fn an_alias_chosen_here_stays_and_its_option_follows() {
         let mut have = [existing(Some(7), "users", &[(1, "user_id")])];
         have[0].name = "people".into();
-        have[0].columns[0]
-            .options
-            .insert("column_name".into(), "id".into());
+        have[0].columns[0].options.insert("column_name".into(), "id".into());
         let want = [wanted(7, "customers", &[(1, "customer_id")])];
         let d = diff(&have, &want, true, &HashSet::new());
         assert_eq!(d.alter[0].rename_to, None);
         assert_eq!(d.alter[0].options[0].value, "customers");
-        let option = OptionDiff {
-            name: "column_name".into(),
-            value: "customer_id".into(),
-            exists: true,
-        };
-        assert_eq!(
-            d.alter[0].columns,
-            [ColumnDiff::Options {
-                existing: 0,
-                options: vec![option]
-            }]
-        );
+        let option = OptionDiff { name: "column_name".into(), value: "customer_id".into(), exists: true };
+        assert_eq!(d.alter[0].columns, [ColumnDiff::Options { existing: 0, options: vec![option] }]);
     }
 
     #[test]

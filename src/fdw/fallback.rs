@@ -20,15 +20,9 @@ pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
         ),
         &[],
     )?;
-    let imported = local::tables(&Registered {
-        local_schema: aside.clone(),
-        ..app.clone()
-    })?;
+    let imported = local::tables(&Registered { local_schema: aside.clone(), ..app.clone() })?;
     for table in &imported {
-        spi::run(
-            &format!("DROP FOREIGN TABLE {}", sql::qualified(&aside, &table.name)),
-            &[],
-        )?;
+        spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(&aside, &table.name)), &[])?;
     }
     spi::run(&format!("DROP SCHEMA {aside_name}"), &[])?;
     Ok(imported

@@ -17,9 +17,7 @@ pub struct Grant {
 impl Grant {
     /// From a property whose key is `grant`, privilege, grantee and grantor, parted by unit separators.
     pub fn read(property: &Property) -> Option<Self> {
-        let [_, privilege, grantee, grantor_name] =
-            property.2.split('\u{1f}').collect::<Vec<_>>()[..]
-        else {
+        let [_, privilege, grantee, grantor_name] = property.2.split('\u{1f}').collect::<Vec<_>>()[..] else {
             return None;
         };
         Some(Grant {
@@ -41,8 +39,7 @@ pub fn in_order(owner: u32, mut grants: Vec<Grant>) -> Vec<Grant> {
             g.grantor == owner
                 || ordered.iter().any(|o| {
                     // A table's grant option covers its columns (src/backend/catalog/aclchk.c).
-                    let covers = o.privilege == g.privilege
-                        || g.privilege.starts_with(&format!("{} (", o.privilege));
+                    let covers = o.privilege == g.privilege || g.privilege.starts_with(&format!("{} (", o.privilege));
                     o.grantable && covers && o.grantee == g.grantor_name
                 })
         };

@@ -18,11 +18,7 @@ pub fn tables(app: &Registered) -> Result<Vec<Existing>> {
 
 /// Some of them, by OID, as they stand now.
 pub fn some(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
-    read(
-        app,
-        "c.oid = ANY ($4)",
-        spi::oids(relations.iter().copied()),
-    )
+    read(app, "c.oid = ANY ($4)", spi::oids(relations.iter().copied()))
 }
 
 /// A table without its columns.
@@ -44,12 +40,8 @@ WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND t.f
   AND coalesce((SELECT o.option_value FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), $3) = $3";
 
 fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Result<Vec<Existing>> {
-    let args = [
-        app.local_schema.as_str().into(),
-        spi::oid(app.server_oid),
-        app.remote_schema.as_str().into(),
-        argument,
-    ];
+    let args =
+        [app.local_schema.as_str().into(), spi::oid(app.server_oid), app.remote_schema.as_str().into(), argument];
     let tables: Vec<Table> = spi::rows(
         &format!(
             "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname,
@@ -102,22 +94,10 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
             let mut columns = columns.remove(&t.oid).unwrap_or_default();
             columns.sort_unstable_by_key(|c| c.num);
             if let (Some(names), Some(nums)) = (&t.column_names, &t.column_nums) {
-                let known: HashMap<&str, i16> = names
-                    .iter()
-                    .map(String::as_str)
-                    .zip(nums.iter().copied())
-                    .collect();
-                columns
-                    .iter_mut()
-                    .for_each(|c| c.remote_num = known.get(c.name.as_str()).copied());
+                let known: HashMap<&str, i16> = names.iter().map(String::as_str).zip(nums.iter().copied()).collect();
+                columns.iter_mut().for_each(|c| c.remote_num = known.get(c.name.as_str()).copied());
             }
-            Existing {
-                oid: t.oid,
-                name: t.name,
-                options: t.options,
-                remote_oid: t.remote_oid,
-                columns,
-            }
+            Existing { oid: t.oid, name: t.name, options: t.options, remote_oid: t.remote_oid, columns }
         })
         .collect())
 }
@@ -135,8 +115,5 @@ pub fn taken_names(app: &Registered, tables: &[Existing]) -> Result<HashSet<Stri
            AND t.typrelid = 0 AND t.typelem = 0",
         &[app.local_schema.as_str().into()],
     )?;
-    Ok(names
-        .into_iter()
-        .filter(|n| !ours.contains(n.as_str()))
-        .collect())
+    Ok(names.into_iter().filter(|n| !ours.contains(n.as_str())).collect())
 }

@@ -80,12 +80,7 @@ pub struct Change {
 
 impl Change {
     pub fn new(object: impl Into<String>, kind: &'static str, action: &'static str) -> Self {
-        Change {
-            object: object.into(),
-            kind,
-            action,
-            detail: None,
-        }
+        Change { object: object.into(), kind, action, detail: None }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

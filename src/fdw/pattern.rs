@@ -9,17 +9,12 @@ pub struct Hidden {
 
 /// Whether a whole table is hidden.
 pub fn hides_table(hidden: &[Hidden], table: &str) -> bool {
-    hidden
-        .iter()
-        .any(|h| h.column_pattern.is_none() && like(table, &h.table_pattern))
+    hidden.iter().any(|h| h.column_pattern.is_none() && like(table, &h.table_pattern))
 }
 
 /// Whether a column of a visible table is hidden.
 pub fn hides_column(hidden: &[Hidden], table: &str, column: &str) -> bool {
-    hidden.iter().any(|h| {
-        h.column_pattern.as_deref().is_some_and(|c| like(column, c))
-            && like(table, &h.table_pattern)
-    })
+    hidden.iter().any(|h| h.column_pattern.as_deref().is_some_and(|c| like(column, c)) && like(table, &h.table_pattern))
 }
 
 /// `text LIKE pattern` with the default escape, as src/backend/utils/adt/like_match.c matches it.
@@ -87,10 +82,7 @@ mod tests {
 
     #[test]
     fn a_pattern_over_columns_leaves_the_table() {
-        let hidden = [Hidden {
-            table_pattern: "%".into(),
-            column_pattern: Some("%token%".into()),
-        }];
+        let hidden = [Hidden { table_pattern: "%".into(), column_pattern: Some("%token%".into()) }];
         assert!(!hides_table(&hidden, "api_tokens"));
         assert!(hides_column(&hidden, "users", "api_token"));
     }

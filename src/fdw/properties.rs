@@ -13,15 +13,7 @@ use crate::pg::{identity, spi, sql};
 
 /// relation, place, key, value, statement, role, whether a plain view can have it
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Property(
-    u32,
-    pub i32,
-    pub String,
-    pub Option<String>,
-    pub Option<String>,
-    pub u32,
-    pub bool,
-);
+pub struct Property(u32, pub i32, pub String, pub Option<String>, pub Option<String>, pub u32, pub bool);
 
 const GRANT: i32 = 20;
 const COLUMN_GRANT: i32 = 21;
@@ -41,8 +33,7 @@ pub type Properties = Vec<Property>;
 
 /// Properties of each relation.
 pub fn read(relations: impl IntoIterator<Item = u32>) -> Result<HashMap<u32, Properties>> {
-    let rows: Vec<Property> =
-        spi::prepared(include_str!("properties.sql"), &[spi::oids(relations)])?;
+    let rows: Vec<Property> = spi::prepared(include_str!("properties.sql"), &[spi::oids(relations)])?;
     let mut all: HashMap<u32, Properties> = HashMap::new();
     for row in rows {
         all.entry(row.0).or_default().push(row);
@@ -56,14 +47,9 @@ pub fn of(relation: u32) -> Result<Properties> {
 }
 
 /// Differences between two states as `key: before → after`, but for keys that `explained` accepts.
-pub fn differences(
-    before: &[Property],
-    after: &[Property],
-    explained: impl Fn(&str) -> bool,
-) -> Vec<String> {
-    let map = |p: &[Property]| -> BTreeMap<String, Option<String>> {
-        p.iter().map(|p| (p.2.clone(), p.3.clone())).collect()
-    };
+pub fn differences(before: &[Property], after: &[Property], explained: impl Fn(&str) -> bool) -> Vec<String> {
+    let map =
+        |p: &[Property]| -> BTreeMap<String, Option<String>> { p.iter().map(|p| (p.2.clone(), p.3.clone())).collect() };
     let (before, after) = (map(before), map(after));
     let shown = |v: Option<&Option<String>>| match v {
         Some(Some(v)) if v.is_empty() => String::from("set"),
@@ -75,59 +61,32 @@ pub fn differences(
     keys.dedup();
     keys.into_iter()
         .filter(|k| before.get(*k) != after.get(*k) && !explained(k))
-        .map(|k| {
-            format!(
-                "{}: {} → {}",
-                k.replace('\u{1f}', " "),
-                shown(before.get(k)),
-                shown(after.get(k))
-            )
-        })
+        .map(|k| format!("{}: {} → {}", k.replace('\u{1f}', " "), shown(before.get(k)), shown(after.get(k))))
         .collect()
 }
 
 /// Gives a relation that was just made under the name `name` (quoted) the properties saved from its predecessor.
-pub fn restore(
-    relation: u32,
-    name: &str,
-    saved: &[Property],
-    keep: impl Fn(&Property) -> bool,
-) -> Result<()> {
+pub fn restore(relation: u32, name: &str, saved: &[Property], keep: impl Fn(&Property) -> bool) -> Result<()> {
     let kept: Vec<&Property> = saved.iter().filter(|p| keep(p)).collect();
-    if let Some(owner) = kept
-        .iter()
-        .find(|p| p.1 == OWNER)
-        .and_then(|p| p.4.as_deref())
-    {
+    if let Some(owner) = kept.iter().find(|p| p.1 == OWNER).and_then(|p| p.4.as_deref()) {
         spi::run(owner, &[])?;
     }
     // What default privileges put on top goes first: who made the relation must not show.
-    let owner: Option<u32> = spi::first(
-        "SELECT to_json(relowner::int8)::text FROM pg_class WHERE oid = $1",
-        &[spi::oid(relation)],
-    )?;
+    let owner: Option<u32> =
+        spi::first("SELECT to_json(relowner::int8)::text FROM pg_class WHERE oid = $1", &[spi::oid(relation)])?;
     let owner = owner.unwrap_or_default();
     let present: Vec<(String, String)> = spi::prepared(PRESENT_GRANTS, &[spi::oid(relation)])?;
     let grants = |list: &[&Property]| -> Vec<(String, String)> {
-        list.iter()
-            .filter(|p| p.is_grant())
-            .map(|p| (p.2.clone(), p.3.clone().unwrap_or_default()))
-            .collect()
+        list.iter().filter(|p| p.is_grant()).map(|p| (p.2.clone(), p.3.clone().unwrap_or_default())).collect()
     };
     if grants(&kept) != present {
-        let grantees: BTreeSet<&str> = present
-            .iter()
-            .filter_map(|(key, _)| key.split('\u{1f}').nth(2))
-            .collect();
+        let grantees: BTreeSet<&str> = present.iter().filter_map(|(key, _)| key.split('\u{1f}').nth(2)).collect();
         for grantee in grantees {
             let _owner = identity::As::user(owner);
             spi::run(&format!("REVOKE ALL ON {name} FROM {grantee}"), &[])?;
         }
-        let wanted: Vec<grants::Grant> = kept
-            .iter()
-            .filter(|p| p.is_grant())
-            .filter_map(|p| grants::Grant::read(p))
-            .collect();
+        let wanted: Vec<grants::Grant> =
+            kept.iter().filter(|p| p.is_grant()).filter_map(|p| grants::Grant::read(p)).collect();
         for grant in grants::in_order(owner, wanted) {
             let _grantor = identity::As::user(grant.grantor);
             spi::run(&grant.statement, &[])?;
@@ -159,8 +118,5 @@ pub fn refuse_member_of_extension(name: &str, properties: &[Property]) -> Result
         sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
         format!("\"{name}\" would have to be made again, but belongs to extension \"{extension}\""),
     )
-    .hint(format!(
-        "ALTER EXTENSION {} DROP VIEW {name} makes it an ordinary view.",
-        sql::ident(extension)
-    )))
+    .hint(format!("ALTER EXTENSION {} DROP VIEW {name} makes it an ordinary view.", sql::ident(extension))))
 }

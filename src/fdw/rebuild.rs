@@ -24,45 +24,23 @@ pub fn view(
 ) -> Result<Option<String>> {
     properties::refuse_member_of_extension(&held.name, saved)?;
     let columns: Vec<String> = held.outputs.iter().map(|o| sql::ident(&o.name)).collect();
-    let columns = if columns.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", columns.join(", "))
-    };
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
     // One SELECT and nothing else: the text below is put together around it.
     rewrite::analyze(definition)?;
     spi::run(&format!("DROP {} {}", keyword(held.kind), held.name), &[])?;
     if kind == Kind::MaterializedView {
-        let value = |key: &str| {
-            saved
-                .iter()
-                .find(|p| p.2 == key)
-                .and_then(|p| p.3.as_deref())
-                .filter(|v| !v.is_empty())
-        };
-        let method = value("access method")
-            .map(|m| format!(" USING {}", sql::ident(m)))
-            .unwrap_or_default();
-        let space = value("tablespace")
-            .map(|t| format!(" TABLESPACE {}", sql::ident(t)))
-            .unwrap_or_default();
+        let value =
+            |key: &str| saved.iter().find(|p| p.2 == key).and_then(|p| p.3.as_deref()).filter(|v| !v.is_empty());
+        let method = value("access method").map(|m| format!(" USING {}", sql::ident(m))).unwrap_or_default();
+        let space = value("tablespace").map(|t| format!(" TABLESPACE {}", sql::ident(t))).unwrap_or_default();
         spi::run(
-            &format!(
-                "CREATE MATERIALIZED VIEW {}{columns}{method}{space} AS {definition} WITH NO DATA",
-                held.name
-            ),
+            &format!("CREATE MATERIALIZED VIEW {}{columns}{method}{space} AS {definition} WITH NO DATA", held.name),
             &[],
         )?;
     } else {
-        spi::run(
-            &format!("CREATE VIEW {}{columns} AS {definition}", held.name),
-            &[],
-        )?;
+        spi::run(&format!("CREATE VIEW {}{columns} AS {definition}", held.name), &[])?;
     }
-    let oid: Option<u32> = spi::first(
-        "SELECT to_json($1::regclass::oid::int8)::text",
-        &[held.name.as_str().into()],
-    )?;
+    let oid: Option<u32> = spi::first("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?;
     let oid = oid.unwrap_or_default();
     let fits = |p: &Property| kind == Kind::MaterializedView || p.6;
     let mut saved: Vec<Property> = saved.iter().filter(|p| fits(p)).cloned().collect();
@@ -73,15 +51,10 @@ pub fn view(
     let mut failure = None;
     if kind == Kind::MaterializedView && held.populated && refresh {
         // REFRESH itself becomes the owner, in a security-restricted operation (src/backend/commands/matview.c).
-        let filled =
-            subxact::run(|| spi::run(&format!("REFRESH MATERIALIZED VIEW {}", held.name), &[]));
+        let filled = subxact::run(|| spi::run(&format!("REFRESH MATERIALIZED VIEW {}", held.name), &[]));
         match filled {
             Ok(_) => {}
-            Err(e)
-                if ["22", "23", "42", "0A", "38", "39", "P0"]
-                    .iter()
-                    .any(|c| e.sqlstate.starts_with(c)) =>
-            {
+            Err(e) if ["22", "23", "42", "0A", "38", "39", "P0"].iter().any(|c| e.sqlstate.starts_with(c)) => {
                 failure = Some(e.message);
             }
             Err(e) => return Err(e),
@@ -108,10 +81,7 @@ fn keyword(kind: Kind) -> &'static str {
 fn as_kind(statement: &str, kind: Kind) -> String {
     for verb in ["COMMENT ON ", "ALTER "] {
         for old in ["MATERIALIZED VIEW ", "VIEW "] {
-            if let Some(rest) = statement
-                .strip_prefix(verb)
-                .and_then(|s| s.strip_prefix(old))
-            {
+            if let Some(rest) = statement.strip_prefix(verb).and_then(|s| s.strip_prefix(old)) {
                 return format!("{verb}{} {rest}", keyword(kind));
             }
         }
@@ -127,10 +97,7 @@ pub fn foreign_tables(schema: &str, tables: &[Existing], server: &str) -> Result
     for table in tables {
         let name = sql::qualified(schema, &table.name);
         let saved = saved.get(&table.oid).unwrap_or(&nothing);
-        made.insert(
-            foreign_table(schema, table, server, &name, saved)?,
-            (table.oid, name),
-        );
+        made.insert(foreign_table(schema, table, server, &name, saved)?, (table.oid, name));
     }
     for (oid, after) in properties::read(made.keys().copied())? {
         let Some((old, name)) = made.get(&oid) else {
@@ -144,25 +111,15 @@ pub fn foreign_tables(schema: &str, tables: &[Existing], server: &str) -> Result
     Ok(())
 }
 
-fn foreign_table(
-    schema: &str,
-    existing: &Existing,
-    server: &str,
-    name: &str,
-    saved: &[Property],
-) -> Result<u32> {
+fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, saved: &[Property]) -> Result<u32> {
     properties::refuse_member_of_extension(name, saved)?;
     let aside = format!("wh_rebuild_{}", existing.oid);
     let mut columns = Vec::with_capacity(existing.columns.len());
     for c in &existing.columns {
         let column = sql::ident(&c.name);
         // A default without a statement of its own is a generation expression.
-        let generated = saved
-            .iter()
-            .find(|p| p.4.is_none() && p.2.strip_prefix("default of ") == Some(&column));
-        let generated = generated
-            .and_then(|p| p.3.as_ref())
-            .map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"));
+        let generated = saved.iter().find(|p| p.4.is_none() && p.2.strip_prefix("default of ") == Some(&column));
+        let generated = generated.and_then(|p| p.3.as_ref()).map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"));
         columns.push(format!(
             "{column} {}{}{}{}",
             format_type(c.r#type.oid, c.r#type.typmod),
@@ -171,13 +128,7 @@ fn foreign_table(
             generated.unwrap_or_default()
         ));
     }
-    spi::run(
-        &format!(
-            "ALTER FOREIGN TABLE {name} RENAME TO {}",
-            sql::ident(&aside)
-        ),
-        &[],
-    )?;
+    spi::run(&format!("ALTER FOREIGN TABLE {name} RENAME TO {}", sql::ident(&aside)), &[])?;
     spi::run(
         &format!(
             "CREATE FOREIGN TABLE {name} ({}) SERVER {}{}",
@@ -201,20 +152,14 @@ fn foreign_table(
          UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1 RETURNING to_json(true)::text",
         &both(),
     )?;
-    spi::run(
-        &format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)),
-        &[],
-    )?;
+    spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), &[])?;
     properties::restore(oid, name, saved, |_| true)?;
     Ok(oid)
 }
 
 /// OID of a relation by its qualified and quoted name.
 pub fn oid_of(name: &str) -> Result<u32> {
-    let oid = spi::prepared(
-        "SELECT to_json($1::regclass::oid::int8)::text",
-        &[name.into()],
-    )?;
+    let oid = spi::prepared("SELECT to_json($1::regclass::oid::int8)::text", &[name.into()])?;
     Ok(oid.first().copied().unwrap_or_default())
 }
 
@@ -228,9 +173,7 @@ pub fn collate(collation: u32) -> Result<String> {
          WHERE c.oid = $1",
         &[spi::oid(collation)],
     )?;
-    Ok(name
-        .map(|(schema, name)| format!(" COLLATE {}", sql::qualified(&schema, &name)))
-        .unwrap_or_default())
+    Ok(name.map(|(schema, name)| format!(" COLLATE {}", sql::qualified(&schema, &name))).unwrap_or_default())
 }
 
 /// ` OPTIONS (…)`, or nothing.
@@ -238,9 +181,6 @@ pub fn options(options: &super::model::Options) -> String {
     if options.is_empty() {
         return String::new();
     }
-    let list: Vec<String> = options
-        .iter()
-        .map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v)))
-        .collect();
+    let list: Vec<String> = options.iter().map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v))).collect();
     format!(" OPTIONS ({})", list.join(", "))
 }

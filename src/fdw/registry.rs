@@ -28,9 +28,7 @@ pub struct Registered {
 impl Registered {
     /// Whether a relation of the product is to be imported.
     pub fn wants(&self, table: &str) -> bool {
-        self.only_tables
-            .as_ref()
-            .is_none_or(|only| only.iter().any(|t| t == table))
+        self.only_tables.as_ref().is_none_or(|only| only.iter().any(|t| t == table))
             && !self.except_tables.iter().any(|t| t == table)
             && !super::pattern::hides_table(&self.hidden, table)
     }
@@ -38,19 +36,14 @@ impl Registered {
 
 /// The error for a name that is not registered.
 pub fn missing(name: &str) -> Error {
-    Error::new(
-        sqlstate::UNDEFINED_OBJECT,
-        format!("foreign application \"{name}\" does not exist"),
-    )
-    .hint("SELECT * FROM wh.fdws lists those that do; wh.create_fdw makes one.")
+    Error::new(sqlstate::UNDEFINED_OBJECT, format!("foreign application \"{name}\" does not exist"))
+        .hint("SELECT * FROM wh.fdws lists those that do; wh.create_fdw makes one.")
 }
 
 /// Reads a registration, and locks its row: runs of one name follow one another.
 pub fn lock(name: &str) -> Result<Option<Registered>> {
-    let locked: Option<String> = spi::first(
-        "SELECT to_json(name)::text FROM wh.fdw WHERE name = $1 FOR UPDATE",
-        &[name.into()],
-    )?;
+    let locked: Option<String> =
+        spi::first("SELECT to_json(name)::text FROM wh.fdw WHERE name = $1 FOR UPDATE", &[name.into()])?;
     if locked.is_none() {
         return Ok(None);
     }
@@ -73,10 +66,7 @@ pub fn lock(name: &str) -> Result<Option<Registered>> {
             sqlstate::UNDEFINED_OBJECT,
             format!("the server of foreign application \"{name}\" does not exist any more"),
         )
-        .hint(format!(
-            "SELECT * FROM wh.drop_fdw({}) forgets it.",
-            sql::literal(name)
-        ))),
+        .hint(format!("SELECT * FROM wh.drop_fdw({}) forgets it.", sql::literal(name)))),
     }
 }
 
@@ -110,18 +100,9 @@ pub fn lock_or_adopt(name: &str) -> Result<Registered> {
         }
         several => Err(Error::new(
             sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!(
-                "schema \"{name}\" cannot be adopted: its foreign tables come from {} places",
-                several.len()
-            ),
+            format!("schema \"{name}\" cannot be adopted: its foreign tables come from {} places", several.len()),
         )
-        .detail(
-            several
-                .iter()
-                .map(|(s, r)| format!("Server \"{s}\", schema \"{r}\"."))
-                .collect::<Vec<_>>()
-                .join("\n"),
-        )
+        .detail(several.iter().map(|(s, r)| format!("Server \"{s}\", schema \"{r}\".")).collect::<Vec<_>>().join("\n"))
         .hint("Move the tables of each place into a schema of their own.")),
     }
 }
@@ -147,21 +128,12 @@ pub fn register(new: &New) -> Result<()> {
     )?;
     if let Some(other) = clash {
         let error = if other == new.name {
-            Error::new(
-                sqlstate::DUPLICATE_OBJECT,
-                format!("foreign application \"{other}\" already exists"),
-            )
-            .hint(format!(
-                "SELECT * FROM wh.recreate_fdw({}) follows the product's changes.",
-                sql::literal(&other)
-            ))
+            Error::new(sqlstate::DUPLICATE_OBJECT, format!("foreign application \"{other}\" already exists"))
+                .hint(format!("SELECT * FROM wh.recreate_fdw({}) follows the product's changes.", sql::literal(&other)))
         } else {
             Error::new(
                 sqlstate::DUPLICATE_OBJECT,
-                format!(
-                    "schema \"{}\" already belongs to foreign application \"{other}\"",
-                    new.local_schema
-                ),
+                format!("schema \"{}\" already belongs to foreign application \"{other}\"", new.local_schema),
             )
             .hint("Choose another one with local_schema => '...'.")
         };
@@ -187,25 +159,18 @@ pub fn register(new: &New) -> Result<()> {
 
 /// The OID of a server whose wrapper can import.
 pub fn importing_server(name: &str) -> Result<u32> {
-    let oid: Option<u32> = spi::first(
-        "SELECT to_json(oid::int8)::text FROM pg_foreign_server WHERE srvname = $1",
-        &[name.into()],
-    )?;
+    let oid: Option<u32> =
+        spi::first("SELECT to_json(oid::int8)::text FROM pg_foreign_server WHERE srvname = $1", &[name.into()])?;
     let Some(oid) = oid else {
-        return Err(Error::new(
-            sqlstate::UNDEFINED_OBJECT,
-            format!("server \"{name}\" does not exist"),
-        )
-        .hint("SELECT srvname FROM pg_foreign_server lists the servers; or give a uri instead."));
+        return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("server \"{name}\" does not exist"))
+            .hint("SELECT srvname FROM pg_foreign_server lists the servers; or give a uri instead."));
     };
     if import::supports_import(oid) {
         return Ok(oid);
     }
     Err(Error::new(
         sqlstate::FEATURE_NOT_SUPPORTED,
-        format!(
-            "the foreign-data wrapper of server \"{name}\" does not support IMPORT FOREIGN SCHEMA"
-        ),
+        format!("the foreign-data wrapper of server \"{name}\" does not support IMPORT FOREIGN SCHEMA"),
     )
     .hint("Wrappers that do are postgres_fdw, mysql_fdw, tds_fdw, oracle_fdw and others."))
 }
@@ -228,41 +193,25 @@ pub fn refuse_missing_tables(app: &Registered, source: &super::apply::Source) ->
             remote.tables.iter().map(|t| t.name.as_str()).collect(),
             remote.unreadable.iter().map(|t| t.name.as_str()).collect(),
         ),
-        super::apply::Source::Imported(wanted) => {
-            (wanted.iter().map(|t| t.name.as_str()).collect(), Vec::new())
-        }
+        super::apply::Source::Imported(wanted) => (wanted.iter().map(|t| t.name.as_str()).collect(), Vec::new()),
         _ => return Ok(()),
     };
     let Some(only) = &app.only_tables else {
         return Ok(());
     };
-    let missing: Vec<&str> = only
-        .iter()
-        .map(String::as_str)
-        .filter(|t| !there.contains(t))
-        .collect();
+    let missing: Vec<&str> = only.iter().map(String::as_str).filter(|t| !there.contains(t)).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let (forbidden, absent): (Vec<&str>, Vec<&str>) =
-        missing.iter().partition(|t| unreadable.contains(*t));
+    let (forbidden, absent): (Vec<&str>, Vec<&str>) = missing.iter().partition(|t| unreadable.contains(*t));
     let mut detail = Vec::new();
     if !absent.is_empty() {
-        detail.push(format!(
-            "Schema \"{}\" of the product has no {}.",
-            app.remote_schema,
-            absent.join(", ")
-        ));
+        detail.push(format!("Schema \"{}\" of the product has no {}.", app.remote_schema, absent.join(", ")));
     }
     if !forbidden.is_empty() {
-        detail.push(format!(
-            "The mapped user may not read {}.",
-            forbidden.join(", ")
-        ));
+        detail.push(format!("The mapped user may not read {}.", forbidden.join(", ")));
     }
-    Err(
-        Error::new("42P01", "only_tables names tables that cannot be imported")
-            .detail(detail.join("\n"))
-            .hint("Names are taken as they are, upper and lower case included."),
-    )
+    Err(Error::new("42P01", "only_tables names tables that cannot be imported")
+        .detail(detail.join("\n"))
+        .hint("Names are taken as they are, upper and lower case included."))
 }

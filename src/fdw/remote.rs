@@ -26,15 +26,7 @@ pub struct RemoteTable {
 
 /// attnum, attname, atttypid, atttypmod, attnotnull, attcollation, attacl
 #[derive(Debug, Clone, Deserialize)]
-pub struct RemoteColumn(
-    pub i16,
-    pub String,
-    pub u32,
-    pub i32,
-    pub bool,
-    pub u32,
-    Option<String>,
-);
+pub struct RemoteColumn(pub i16, pub String, pub u32, pub i32, pub bool, pub u32, Option<String>);
 
 /// A type of the product that is not built in.
 #[derive(Debug, Clone, Deserialize)]
@@ -103,12 +95,8 @@ const TYPE_CATALOGS: &[(&str, &str, &str, &str)] = &[
     ("wh_remote_extension", "pg_catalog", "pg_extension", "oid oid, extname name"),
 ];
 
-const COLLATION_CATALOGS: &[(&str, &str, &str, &str)] = &[(
-    "wh_remote_collation",
-    "pg_catalog",
-    "pg_collation",
-    "oid oid, collname name, collnamespace oid",
-)];
+const COLLATION_CATALOGS: &[(&str, &str, &str, &str)] =
+    &[("wh_remote_collation", "pg_catalog", "pg_collation", "oid oid, collname name, collnamespace oid")];
 
 /// Foreign tables over the product's catalogs; dropped by [`Catalogs::close`].
 struct Catalogs<'a> {
@@ -142,37 +130,20 @@ impl Catalogs<'_> {
 /// Reads everything of the product that a run needs, in one snapshot of the product.
 pub fn read(app: &Registered) -> Result<Remote> {
     refuse_stale_snapshot(app)?;
-    let mut catalogs = Catalogs {
-        server: &app.server,
-        open: Vec::new(),
-    };
+    let mut catalogs = Catalogs { server: &app.server, open: Vec::new() };
     catalogs.open(CATALOGS)?;
     let roles = read_roles()?;
     let namespace = read_namespace(app, &roles)?;
-    let mut remote = Remote {
-        lineage: lineage()?,
-        ..Remote::default()
-    };
+    let mut remote = Remote { lineage: lineage()?, ..Remote::default() };
     read_tables(&mut remote, namespace, &roles)?;
 
-    let used: HashSet<u32> = remote
-        .tables
-        .iter()
-        .flat_map(|t| &t.columns)
-        .map(|c| c.2)
-        .collect();
+    let used: HashSet<u32> = remote.tables.iter().flat_map(|t| &t.columns).map(|c| c.2).collect();
     if used.iter().any(|t| *t >= FIRST_GENERATED_OID) {
         catalogs.open(TYPE_CATALOGS)?;
         read_types(&mut remote, used)?;
     }
     let collations: HashSet<u32> = (remote.tables.iter().flat_map(|t| &t.columns).map(|c| c.5))
-        .chain(
-            remote
-                .types
-                .values()
-                .flat_map(|t| &t.attributes)
-                .map(|c| c.5),
-        )
+        .chain(remote.types.values().flat_map(|t| &t.attributes).map(|c| c.5))
         .filter(|c| *c >= FIRST_GENERATED_OID)
         .collect();
     if !collations.is_empty() {
@@ -183,10 +154,7 @@ pub fn read(app: &Registered) -> Result<Remote> {
              WHERE c.oid = ANY ($1)",
             &[spi::oids(collations)],
         )?;
-        remote.collations = found
-            .into_iter()
-            .map(|(oid, schema, name)| (oid, (schema, name)))
-            .collect();
+        remote.collations = found.into_iter().map(|(oid, schema, name)| (oid, (schema, name))).collect();
     }
     catalogs.close()?;
     Ok(remote)
@@ -212,10 +180,7 @@ fn refuse_stale_snapshot(app: &Registered) -> Result<()> {
     // Closes the connection, or says false with a warning while this transaction uses it.
     let _quiet = crate::pg::guc::Scope::new(&[("client_min_messages", "error")])?;
     let closed: Option<bool> = spi::first(
-        &format!(
-            "SELECT to_json({}($1))::text",
-            function("postgres_fdw_disconnect")
-        ),
+        &format!("SELECT to_json({}($1))::text", function("postgres_fdw_disconnect")),
         &[DatumWithOid::from(app.server.as_str())],
     )?;
     if closed == Some(true) {
@@ -230,11 +195,7 @@ fn refuse_stale_snapshot(app: &Registered) -> Result<()> {
 }
 
 fn lineage() -> Result<Option<String>> {
-    spi::first(
-        "SELECT to_json(stats_reset)::text FROM pg_temp.wh_remote_archiver",
-        &[],
-    )
-    .map(Option::flatten)
+    spi::first("SELECT to_json(stats_reset)::text FROM pg_temp.wh_remote_archiver", &[]).map(Option::flatten)
 }
 
 fn read_roles() -> Result<Roles> {
@@ -257,10 +218,7 @@ fn read_namespace(app: &Registered, roles: &Roles) -> Result<u32> {
     let Some((oid, owner, acl)) = found else {
         return Err(Error::new(
             sqlstate::FDW_NO_SCHEMAS,
-            format!(
-                "schema \"{}\" does not exist on the product behind server \"{}\"",
-                app.remote_schema, app.server
-            ),
+            format!("schema \"{}\" does not exist on the product behind server \"{}\"", app.remote_schema, app.server),
         )
         .hint("Name another one with remote_schema => '...'."));
     };
@@ -281,8 +239,7 @@ fn read_namespace(app: &Registered, roles: &Roles) -> Result<u32> {
 }
 
 fn read_tables(remote: &mut Remote, namespace: u32, roles: &Roles) -> Result<()> {
-    const WANTED: &str =
-        "c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition";
+    const WANTED: &str = "c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition";
     let mut tables: Vec<RemoteTable> = spi::rows(
         &format!(
             "SELECT json_build_object('oid', oid::int8, 'name', relname, 'owner', relowner::int8, 'acl', relacl)::text
@@ -311,16 +268,12 @@ fn read_tables(remote: &mut Remote, namespace: u32, roles: &Roles) -> Result<()>
     for (relation, column) in read {
         columns.entry(relation).or_default().push(column);
     }
-    columns
-        .values_mut()
-        .for_each(|c| c.sort_unstable_by_key(|c| c.0));
+    columns.values_mut().for_each(|c| c.sort_unstable_by_key(|c| c.0));
     for mut table in tables.drain(..) {
         table.columns = columns.remove(&table.oid).unwrap_or_default();
         if !roles.may('r', table.owner, table.acl.as_deref()) {
             // Column grants alone make a table readable as far as they go.
-            table
-                .columns
-                .retain(|c| c.6.as_deref().is_some_and(|acl| roles.granted('r', acl)));
+            table.columns.retain(|c| c.6.as_deref().is_some_and(|acl| roles.granted('r', acl)));
             if table.columns.is_empty() {
                 remote.unreadable.push(table);
                 continue;
@@ -333,10 +286,7 @@ fn read_tables(remote: &mut Remote, namespace: u32, roles: &Roles) -> Result<()>
 
 /// Reads the types in use and those that they are made of, level by level.
 fn read_types(remote: &mut Remote, used: HashSet<u32>) -> Result<()> {
-    let mut missing: HashSet<u32> = used
-        .into_iter()
-        .filter(|t| *t >= FIRST_GENERATED_OID)
-        .collect();
+    let mut missing: HashSet<u32> = used.into_iter().filter(|t| *t >= FIRST_GENERATED_OID).collect();
     while !missing.is_empty() {
         let mut found: Vec<RemoteType> = spi::rows(
             "SELECT json_build_object('oid', t.oid::int8, 'name', t.typname, 'schema', n.nspname, 'kind', t.typtype,
@@ -353,7 +303,9 @@ fn read_types(remote: &mut Remote, used: HashSet<u32>) -> Result<()> {
              FROM pg_temp.wh_remote_depend d JOIN pg_temp.wh_remote_extension e ON e.oid = d.refobjid
              WHERE d.classid = 1247 AND d.refclassid = 3079 AND d.deptype = 'e' AND d.objid = ANY ($1)",
             &[oids()],
-        )?.into_iter().collect();
+        )?
+        .into_iter()
+        .collect();
         let mut labels: HashMap<u32, Vec<(u32, String)>> = spi::rows::<(u32, Vec<(u32, String)>)>(
             "SELECT json_build_array(enumtypid::int8, json_agg(json_build_array(oid::int8, enumlabel) ORDER BY enumsortorder))::text
              FROM pg_temp.wh_remote_enum WHERE enumtypid = ANY ($1) GROUP BY enumtypid",
@@ -370,23 +322,22 @@ fn read_types(remote: &mut Remote, used: HashSet<u32>) -> Result<()> {
              FROM pg_temp.wh_remote_attribute
              WHERE attrelid = ANY ($1) AND attnum > 0 AND NOT attisdropped GROUP BY attrelid",
             &[spi::oids(found.iter().map(|t| t.relation).filter(|r| *r != 0))],
-        )?.into_iter().collect();
+        )?
+        .into_iter()
+        .collect();
         let mut next = HashSet::new();
         for t in &mut found {
             t.extension = extensions.get(&t.oid).cloned();
             t.labels = labels.remove(&t.oid).unwrap_or_default();
             t.attributes = attributes.remove(&t.relation).unwrap_or_default();
-            if let Some((range, _, subtype)) = ranges.iter().find(|r| r.0 == t.oid || r.1 == t.oid)
-            {
+            if let Some((range, _, subtype)) = ranges.iter().find(|r| r.0 == t.oid || r.1 == t.oid) {
                 (t.subtype, t.range) = (*subtype, *range);
             }
             next.extend([t.element, t.base, t.subtype, t.range]);
             next.extend(t.attributes.iter().map(|a| a.2));
         }
         remote.types.extend(found.into_iter().map(|t| (t.oid, t)));
-        next.retain(|t| {
-            *t >= FIRST_GENERATED_OID && !remote.types.contains_key(t) && !missing.contains(t)
-        });
+        next.retain(|t| *t >= FIRST_GENERATED_OID && !remote.types.contains_key(t) && !missing.contains(t));
         missing = next;
     }
     Ok(())

@@ -61,17 +61,10 @@ fn recorded(
             ..e
         })?
     };
-    let outcome = if options.plan {
-        Outcome::Discard
-    } else {
-        Outcome::Keep
-    };
+    let outcome = if options.plan { Outcome::Discard } else { Outcome::Keep };
     let result = subxact::run_as(outcome, || {
         if run != 0 {
-            spi::run(
-                "SELECT pg_advisory_xact_lock($1, $2)",
-                &[LIVE.into(), ((run % (1 << 31)) as i32).into()],
-            )?;
+            spi::run("SELECT pg_advisory_xact_lock($1, $2)", &[LIVE.into(), ((run % (1 << 31)) as i32).into()])?;
         }
         let done = work(run, &attempts, &waited)?;
         if run != 0 {
@@ -80,20 +73,14 @@ fn recorded(
         Ok(done.changes)
     });
     if let (Err(e), true) = (&result, run != 0) {
-        let error: Vec<&str> = [Some(e.message.as_str()), e.detail.as_deref()]
-            .into_iter()
-            .flatten()
-            .collect();
+        let error: Vec<&str> = [Some(e.message.as_str()), e.detail.as_deref()].into_iter().flatten().collect();
         let note = serde_json::json!({
             "run": run, "sqlstate": e.sqlstate, "attempts": attempts.get(),
             "waited": format!("{} milliseconds", waited.get().as_millis()),
             "error": error.join("\n"),
         });
         if let Err(unrecorded) = recorder::commit(owner, &note.to_string()) {
-            pgrx::warning!(
-                "the failure of run {run} could not be recorded: {}",
-                unrecorded.message
-            );
+            pgrx::warning!("the failure of run {run} could not be recorded: {}", unrecorded.message);
         }
     }
     result
@@ -104,12 +91,9 @@ fn refuse_old_snapshot() -> Result<()> {
     if session::is_read_committed() {
         return Ok(());
     }
-    Err(Error::new(
-        sqlstate::ACTIVE_SQL_TRANSACTION,
-        "this function needs transaction isolation level READ COMMITTED",
-    )
-    .detail("Under another level the transaction would see the warehouse as it was when it began.")
-    .hint("Call it in a transaction of its own."))
+    Err(Error::new(sqlstate::ACTIVE_SQL_TRANSACTION, "this function needs transaction isolation level READ COMMITTED")
+        .detail("Under another level the transaction would see the warehouse as it was when it began.")
+        .hint("Call it in a transaction of its own."))
 }
 
 fn finish(run: i64, name: &str, done: &Done, attempts: i32, waited: Duration) -> Result<()> {
@@ -140,10 +124,7 @@ fn finish(run: i64, name: &str, done: &Done, attempts: i32, waited: Duration) ->
         ],
     )?;
     if updated.is_empty() {
-        return Err(Error::new(
-            sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("the record of run {run} is gone"),
-        ));
+        return Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, format!("the record of run {run} is gone")));
     }
     spi::run(
         "DELETE FROM wh.fdw_run r WHERE r.started < now() - make_interval(days => $2)
@@ -160,11 +141,7 @@ pub fn with_locks<T>(
     mut unit: impl FnMut(&Cell<u32>) -> Result<T>,
 ) -> Result<T> {
     let begun = Instant::now();
-    let each = options
-        .lock_timeout
-        .min(Duration::from_millis(lock::QUEUE_MS.into()))
-        .as_millis()
-        .max(1);
+    let each = options.lock_timeout.min(Duration::from_millis(lock::QUEUE_MS.into())).as_millis().max(1);
     let _timeout = guc::Scope::new(&[("lock_timeout", &each.to_string())])?;
     let mut pause = Duration::from_millis(10);
     loop {
@@ -189,15 +166,8 @@ pub fn with_locks<T>(
 
 /// Locks the registration, waiting for another run of the same name.
 fn lock_registration(name: &str, options: &Options, adopt: bool) -> Result<Registered> {
-    let _timeout = guc::Scope::new(&[(
-        "lock_timeout",
-        &options.max_wait.as_millis().max(1).to_string(),
-    )])?;
-    let found = if adopt {
-        registry::lock_or_adopt(name).map(Some)
-    } else {
-        registry::lock(name)
-    };
+    let _timeout = guc::Scope::new(&[("lock_timeout", &options.max_wait.as_millis().max(1).to_string())])?;
+    let found = if adopt { registry::lock_or_adopt(name).map(Some) } else { registry::lock(name) };
     let found = found.map_err(|e| match e.is_lock_conflict() {
         true => Error::new(
             &e.sqlstate,
@@ -255,9 +225,7 @@ pub fn create(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Ch
         let source = source(&app)?;
         registry::refuse_missing_tables(&app, &source)?;
         let policy = policy(&options, name, run);
-        with_locks(&options, (attempts, waited), |waiting_for| {
-            apply::unit(&app, &source, false, &policy, waiting_for)
-        })
+        with_locks(&options, (attempts, waited), |waiting_for| apply::unit(&app, &source, false, &policy, waiting_for))
     })
 }
 
@@ -301,35 +269,21 @@ pub fn repair(name: Option<&str>) -> Result<Vec<Change>> {
     if let Some(name) = name {
         registry::refuse_unknown(name)?;
     }
-    recorded(
-        name.unwrap_or("*"),
-        "repair_views",
-        &options,
-        |run, attempts, waited| {
-            let mut policy = policy(&options, "", run);
-            policy.fdw = name.map(str::to_owned);
-            with_locks(&options, (attempts, waited), |_| {
-                let changes = super::broken::heal(name, &policy)?;
-                Ok(Done {
-                    healed: changes.len(),
-                    changes,
-                    ..Done::default()
-                })
-            })
-        },
-    )
+    recorded(name.unwrap_or("*"), "repair_views", &options, |run, attempts, waited| {
+        let mut policy = policy(&options, "", run);
+        policy.fdw = name.map(str::to_owned);
+        with_locks(&options, (attempts, waited), |_| {
+            let changes = super::broken::heal(name, &policy)?;
+            Ok(Done { healed: changes.len(), changes, ..Done::default() })
+        })
+    })
 }
 
 /// Milliseconds from an interval argument; negative ones are refused.
 pub fn duration(argument: &str, interval: pgrx::datum::Interval) -> Result<Duration> {
     let micros = interval.as_micros();
-    u64::try_from(micros)
-        .map(Duration::from_micros)
-        .map_err(|_| {
-            Error::new(
-                sqlstate::INVALID_PARAMETER_VALUE,
-                format!("{argument} must not be negative"),
-            )
+    u64::try_from(micros).map(Duration::from_micros).map_err(|_| {
+        Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be negative"))
             .hint(format!("For instance: {argument} => '5s'"))
-        })
+    })
 }

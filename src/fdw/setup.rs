@@ -51,11 +51,9 @@ pub fn create(wish: &Wish) -> Result<Vec<Change>> {
 }
 
 fn refuse_bad_names(wish: &Wish) -> Result<()> {
-    for (argument, name) in [
-        ("name", wish.name),
-        ("remote_schema", wish.remote_schema),
-        ("local_schema", wish.local_schema),
-    ] {
+    for (argument, name) in
+        [("name", wish.name), ("remote_schema", wish.remote_schema), ("local_schema", wish.local_schema)]
+    {
         if name.is_empty() || name.len() > 63 || name.contains('\0') {
             return Err(Error::new(
                 sqlstate::INVALID_PARAMETER_VALUE,
@@ -63,58 +61,34 @@ fn refuse_bad_names(wish: &Wish) -> Result<()> {
             ));
         }
     }
-    if wish.local_schema.starts_with("pg_")
-        || ["wh", "information_schema"].contains(&wish.local_schema)
-    {
-        return Err(Error::new(
-            "42939",
-            format!("schema \"{}\" is reserved", wish.local_schema),
-        )
-        .hint("Choose another one with local_schema => '...'."));
+    if wish.local_schema.starts_with("pg_") || ["wh", "information_schema"].contains(&wish.local_schema) {
+        return Err(Error::new("42939", format!("schema \"{}\" is reserved", wish.local_schema))
+            .hint("Choose another one with local_schema => '...'."));
     }
     Ok(())
 }
 
 fn make_server(name: &str, connection: &uri::Connection) -> Result<()> {
-    let exists: Option<bool> = spi::first(
-        "SELECT to_json(true)::text FROM pg_foreign_server WHERE srvname = $1",
-        &[name.into()],
-    )?;
+    let exists: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM pg_foreign_server WHERE srvname = $1", &[name.into()])?;
     if exists.is_some() {
-        return Err(Error::new(
-            sqlstate::DUPLICATE_OBJECT,
-            format!("server \"{name}\" already exists"),
-        )
-        .hint(format!(
-            "Use it as it is with server => {}, or choose another name.",
-            sql::literal(name)
-        )));
+        return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("server \"{name}\" already exists"))
+            .hint(format!("Use it as it is with server => {}, or choose another name.", sql::literal(name))));
     }
-    let installed: Option<bool> = spi::first(
-        "SELECT to_json(true)::text FROM pg_extension WHERE extname = 'postgres_fdw'",
-        &[],
-    )?;
+    let installed: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM pg_extension WHERE extname = 'postgres_fdw'", &[])?;
     if installed.is_none() {
         spi::run("CREATE EXTENSION postgres_fdw SCHEMA public", &[])?;
     }
     let options = |list: &[(String, String)]| {
-        list.iter()
-            .map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v)))
-            .collect::<Vec<_>>()
-            .join(", ")
+        list.iter().map(|(k, v)| format!("{} {}", sql::ident(k), sql::literal(v))).collect::<Vec<_>>().join(", ")
     };
     let server = if connection.server.is_empty() {
         String::new()
     } else {
         format!(" OPTIONS ({})", options(&connection.server))
     };
-    spi::run(
-        &format!(
-            "CREATE SERVER {} FOREIGN DATA WRAPPER postgres_fdw{server}",
-            sql::ident(name)
-        ),
-        &[],
-    )?;
+    spi::run(&format!("CREATE SERVER {} FOREIGN DATA WRAPPER postgres_fdw{server}", sql::ident(name)), &[])?;
     secret::create_user_mapping(&format!(
         "CREATE USER MAPPING FOR PUBLIC SERVER {} OPTIONS ({})",
         sql::ident(name),
@@ -123,10 +97,8 @@ fn make_server(name: &str, connection: &uri::Connection) -> Result<()> {
 }
 
 fn make_schema(name: &str) -> Result<bool> {
-    let exists: Option<bool> = spi::first(
-        "SELECT to_json(true)::text FROM pg_namespace WHERE nspname = $1",
-        &[name.into()],
-    )?;
+    let exists: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM pg_namespace WHERE nspname = $1", &[name.into()])?;
     if exists.is_some() {
         return Ok(false);
     }
@@ -154,24 +126,17 @@ pub fn unhide(app: &str, table_pattern: &str, column_pattern: Option<&str>) -> R
         &[app.into(), table_pattern.into(), column_pattern.map(str::to_owned).into()],
     )?;
     if gone.is_empty() {
-        return Err(
-            Error::new(sqlstate::UNDEFINED_OBJECT, "no such pattern is hidden")
-                .hint("SELECT * FROM wh.hidden lists the patterns; give them as they stand there."),
-        );
+        return Err(Error::new(sqlstate::UNDEFINED_OBJECT, "no such pattern is hidden")
+            .hint("SELECT * FROM wh.hidden lists the patterns; give them as they stand there."));
     }
-    pgrx::notice!(
-        "SELECT * FROM wh.recreate_fdw({}) brings back what is visible again",
-        sql::literal(app)
-    );
+    pgrx::notice!("SELECT * FROM wh.recreate_fdw({}) brings back what is visible again", sql::literal(app));
     Ok(())
 }
 
 /// Forgets an application.
 pub fn drop(name: &str, cascade: bool) -> Result<Vec<Change>> {
-    let known: Option<bool> = spi::first(
-        "SELECT pg_catalog.to_json(true)::text FROM wh.fdw f WHERE f.name = $1",
-        &[name.into()],
-    )?;
+    let known: Option<bool> =
+        spi::first("SELECT pg_catalog.to_json(true)::text FROM wh.fdw f WHERE f.name = $1", &[name.into()])?;
     if known.is_none() {
         return Err(registry::missing(name));
     }
@@ -196,15 +161,7 @@ fn refuse_dependents(app: &Registered) -> Result<()> {
     }
     let mut lines: Vec<String> = found
         .iter()
-        .map(|d| {
-            format!(
-                "{} {} of \"{}\" reads {}",
-                d.what,
-                d.name,
-                d.owner.as_deref().unwrap_or("?"),
-                d.on_name
-            )
-        })
+        .map(|d| format!("{} {} of \"{}\" reads {}", d.what, d.name, d.owner.as_deref().unwrap_or("?"), d.on_name))
         .collect();
     lines.sort();
     let more = lines.len().saturating_sub(100);
@@ -242,18 +199,13 @@ fn forget(app: &Registered) -> Result<()> {
             spi::run(&format!("DROP TYPE {name}"), &[])?;
         }
     }
-    spi::run(
-        "DELETE FROM wh.fdw WHERE name = $1",
-        &[app.name.as_str().into()],
-    )?;
+    spi::run("DELETE FROM wh.fdw WHERE name = $1", &[app.name.as_str().into()])?;
     let others: Option<bool> = spi::first(
         "SELECT to_json(true)::text FROM pg_foreign_table WHERE ftserver = $1 LIMIT 1",
         &[spi::oid(app.server_oid)],
     )?;
-    let registered: Option<bool> = spi::first(
-        "SELECT to_json(true)::text FROM wh.fdw WHERE server = $1 LIMIT 1",
-        &[app.server.as_str().into()],
-    )?;
+    let registered: Option<bool> =
+        spi::first("SELECT to_json(true)::text FROM wh.fdw WHERE server = $1 LIMIT 1", &[app.server.as_str().into()])?;
     if app.owns_server && others.is_none() && registered.is_none() {
         let server = sql::ident(&app.server);
         let mappings: Vec<String> = spi::rows(
@@ -262,10 +214,7 @@ fn forget(app: &Registered) -> Result<()> {
             &[spi::oid(app.server_oid)],
         )?;
         for user in mappings {
-            spi::run(
-                &format!("DROP USER MAPPING FOR {user} SERVER {server}"),
-                &[],
-            )?;
+            spi::run(&format!("DROP USER MAPPING FOR {user} SERVER {server}"), &[])?;
         }
         spi::run(&format!("DROP SERVER {server}"), &[])?;
     }
@@ -275,10 +224,7 @@ fn forget(app: &Registered) -> Result<()> {
         &[app.local_schema.as_str().into()],
     )?;
     if app.owns_schema && used.is_none() {
-        spi::run(
-            &format!("DROP SCHEMA {}", sql::ident(&app.local_schema)),
-            &[],
-        )?;
+        spi::run(&format!("DROP SCHEMA {}", sql::ident(&app.local_schema)), &[])?;
     }
     Ok(())
 }

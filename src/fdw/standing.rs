@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::dependents::{self, Above, Dependent, Kind};
 use super::model::Change;
 use super::properties::{self, Properties};
-use super::types::Replaced;
+use super::rename::Asides;
 use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
@@ -92,8 +92,7 @@ impl Held {
 /// All that is held in one unit of work.
 pub struct Standing<'a> {
     policy: &'a Policy,
-    /// Types whose name belongs to a successor now.
-    replaced: &'a [Replaced],
+    asides: Asides,
     held: BTreeMap<u32, Held>,
     /// Still to be put back, the lowest level first.
     waiting: BTreeSet<(usize, u32)>,
@@ -119,10 +118,10 @@ struct Definition {
 }
 
 impl<'a> Standing<'a> {
-    pub fn new(policy: &'a Policy, replaced: &'a [Replaced]) -> Self {
+    pub fn new(policy: &'a Policy) -> Self {
         Standing {
             policy,
-            replaced,
+            asides: Asides::new(),
             held: BTreeMap::new(),
             waiting: BTreeSet::new(),
             above: Above::default(),
@@ -131,6 +130,11 @@ impl<'a> Standing<'a> {
             changes: Vec::new(),
             broken: 0,
         }
+    }
+
+    /// Has definitions that are read from now on say other names than those that they hold.
+    pub fn say(&mut self, asides: Asides) {
+        self.asides = asides;
     }
 
     /// Learns the order of all that stands on `relations`; before anything is held.
@@ -145,38 +149,27 @@ impl<'a> Standing<'a> {
     }
 
     /// Takes hold of dependents; `missing` says what each of them is about to lose.
-    pub fn hold(
-        &mut self,
-        dependents: &[&Dependent],
-        missing: &HashMap<u32, Vec<String>>,
-    ) -> Result<()> {
-        let new: Vec<&&Dependent> = dependents
-            .iter()
-            .filter(|d| !self.held.contains_key(&d.oid))
-            .collect();
+    pub fn hold(&mut self, dependents: &[&Dependent], missing: &HashMap<u32, Vec<String>>) -> Result<()> {
+        let new: Vec<&&Dependent> = dependents.iter().filter(|d| !self.held.contains_key(&d.oid)).collect();
         if let Some(other) = new.iter().find(|d| d.kind == Kind::Other) {
             return Err(Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
-                format!("{} {} depends on {} and cannot be carried through its change", other.what, other.name, other.on_name),
+                format!(
+                    "{} {} depends on {} and cannot be carried through its change",
+                    other.what, other.name, other.on_name
+                ),
             )
             .detail(if other.column_names.is_empty() {
                 String::from("It depends on the relation's row type or on the relation as a whole.")
             } else {
                 format!("It uses column {}.", other.column_names.join(", "))
             })
-            .hint("Nothing was changed. Drop it, run this again, and create it anew; or hide nothing of what it uses."));
+            .hint(
+                "Nothing was changed. Drop it, run this again, and create it anew; or hide nothing of what it uses.",
+            ));
         }
-        for kind in [
-            Kind::View,
-            Kind::MaterializedView,
-            Kind::Rule,
-            Kind::Function,
-        ] {
-            let mut oids: Vec<u32> = new
-                .iter()
-                .filter(|d| d.kind == kind)
-                .map(|d| d.oid)
-                .collect();
+        for kind in [Kind::View, Kind::MaterializedView, Kind::Rule, Kind::Function] {
+            let mut oids: Vec<u32> = new.iter().filter(|d| d.kind == kind).map(|d| d.oid).collect();
             oids.sort_unstable();
             oids.dedup();
             if oids.is_empty() {
@@ -189,10 +182,7 @@ impl<'a> Standing<'a> {
             };
             let mut properties = properties::read(oids.iter().copied())?;
             for d in spi::prepared::<Definition>(query, &[spi::oids(oids)])? {
-                let definition = self
-                    .replaced
-                    .iter()
-                    .fold(d.definition, |text, r| text.replace(&r.aside, &r.name));
+                let definition = self.asides.iter().fold(d.definition, |text, (aside, name)| text.replace(aside, name));
                 let held = Held {
                     oid: d.oid,
                     kind,
@@ -207,12 +197,7 @@ impl<'a> Standing<'a> {
                 };
                 hollow(&held)?;
                 self.rules |= kind == Kind::Rule;
-                let level = self
-                    .above
-                    .level
-                    .get(&held.oid)
-                    .copied()
-                    .unwrap_or(usize::MAX);
+                let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
                 self.waiting.insert((level, held.oid));
                 self.held.insert(held.oid, held);
             }
@@ -227,12 +212,9 @@ impl<'a> Standing<'a> {
                 continue;
             };
             match held.kind {
-                Kind::Rule => self.replay(
-                    &held,
-                    &held
-                        .definition
-                        .replacen("CREATE RULE", "CREATE OR REPLACE RULE", 1),
-                )?,
+                Kind::Rule => {
+                    self.replay(&held, &held.definition.replacen("CREATE RULE", "CREATE OR REPLACE RULE", 1))?
+                }
                 Kind::Function => self.replay(&held, &held.definition)?,
                 _ => self.put_view_back(&held)?,
             }
@@ -248,9 +230,7 @@ impl<'a> Standing<'a> {
                 continue;
             };
             // A rule that was held is written anew, and its text may name other types now.
-            let lost = properties::differences(&held.properties, &after, |key| {
-                self.rules && key.starts_with("rule ")
-            });
+            let lost = properties::differences(&held.properties, &after, |key| self.rules && key.starts_with("rule "));
             if !lost.is_empty() {
                 return Err(unexplained(&held.name, &lost));
             }
@@ -269,10 +249,8 @@ impl<'a> Standing<'a> {
                     let pinned = pin(&held.definition, &held.outputs)?;
                     if let Ok(Filled::Same) = fill(held.oid, &pinned, &held.outputs) {
                         self.changes.push(
-                            Change::new(&held.name, what(held.kind), "pinned").detail(format!(
-                                "{} cast to the old type",
-                                describe(&held.outputs, &now)?
-                            )),
+                            Change::new(&held.name, what(held.kind), "pinned")
+                                .detail(format!("{} cast to the old type", describe(&held.outputs, &now)?)),
                         );
                         return Ok(());
                     }
@@ -288,28 +266,22 @@ impl<'a> Standing<'a> {
     fn make_again(&mut self, held: &Held, now: &[Output]) -> Result<()> {
         let why = describe(&held.outputs, now)?;
         self.hold_above(held)?;
-        let refreshed = rebuild::view(
-            held,
-            &held.definition,
-            &held.properties,
-            held.kind,
-            self.policy.refresh,
-            |key| key.starts_with("type of "),
-        )?;
+        let refreshed =
+            rebuild::view(held, &held.definition, &held.properties, held.kind, self.policy.refresh, |key| {
+                key.starts_with("type of ")
+            })?;
         let detail = match refreshed {
             Some(error) => format!("{why}; not refreshed: {error}"),
             None => why,
         };
-        self.changes
-            .push(Change::new(&held.name, what(held.kind), "rebuilt").detail(detail));
+        self.changes.push(Change::new(&held.name, what(held.kind), "rebuilt").detail(detail));
         Ok(())
     }
 
     fn break_view(&mut self, held: &Held, error: &Error) -> Result<()> {
         let detail = format!("owner \"{}\": {}", held.owner, error.message);
         if self.policy.on_broken == OnBroken::Fail {
-            self.changes
-                .push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
+            self.changes.push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
             self.broken += 1;
             return Ok(());
         }
@@ -317,8 +289,7 @@ impl<'a> Standing<'a> {
             self.hold_above(held)?;
         }
         broken::put_stub(held, error, self.policy)?;
-        self.changes
-            .push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
+        self.changes.push(Change::new(&held.name, what(held.kind), "broken").detail(detail));
         self.broken += 1;
         Ok(())
     }
@@ -337,12 +308,7 @@ impl<'a> Standing<'a> {
             }
             Error::new(
                 sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
-                format!(
-                    "{} {} does not stand after the change: {}",
-                    what(held.kind),
-                    held.name,
-                    e.message
-                ),
+                format!("{} {} does not stand after the change: {}", what(held.kind), held.name, e.message),
             )
             .detail(held.definition.clone())
             .hint("Nothing was changed. Drop or rewrite it, and run this again.")
@@ -353,10 +319,7 @@ impl<'a> Standing<'a> {
 /// Locks the relations that a change of these dependents touches.
 pub fn lock_relations(dependents: &[Dependent]) -> Result<()> {
     let waiting_for = std::cell::Cell::new(0);
-    lock::access_exclusive(
-        dependents.iter().map(|d| d.relation).filter(|r| *r != 0),
-        &waiting_for,
-    )
+    lock::access_exclusive(dependents.iter().map(|d| d.relation).filter(|r| *r != 0), &waiting_for)
 }
 
 /// The error of the check that closes a run.
@@ -418,11 +381,7 @@ fn hollow(held: &Held) -> Result<()> {
 pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
     let mut columns = Vec::with_capacity(outputs.len());
     for o in outputs {
-        columns.push(format!(
-            "NULL::{} AS {}",
-            format_type(o.type_oid, o.typmod),
-            sql::ident(&o.name)
-        ));
+        columns.push(format!("NULL::{} AS {}", format_type(o.type_oid, o.typmod), sql::ident(&o.name)));
     }
     Ok(format!("SELECT {}{tail}", columns.join(", ")))
 }
@@ -432,15 +391,9 @@ fn pin(definition: &str, outputs: &[Output]) -> Result<String> {
     let mut columns = Vec::with_capacity(outputs.len());
     for o in outputs {
         let name = sql::ident(&o.name);
-        columns.push(format!(
-            "wh_pinned.{name}::{} AS {name}",
-            format_type(o.type_oid, o.typmod)
-        ));
+        columns.push(format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod)));
     }
-    Ok(format!(
-        "SELECT {} FROM ({definition}) wh_pinned",
-        columns.join(", ")
-    ))
+    Ok(format!("SELECT {} FROM ({definition}) wh_pinned", columns.join(", ")))
 }
 
 /// What differs between two lists of outputs, in words.
@@ -448,10 +401,7 @@ fn describe(before: &[Output], after: &[Output]) -> Result<String> {
     let mut words = Vec::new();
     for (b, a) in before.iter().zip(after) {
         if b != a {
-            let (from, to) = (
-                format_type(b.type_oid, b.typmod),
-                format_type(a.type_oid, a.typmod),
-            );
+            let (from, to) = (format_type(b.type_oid, b.typmod), format_type(a.type_oid, a.typmod));
             words.push(if b.name != a.name {
                 format!("column \"{}\" is \"{}\" now", b.name, a.name)
             } else if from == to {
@@ -462,11 +412,7 @@ fn describe(before: &[Output], after: &[Output]) -> Result<String> {
         }
     }
     if before.len() != after.len() {
-        words.push(format!(
-            "{} columns now, were {}",
-            after.len(),
-            before.len()
-        ));
+        words.push(format!("{} columns now, were {}", after.len(), before.len()));
     }
     Ok(words.join(", "))
 }

@@ -102,16 +102,8 @@ impl<'a> Types<'a> {
             _ if local.oid == TEXT && column.2 != TEXT => DEFAULT_COLLATION,
             other => self.collation(other)?,
         };
-        let collation = if local.oid == TEXT && collation == 0 {
-            DEFAULT_COLLATION
-        } else {
-            collation
-        };
-        Ok(ColumnType {
-            oid: local.oid,
-            typmod: if local.typmod { column.3 } else { -1 },
-            collation,
-        })
+        let collation = if local.oid == TEXT && collation == 0 { DEFAULT_COLLATION } else { collation };
+        Ok(ColumnType { oid: local.oid, typmod: if local.typmod { column.3 } else { -1 }, collation })
     }
 
     /// Whether a remote type has no better form here than text, and why.
@@ -123,10 +115,7 @@ impl<'a> Types<'a> {
         let t = self.remote.types.get(&remote)?;
         let t = self.remote.types.get(&t.element).unwrap_or(t);
         Some(match &t.extension {
-            Some(extension) => format!(
-                "type \"{}\" is text here: extension \"{extension}\" is not installed",
-                t.name
-            ),
+            Some(extension) => format!("type \"{}\" is text here: extension \"{extension}\" is not installed", t.name),
             None => format!("type \"{}\" is text here: it cannot be mirrored", t.name),
         })
     }
@@ -154,18 +143,12 @@ impl<'a> Types<'a> {
 
     fn resolve(&mut self, remote: u32) -> Result<Local> {
         if remote < FIRST_GENERATED_OID {
-            return Ok(Local {
-                oid: remote,
-                typmod: true,
-            });
+            return Ok(Local { oid: remote, typmod: true });
         }
         if let Some(local) = self.resolved.get(&remote) {
             return Ok(*local);
         }
-        let as_text = Local {
-            oid: TEXT,
-            typmod: false,
-        };
+        let as_text = Local { oid: TEXT, typmod: false };
         // A type that contains itself through an array of composites ends here.
         self.resolved.insert(remote, as_text);
         let local = match self.remote.types.get(&remote).cloned() {
@@ -201,10 +184,7 @@ impl<'a> Types<'a> {
 
     /// The local type that stands for `t` so far, renamed if the product renamed it.
     fn known(&mut self, t: &RemoteType) -> Result<Option<Remembered>> {
-        let by_oid = self
-            .remembered
-            .iter()
-            .position(|r| self.trust_oids && r.remote_oid == t.oid);
+        let by_oid = self.remembered.iter().position(|r| self.trust_oids && r.remote_oid == t.oid);
         let at = by_oid.or_else(|| self.remembered.iter().position(|r| r.remote_name == t.name));
         if let Some(at) = at {
             let known = &mut self.remembered[at];
@@ -244,12 +224,10 @@ impl<'a> Types<'a> {
     }
 
     fn remember(&mut self, local: u32, t: &RemoteType) -> Result<()> {
-        let same = self.remembered.iter().any(|r| {
-            r.oid == local
-                && r.remote_oid == t.oid
-                && r.remote_name == t.name
-                && r.labels == t.labels
-        });
+        let same = self
+            .remembered
+            .iter()
+            .any(|r| r.oid == local && r.remote_oid == t.oid && r.remote_name == t.name && r.labels == t.labels);
         let labels: Vec<String> = t.labels.iter().map(|(_, l)| l.clone()).collect();
         let oids: Vec<i64> = t.labels.iter().map(|(o, _)| i64::from(*o)).collect();
         if same {
@@ -281,18 +259,12 @@ impl<'a> Types<'a> {
                 &[spi::oid(known.oid)],
             )?;
             // Labels keep their OIDs only within one type.
-            let before: &[(u32, String)] = if known.remote_oid == t.oid {
-                &known.labels
-            } else {
-                &[]
-            };
+            let before: &[(u32, String)] = if known.remote_oid == t.oid { &known.labels } else { &[] };
             let (steps, result) = labels::steps(&have, &t.labels, before);
             if labels::in_order(&wanted, &result) {
                 for step in steps {
                     spi::run(&format!("ALTER TYPE {name} {}", step.command()), &[])?;
-                    self.changes.push(
-                        Change::new(name.clone(), "type", step.action()).detail(step.label()),
-                    );
+                    self.changes.push(Change::new(name.clone(), "type", step.action()).detail(step.label()));
                 }
                 self.remember(known.oid, t)?;
                 return Ok(Some(known.oid));
@@ -333,11 +305,7 @@ impl<'a> Types<'a> {
                  ORDER BY a.attnum",
                 &[spi::oid(known.oid)],
             )?;
-            if have
-                .iter()
-                .map(|h| (&h.0, h.1, h.2))
-                .eq(wanted.iter().map(|w| (&w.0, w.1.oid, w.1.typmod)))
-            {
+            if have.iter().map(|h| (&h.0, h.1, h.2)).eq(wanted.iter().map(|w| (&w.0, w.1.oid, w.1.typmod))) {
                 self.remember(known.oid, t)?;
                 return Ok(Some(known.oid));
             }
@@ -345,11 +313,7 @@ impl<'a> Types<'a> {
         }
         let mut attributes = Vec::new();
         for (name, r#type) in &wanted {
-            attributes.push(format!(
-                "{} {}",
-                sql::ident(name),
-                format_type(r#type.oid, r#type.typmod)
-            ));
+            attributes.push(format!("{} {}", sql::ident(name), format_type(r#type.oid, r#type.typmod)));
         }
         self.create(t, &format!("AS ({})", attributes.join(", ")), "TYPE")
     }
@@ -385,17 +349,12 @@ impl<'a> Types<'a> {
             // makeMultirangeConstructors); the others take types of their own.
             let aside = format!("wh_replaced_{oid}_{}", std::process::id());
             spi::run(
-                &format!(
-                    "ALTER FUNCTION {}() RENAME TO {}",
-                    sql::qualified(&schema, &name),
-                    sql::ident(&aside)
-                ),
+                &format!("ALTER FUNCTION {}() RENAME TO {}", sql::qualified(&schema, &name), sql::ident(&aside)),
                 &[],
             )?;
         }
         self.changes.push(
-            Change::new(sql::qualified(&old.schema, &old.name), "type", "replaced")
-                .detail("the product made it anew"),
+            Change::new(sql::qualified(&old.schema, &old.name), "type", "replaced").detail("the product made it anew"),
         );
         spi::run(
             "DELETE FROM wh.fdw_type WHERE fdw = $1 AND type::oid = $2",
@@ -410,15 +369,8 @@ impl<'a> Types<'a> {
     fn set_aside(&mut self, oid: u32, schema: &str, name: &str) -> Result<()> {
         let aside = format!("wh_replaced_{oid}_{}", std::process::id());
         let (from, to) = (sql::qualified(schema, name), sql::qualified(schema, &aside));
-        spi::run(
-            &format!("ALTER TYPE {from} RENAME TO {}", sql::ident(&aside)),
-            &[],
-        )?;
-        self.replaced.push(Replaced {
-            oid,
-            aside: to,
-            name: from,
-        });
+        spi::run(&format!("ALTER TYPE {from} RENAME TO {}", sql::ident(&aside)), &[])?;
+        self.replaced.push(Replaced { oid, aside: to, name: from });
         Ok(())
     }
 

@@ -27,16 +27,12 @@ pub fn parse(uri: &str) -> Result<Connection> {
         return Err(bad("uri must begin with postgresql://"));
     }
     let decode = |part: &str, text: &str| {
-        percent_decode(text)
-            .ok_or_else(|| bad(format!("the {part} in uri is not percent-encoded UTF-8")))
+        percent_decode(text).ok_or_else(|| bad(format!("the {part} in uri is not percent-encoded UTF-8")))
     };
     let mut connection = Connection::default();
     if let Some(host) = url.host_str().filter(|h| !h.is_empty()) {
         let host = decode("host", host)?;
-        connection.server.push((
-            "host".into(),
-            host.trim_start_matches('[').trim_end_matches(']').into(),
-        ));
+        connection.server.push(("host".into(), host.trim_start_matches('[').trim_end_matches(']').into()));
     }
     if let Some(port) = url.port() {
         connection.server.push(("port".into(), port.to_string()));
@@ -46,21 +42,12 @@ pub fn parse(uri: &str) -> Result<Connection> {
         connection.server.push(("dbname".into(), database));
     }
     if !url.username().is_empty() {
-        connection
-            .mapping
-            .push(("user".into(), decode("user", url.username())?));
+        connection.mapping.push(("user".into(), decode("user", url.username())?));
     }
     if let Some(password) = url.password() {
-        connection
-            .mapping
-            .push(("password".into(), decode("password", password)?));
+        connection.mapping.push(("password".into(), decode("password", password)?));
     }
-    for pair in url
-        .query()
-        .unwrap_or("")
-        .split('&')
-        .filter(|p| !p.is_empty())
-    {
+    for pair in url.query().unwrap_or("").split('&').filter(|p| !p.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (key, value) = (decode("parameter", key)?, decode("parameter", value)?);
         let side = match key.as_str() {
@@ -95,14 +82,13 @@ mod tests {
     use super::*;
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
-        list.iter()
-            .map(|(k, v)| ((*k).into(), (*v).into()))
-            .collect()
+        list.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
     }
 
     #[test]
     fn all_parts_are_taken() {
-        let c = parse("postgresql://wh%40reader:p%3Aw%20d@db.example:6432/app%2Fx?sslmode=require&application_name=wh").unwrap();
+        let c = parse("postgresql://wh%40reader:p%3Aw%20d@db.example:6432/app%2Fx?sslmode=require&application_name=wh")
+            .unwrap();
         assert_eq!(
             c.server,
             pairs(&[
@@ -113,27 +99,15 @@ mod tests {
                 ("application_name", "wh")
             ])
         );
-        assert_eq!(
-            c.mapping,
-            pairs(&[("user", "wh@reader"), ("password", "p:w d")])
-        );
+        assert_eq!(c.mapping, pairs(&[("user", "wh@reader"), ("password", "p:w d")]));
     }
 
     #[test]
     fn sockets_and_addresses() {
         let c = parse("postgres:///app?host=/run/postgresql&user=me").unwrap();
-        assert_eq!(
-            c.server,
-            pairs(&[("dbname", "app"), ("host", "/run/postgresql")])
-        );
-        assert_eq!(
-            parse("postgresql://u@%2Ftmp/app").unwrap().server[0].1,
-            "/tmp"
-        );
-        assert_eq!(
-            parse("postgresql://u@[::1]:5/app").unwrap().server[0].1,
-            "::1"
-        );
+        assert_eq!(c.server, pairs(&[("dbname", "app"), ("host", "/run/postgresql")]));
+        assert_eq!(parse("postgresql://u@%2Ftmp/app").unwrap().server[0].1, "/tmp");
+        assert_eq!(parse("postgresql://u@[::1]:5/app").unwrap().server[0].1, "::1");
     }
 
     #[test]

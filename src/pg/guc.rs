@@ -18,9 +18,7 @@ pub struct Scope {
 impl Scope {
     pub fn new(settings: &[(&str, &str)]) -> Result<Self> {
         // SAFETY: opens a level that drop closes.
-        let scope = Scope {
-            level: unsafe { pg_sys::NewGUCNestLevel() },
-        };
+        let scope = Scope { level: unsafe { pg_sys::NewGUCNestLevel() } };
         for (name, value) in settings {
             scope.set(name, value)?;
         }
@@ -35,11 +33,7 @@ impl Scope {
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),
-                if pg_sys::superuser() {
-                    pg_sys::GucContext::PGC_SUSET
-                } else {
-                    pg_sys::GucContext::PGC_USERSET
-                },
+                if pg_sys::superuser() { pg_sys::GucContext::PGC_SUSET } else { pg_sys::GucContext::PGC_USERSET },
                 pg_sys::GucSource::PGC_S_SESSION,
                 pg_sys::GucAction::GUC_ACTION_SAVE,
                 true,

@@ -11,19 +11,14 @@ pub struct As {
 
 impl As {
     pub fn user(role: u32) -> Self {
-        let mut saved = As {
-            user: pg_sys::InvalidOid,
-            context: 0,
-        };
+        let mut saved = As { user: pg_sys::InvalidOid, context: 0 };
         // SAFETY: out-parameters point at live fields; the switch is undone on drop, and by the transaction
         // machinery on error (AbortTransaction restores the outer identity).
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut saved.user, &mut saved.context);
             pg_sys::SetUserIdAndSecContext(
                 role.into(),
-                saved.context
-                    | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION)
-                        as i32,
+                saved.context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32,
             );
         }
         saved

@@ -12,10 +12,7 @@ pub const QUEUE_MS: u32 = 20;
 ///
 /// Call it inside [`super::subxact::run`]: the first request that fails raises 55P03, and the rollback gives
 /// back the locks taken before it. The relation that was not to be had is the message's.
-pub fn access_exclusive(
-    relations: impl IntoIterator<Item = u32>,
-    waiting_for: &std::cell::Cell<u32>,
-) -> Result<()> {
+pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &std::cell::Cell<u32>) -> Result<()> {
     let mut relations: Vec<u32> = relations.into_iter().collect();
     relations.sort_unstable();
     relations.dedup();

@@ -28,12 +28,7 @@ pub fn commit(owner: u32, text: &str) -> Result<i64> {
     unsafe {
         let segment = pg_sys::dsm_create(size, 0);
         let note = pg_sys::dsm_segment_address(segment).cast::<Note>();
-        note.write(Note {
-            answer: 0,
-            database: pg_sys::MyDatabaseId.to_u32(),
-            owner,
-            length: text.len() as u64,
-        });
+        note.write(Note { answer: 0, database: pg_sys::MyDatabaseId.to_u32(), owner, length: text.len() as u64 });
         std::ptr::copy_nonoverlapping(text.as_ptr(), note.add(1).cast::<u8>(), text.len());
         let handle = pg_sys::dsm_segment_handle(segment);
         let worker = BackgroundWorkerBuilder::new("startup_wh recorder")
@@ -46,29 +41,18 @@ pub fn commit(owner: u32, text: &str) -> Result<i64> {
             .set_notify_pid(pg_sys::MyProcPid)
             .load_dynamic()
             .map_err(|_| {
-                Error::new(
-                    "53400",
-                    "could not start a background worker to record the run",
-                )
-                .hint("Raise max_worker_processes.")
+                Error::new("53400", "could not start a background worker to record the run")
+                    .hint("Raise max_worker_processes.")
             })?;
         match worker.wait_for_shutdown() {
             Ok(()) | Err(BackgroundWorkerStatus::Stopped) => {}
-            Err(_) => {
-                return Err(Error::new(
-                    "57P02",
-                    "the postmaster died while a run was being recorded",
-                ))
-            }
+            Err(_) => return Err(Error::new("57P02", "the postmaster died while a run was being recorded")),
         }
         let answer = (*note).answer;
         pg_sys::dsm_detach(segment);
         if answer == 0 {
-            return Err(Error::new(
-                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                "the run could not be recorded",
-            )
-            .hint("The server's log says why the startup_wh recorder failed."));
+            return Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, "the run could not be recorded")
+                .hint("The server's log says why the startup_wh recorder failed."));
         }
         Ok(answer)
     }

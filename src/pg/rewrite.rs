@@ -40,32 +40,17 @@ pub fn analyze(text: &str) -> Result<Query> {
     unsafe {
         let raw = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
         let (1, Some(stmt)) = (raw.len(), raw.get_ptr(0)) else {
-            return Err(Error::new(
-                sqlstate::SYNTAX_ERROR,
-                "a definition must be exactly one statement",
-            ));
+            return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must be exactly one statement"));
         };
         if (*(*stmt).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
-            return Err(Error::new(
-                sqlstate::SYNTAX_ERROR,
-                "a definition must be a SELECT",
-            ));
+            return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must be a SELECT"));
         }
-        let node = pg_sys::parse_analyze_fixedparams(
-            stmt,
-            source.as_ptr(),
-            std::ptr::null(),
-            0,
-            std::ptr::null_mut(),
-        );
+        let node = pg_sys::parse_analyze_fixedparams(stmt, source.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut());
         if (*node).commandType != pg_sys::CmdType::CMD_SELECT
             || (*node).hasModifyingCTE
             || !(*node).utilityStmt.is_null()
         {
-            return Err(Error::new(
-                sqlstate::SYNTAX_ERROR,
-                "a definition must only read",
-            ));
+            return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must only read"));
         }
         let mut outputs = Vec::new();
         for entry in PgList::<pg_sys::TargetEntry>::from_pg((*node).targetList).iter_ptr() {
@@ -73,11 +58,7 @@ pub fn analyze(text: &str) -> Result<Query> {
                 continue;
             }
             let expr = (*entry).expr.cast::<pg_sys::Node>();
-            let name = if (*entry).resname.is_null() {
-                c"?column?"
-            } else {
-                CStr::from_ptr((*entry).resname)
-            };
+            let name = if (*entry).resname.is_null() { c"?column?" } else { CStr::from_ptr((*entry).resname) };
             outputs.push(Output {
                 name: name.to_string_lossy().into_owned(),
                 type_oid: pg_sys::exprType(expr).to_u32(),
@@ -109,8 +90,11 @@ pub struct AlterTarget {
 /// Parses `ddl` as one ALTER TABLE, ALTER VIEW, ALTER MATERIALIZED VIEW or ALTER FOREIGN TABLE statement.
 pub fn alter_target(ddl: &str) -> Result<AlterTarget> {
     let refuse = || {
-        Error::new(sqlstate::SYNTAX_ERROR, "ddl must be exactly one ALTER TABLE, ALTER VIEW, ALTER MATERIALIZED VIEW or ALTER FOREIGN TABLE statement")
-            .hint("For instance: ALTER TABLE public.events ALTER COLUMN id TYPE bigint")
+        Error::new(
+            sqlstate::SYNTAX_ERROR,
+            "ddl must be exactly one ALTER TABLE, ALTER VIEW, ALTER MATERIALIZED VIEW or ALTER FOREIGN TABLE statement",
+        )
+        .hint("For instance: ALTER TABLE public.events ALTER COLUMN id TYPE bigint")
     };
     let source = cstring(ddl)?;
     // SAFETY: as in analyze; node casts follow the checked tags.
@@ -123,9 +107,7 @@ pub fn alter_target(ddl: &str) -> Result<AlterTarget> {
         let relation = match (*node).type_ {
             pg_sys::NodeTag::T_AlterTableStmt => (*node.cast::<pg_sys::AlterTableStmt>()).relation,
             pg_sys::NodeTag::T_RenameStmt => (*node.cast::<pg_sys::RenameStmt>()).relation,
-            pg_sys::NodeTag::T_AlterObjectSchemaStmt => {
-                (*node.cast::<pg_sys::AlterObjectSchemaStmt>()).relation
-            }
+            pg_sys::NodeTag::T_AlterObjectSchemaStmt => (*node.cast::<pg_sys::AlterObjectSchemaStmt>()).relation,
             _ => return Err(refuse()),
         };
         if relation.is_null() {
@@ -138,8 +120,6 @@ pub fn alter_target(ddl: &str) -> Result<AlterTarget> {
             None,
             std::ptr::null_mut(),
         );
-        Ok(AlterTarget {
-            relation: oid.to_u32(),
-        })
+        Ok(AlterTarget { relation: oid.to_u32() })
     }
 }

@@ -20,10 +20,7 @@ pub fn create_user_mapping(statement: &str) -> Result<()> {
             _ => std::ptr::null_mut(),
         };
         if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_CreateUserMappingStmt {
-            return Err(Error::new(
-                sqlstate::INTERNAL_ERROR,
-                "the user mapping could not be written as a statement",
-            ));
+            return Err(Error::new(sqlstate::INTERNAL_ERROR, "the user mapping could not be written as a statement"));
         }
         pg_sys::CreateUserMapping(node.cast());
         pg_sys::CommandCounterIncrement();

@@ -16,9 +16,7 @@ pub fn session_user_name() -> String {
         if name.is_null() {
             return String::from("unknown");
         }
-        std::ffi::CStr::from_ptr(name)
-            .to_string_lossy()
-            .into_owned()
+        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
     }
 }
 

@@ -62,8 +62,7 @@ pub fn prepared<T: DeserializeOwned>(query: &'static str, args: &[DatumWithOid])
             Some(plan) => plan,
             None => {
                 let types: Vec<PgOid> = args.iter().map(|a| PgOid::from(a.oid())).collect();
-                let plan: &'static _ =
-                    Box::leak(Box::new(client.prepare_mut(query, &types)?.keep()));
+                let plan: &'static _ = Box::leak(Box::new(client.prepare_mut(query, &types)?.keep()));
                 PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
                 plan
             }
@@ -79,10 +78,7 @@ pub fn run(statement: &str, args: &[DatumWithOid]) -> Result<usize> {
 
 /// OIDs as an array argument.
 pub fn oids(oids: impl IntoIterator<Item = u32>) -> DatumWithOid<'static> {
-    oids.into_iter()
-        .map(pgrx::pg_sys::Oid::from)
-        .collect::<Vec<_>>()
-        .into()
+    oids.into_iter().map(pgrx::pg_sys::Oid::from).collect::<Vec<_>>().into()
 }
 
 /// One OID as an argument.

@@ -8,12 +8,7 @@ use crate::error::{sqlstate, Error, Result};
 
 /// A C string; names and definitions never hold a NUL, user input is refused where it does.
 pub fn cstring(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| {
-        Error::new(
-            sqlstate::INVALID_PARAMETER_VALUE,
-            "a name must not contain a NUL byte",
-        )
-    })
+    CString::new(text).map_err(|_| Error::new(sqlstate::INVALID_PARAMETER_VALUE, "a name must not contain a NUL byte"))
 }
 
 /// Quotes an identifier where it needs it: `quote_identifier` of src/backend/utils/adt/ruleutils.c.
@@ -22,9 +17,7 @@ pub fn ident(name: &str) -> String {
         return String::from("\"\"");
     };
     // SAFETY: quote_identifier reads a NUL-terminated string and returns it or a palloc'd copy.
-    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_string_lossy().into_owned()
 }
 
 /// `schema.name`, both quoted where needed.
@@ -36,8 +29,5 @@ pub fn qualified(schema: &str, name: &str) -> String {
 /// where a backslash occurs, so that it holds whatever `standard_conforming_strings` is.
 pub fn literal(text: &str) -> String {
     let escape = if text.contains('\\') { "E" } else { "" };
-    format!(
-        "{escape}'{}'",
-        text.replace('\\', "\\\\").replace('\'', "''")
-    )
+    format!("{escape}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -34,10 +34,7 @@ pub fn run_as<T>(outcome: Outcome, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let f = Cell::new(Some(f));
     let result = PgTryBuilder::new(AssertUnwindSafe(|| match f.take() {
         Some(f) => f(),
-        None => Err(Error::new(
-            sqlstate::INTERNAL_ERROR,
-            "a subtransaction was entered twice",
-        )),
+        None => Err(Error::new(sqlstate::INTERNAL_ERROR, "a subtransaction was entered twice")),
     }))
     .catch_others(|caught| Err(Error::from(&caught)))
     .catch_rust_panic(|caught| Err(Error::from(&caught)))

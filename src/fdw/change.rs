@@ -1,0 +1,253 @@
+//! Carries a difference out: locks, renames, holds what would be hurt, alters, puts back, and checks itself.
+
+use std::collections::{HashMap, HashSet};
+
+use super::apply::Done;
+use super::dependents::Dependent;
+use super::diff::{ColumnDiff, Diff, TableDiff};
+use super::model::{Change, Existing, Wanted};
+use super::properties;
+use super::registry::Registered;
+use super::rename::{dropped_column, dropped_table, Asides};
+use super::standing::{unexplained, OnBroken, Policy, Standing};
+use super::types::Replaced;
+use super::wanted::Notes;
+use super::{local, rebuild};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{lock, spi, sql};
+
+/// The difference with what it is about.
+pub struct Work<'a> {
+    pub app: &'a Registered,
+    pub existing: &'a [Existing],
+    pub wanted: &'a [Wanted],
+    pub diff: &'a Diff,
+    pub notes: &'a Notes,
+    pub replaced: &'a [Replaced],
+}
+
+impl Work<'_> {
+    /// A qualified name in the local schema.
+    pub fn table(&self, name: &str) -> String {
+        sql::qualified(&self.app.local_schema, name)
+    }
+
+    /// The table's local name once renames are done.
+    pub fn final_name<'b>(&'b self, t: &'b TableDiff) -> &'b str {
+        t.rename_to.as_deref().unwrap_or(&self.existing[t.existing].name)
+    }
+
+    /// Does all of it.
+    pub fn carry_out(
+        &self,
+        rebuild: bool,
+        policy: &Policy,
+        waiting_for: &std::cell::Cell<u32>,
+        done: &mut Done,
+    ) -> Result<()> {
+        // 1. What is touched, and locks on all of it or on nothing.
+        let mut losing: HashMap<u32, Option<HashSet<i16>>> = HashMap::new();
+        for e in &self.diff.drop {
+            losing.insert(self.existing[*e].oid, None);
+        }
+        for t in &self.diff.alter {
+            let nums: HashSet<i16> = t.columns.iter().filter_map(|c| self.loses(t, c)).collect();
+            if !nums.is_empty() {
+                losing.insert(self.existing[t.existing].oid, Some(nums));
+            }
+        }
+        if rebuild {
+            for e in self.existing {
+                losing.insert(e.oid, None);
+            }
+        }
+        let mut standing = Standing::new(policy);
+        standing.survey(losing.keys().copied())?;
+        let edges: Vec<Dependent> = standing.edges().to_vec();
+        let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing)).collect();
+        let tables: Vec<u32> =
+            losing.keys().copied().chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid)).collect();
+        lock::access_exclusive(
+            tables.iter().copied().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
+            waiting_for,
+        )?;
+        self.refuse_if_moved(&tables, &edges, &losing)?;
+
+        // 2. Renames, in place: views follow them by themselves, and their texts are read afterwards.
+        let mut asides: Asides = self.replaced.iter().map(|r| (r.aside.clone(), r.name.clone())).collect();
+        asides.append(&mut self.rename_tables(done)?);
+        for t in &self.diff.alter {
+            asides.append(&mut self.rename_columns(t, done)?);
+        }
+        standing.say(asides);
+
+        // 3. Hold what the change would hurt, change, put back.
+        let before = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+        standing.hold(&touched, &self.missing(&touched))?;
+        for t in &self.diff.alter {
+            self.alter(t, done)?;
+        }
+        for e in &self.diff.drop {
+            let e = &self.existing[*e];
+            let made_room = self.diff.alter.iter().any(|t| t.rename_to.as_ref() == Some(&e.name));
+            let name = if made_room { dropped_table(e.oid) } else { e.name.clone() };
+            spi::run(&format!("DROP FOREIGN TABLE {}", self.table(&name)), &[])?;
+            done.changes.push(Change::new(self.table(&e.name), "foreign table", "dropped"));
+        }
+        if rebuild {
+            let mut kept: Vec<Existing> = local::tables(self.app)?;
+            kept.retain(|t| self.existing.iter().any(|e| e.oid == t.oid));
+            rebuild::foreign_tables(&self.app.local_schema, &kept, &self.app.server)?;
+            done.changes.extend(kept.iter().map(|t| Change::new(self.table(&t.name), "foreign table", "rebuilt")));
+        }
+        self.create(done)?;
+        standing.put_back()?;
+        if standing.broken > 0 && policy.on_broken == OnBroken::Fail {
+            let lines: Vec<String> = standing
+                .changes
+                .iter()
+                .filter(|c| c.action == "broken")
+                .map(|c| format!("{} {}: {}", c.kind, c.object, c.detail.as_deref().unwrap_or("")))
+                .collect();
+            return Err(Error::new(
+                sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+                format!("{} views cannot stand after this change", standing.broken),
+            )
+            .detail(lines.join("\n"))
+            .hint("Nothing was changed. With on_broken => 'keep' they would stay in place, raise a clear error, and heal when what they miss comes back."));
+        }
+        done.changes.append(&mut standing.changes);
+        done.broken += standing.broken;
+
+        // 4. The altered tables are what they were, but for what was meant.
+        if !rebuild {
+            let after = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+            for t in &self.diff.alter {
+                let oid = self.existing[t.existing].oid;
+                let meant = self.meant(t);
+                let nothing = Vec::new();
+                let lost = properties::differences(
+                    before.get(&oid).unwrap_or(&nothing),
+                    after.get(&oid).unwrap_or(&nothing),
+                    |key| explained(key, &meant),
+                );
+                if !lost.is_empty() {
+                    return Err(unexplained(&self.table(self.final_name(t)), &lost));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The attribute number that a column's dependents lose hold of.
+    fn loses(&self, t: &TableDiff, c: &ColumnDiff) -> Option<i16> {
+        match c {
+            ColumnDiff::Drop { existing } | ColumnDiff::Retype { existing, .. } => {
+                Some(self.existing[t.existing].columns[*existing].num)
+            }
+            _ => None,
+        }
+    }
+
+    /// Nothing may have changed between the first look and the locks.
+    fn refuse_if_moved(
+        &self,
+        tables: &[u32],
+        edges: &[Dependent],
+        losing: &HashMap<u32, Option<HashSet<i16>>>,
+    ) -> Result<()> {
+        let now = local::some(self.app, tables)?;
+        let then = self.existing.iter().filter(|e| tables.contains(&e.oid));
+        let same_tables = now.len() == tables.iter().collect::<HashSet<_>>().len()
+            && then.into_iter().all(|e| now.iter().any(|n| n == e));
+        let key = |d: &Dependent| (d.oid, d.on, d.columns.clone());
+        let again = super::dependents::direct(losing.keys().copied())?;
+        let before: HashSet<_> = edges.iter().filter(|d| losing.contains_key(&d.on)).map(key).collect();
+        if same_tables && again.iter().map(key).collect::<HashSet<_>>() == before {
+            return Ok(());
+        }
+        Err(Error::new(
+            sqlstate::LOCK_NOT_AVAILABLE,
+            "the foreign tables were changed by somebody else while the run began",
+        ))
+    }
+
+    /// For each dependent, the columns and tables that it uses and that go for good.
+    fn missing(&self, touched: &[&Dependent]) -> HashMap<u32, Vec<String>> {
+        let mut missing: HashMap<u32, Vec<String>> = HashMap::new();
+        for d in touched {
+            let Some(at) = self.existing.iter().position(|e| e.oid == d.on) else {
+                continue;
+            };
+            let table = &self.existing[at];
+            let list = missing.entry(d.oid).or_default();
+            if self.diff.drop.contains(&at) {
+                list.push(format!("foreign table {}", self.table(&table.name)));
+            }
+            for t in self.diff.alter.iter().filter(|t| t.existing == at) {
+                for c in &t.columns {
+                    if let ColumnDiff::Drop { existing } = c {
+                        let column = &table.columns[*existing];
+                        if d.columns.contains(&column.num) {
+                            list.push(format!(
+                                "column {}.{}",
+                                self.table(self.final_name(t)),
+                                sql::ident(&column.name)
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+        missing.retain(|_, list| !list.is_empty());
+        missing
+    }
+
+    /// Names of the columns that a table's diff means to change, as they are called afterwards.
+    fn meant(&self, t: &TableDiff) -> Vec<String> {
+        let (existing, wanted) = (&self.existing[t.existing], &self.wanted[t.wanted]);
+        let mut names = Vec::new();
+        for c in &t.columns {
+            match c {
+                ColumnDiff::Add { wanted: w } => names.push(wanted.columns[*w].name.clone()),
+                ColumnDiff::Rename { to, .. } => names.push(to.clone()),
+                ColumnDiff::Drop { existing: e } => {
+                    names.push(existing.columns[*e].name.clone());
+                    names.push(dropped_column(existing.oid, existing.columns[*e].num));
+                }
+                ColumnDiff::Retype { existing: e, wanted: w } => {
+                    names.push(existing.columns[*e].name.clone());
+                    names.push(wanted.columns[*w].name.clone());
+                }
+                ColumnDiff::NotNull { existing: e, .. } | ColumnDiff::Options { existing: e, .. } => {
+                    names.push(existing.columns[*e].name.clone());
+                }
+            }
+        }
+        names.iter().map(|n| sql::ident(n)).collect()
+    }
+}
+
+/// Whether a dependent is hurt: it uses a column that goes or changes, or all of them.
+fn touches(d: &Dependent, losing: &HashMap<u32, Option<HashSet<i16>>>) -> bool {
+    match losing.get(&d.on) {
+        None => false,
+        Some(None) => true,
+        // A whole-row reference goes on to work: its row type changes with the table, and a field that is picked
+        // out of it is recorded as a column.
+        Some(Some(columns)) => d.columns.iter().any(|c| columns.contains(c)),
+    }
+}
+
+/// Whether a property may differ, given the columns that were meant to change.
+fn explained(key: &str, meant: &[String]) -> bool {
+    key.starts_with("fdw option table_name")
+        || key.starts_with("fdw option schema_name")
+        || meant.iter().any(|c| {
+            key.ends_with(&format!(" {c}")) || key.contains(&format!("({c})"))
+                // What hangs on a column goes or changes with it.
+                || key.starts_with("constraint ") || key.starts_with("comment on constraint ")
+                || key.starts_with("statistics ") || key.starts_with("owner of statistics ")
+                || key.starts_with("target of statistics ") || key.starts_with("comment on statistics ")
+        })
+}
