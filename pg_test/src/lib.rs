@@ -1,1 +1,25 @@
-//! The test harness.
+//! The harness: throw-away clusters, clients, and what tests share.
+//!
+//! - [`place`]: where things lie, and as whom Postgres runs
+//! - [`server`]: a private copy of the Postgres installation, with the extension in it
+//! - [`cluster`]: a running Postgres that ends with its process, or goes on until it is stopped
+//! - [`pair`]: a product and a warehouse for one test
+//! - [`client`]: queries as text, waiting for a condition
+//!
+//! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
+//! that it did not start, nor the Postgres installation that it was copied from.
+
+pub mod client;
+pub mod cluster;
+pub mod pair;
+pub mod place;
+pub mod server;
+
+pub use client::{change_rows, changes, error, exec, rows, table, value, wait_until, Change, ClientExt};
+pub use cluster::Cluster;
+pub use pair::Pair;
+pub use postgres::Client;
+pub use server::Profile;
+
+/// What went wrong, in words.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
