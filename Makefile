@@ -1,0 +1,83 @@
+# The only entry points that people type. `make help` lists them.
+
+PG        ?= 15
+PG_CONFIG ?= /usr/lib/postgresql/$(PG)/bin/pg_config
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export PG PG_CONFIG
+export PATH := $(TARGET)/tools/bin:$(PATH)
+# pgrx builds against this server; one value everywhere, so that no step throws away another's build.
+export PGRX_PG_CONFIG_PATH := $(PG_CONFIG)
+# build.rs does what this would do, for the one crate that needs it.
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
+
+PG_TEST := cargo run --quiet --package pg_test --bin
+# Versions that are type-checked with the bindings that pgrx carries: Debian 12 has no headers for them.
+OTHER_VERSIONS := 16 17 18
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-stop test test-unit test-regress test-isolation test-e2e test-install install installcheck \
+        bench lint fmt prerequisites clean
+
+help:
+	@echo 'make demo          two throw-away clusters, a migration, and what the warehouse does about it'
+	@echo 'make demo-stop     stops them'
+	@echo 'make test          everything: unit tests, pg_regress, isolation specs, end to end'
+	@echo 'make install       a release build into the server of PG_CONFIG=$(PG_CONFIG)'
+	@echo 'make installcheck  pg_regress against a running server, named by PGHOST, PGPORT, PGUSER, PGPASSWORD'
+	@echo 'make bench         the figures, beside the script that people use today; writes target/bench/fdw.json'
+	@echo 'make lint          rustfmt, clippy, and a type-check for Postgres $(OTHER_VERSIONS)'
+
+prerequisites:
+	@pg_test/prerequisites cargo-pgrx
+
+demo: prerequisites
+	@$(PG_TEST) pg_test -- install
+	@$(PG_TEST) demo
+
+demo-stop:
+	@$(PG_TEST) demo -- stop
+
+test: test-unit test-regress test-isolation test-e2e
+	@echo 'All tests passed.'
+
+test-unit: prerequisites
+	cargo test --package startup_wh --lib
+
+test-install: prerequisites
+	@$(PG_TEST) pg_test -- install
+
+test-regress: test-install
+	@$(PG_TEST) pg_test -- regress $(TESTS)
+
+test-isolation: test-install
+	@$(PG_TEST) pg_test -- isolation $(TESTS)
+
+test-e2e: test-install
+	cargo test --package pg_test $(TESTS)
+
+install: prerequisites
+	cargo pgrx install --release --pg-config '$(PG_CONFIG)' \
+	  $(shell test -w "$$('$(PG_CONFIG)' --pkglibdir 2>/dev/null)" || echo --sudo)
+
+installcheck: prerequisites
+	@$(PG_TEST) pg_test -- installcheck $(TESTS)
+
+bench: prerequisites
+	@$(PG_TEST) pg_test -- install --release
+	@cargo run --quiet --package pg_test --bin bench
+
+lint: prerequisites
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@for version in $(OTHER_VERSIONS); do \
+	  echo "Type-checking for Postgres $$version"; \
+	  DOCS_RS=1 RUSTC_WRAPPER='$(CURDIR)/.cargo/rustc-docsrs' CARGO_TARGET_DIR='$(TARGET)/docsrs' RUSTFLAGS='-Dwarnings' \
+	    cargo check --quiet --package startup_wh --no-default-features --features pg$$version || exit 1; \
+	done
+
+fmt:
+	cargo fmt --all
+
+clean:
+	cargo clean
