@@ -83,7 +83,8 @@ CREATE TABLE wh.hidden_pattern (
 COMMENT ON TABLE wh.hidden_pattern IS 'What never crosses the wire; read it as wh.hidden';
 
 CREATE TABLE wh.broken (
-  relation regclass PRIMARY KEY,
+  -- An OID and not a regclass: one view that a restore cannot make must not keep the others' definitions out.
+  relation oid PRIMARY KEY,
   schema name NOT NULL,
   name name NOT NULL,
   kind text NOT NULL,
@@ -144,14 +145,17 @@ SELECT h.fdw AS app, h.table_pattern, h.column_pattern, h.created_at, h.created_
 COMMENT ON VIEW wh.hidden IS 'Tables and columns that never cross the wire, as LIKE patterns';
 
 CREATE VIEW wh.broken_views AS
-SELECT pg_catalog.format('%I.%I', b.schema, b.name) AS view, b.kind, b.owner, b.broken_since, b.reason, b.missing,
+SELECT coalesce((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = b.relation),
+                pg_catalog.format('%I.%I', b.schema, b.name)) AS view, b.kind, b.owner, b.broken_since, b.reason, b.missing,
        b.definition, b.grants, b.fdw, b.run
 FROM wh.broken b
--- A view that its owner has written anew since then no longer calls wh.raise_broken.
+-- A view that its owner has written anew since then no longer calls wh.raise_broken. After a restore names lead to it.
 WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite w
               JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
               JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid
-              WHERE w.ev_class = b.relation AND p.proname = 'raise_broken' AND p.pronamespace = 'wh'::pg_catalog.regnamespace);
+              WHERE p.proname = 'raise_broken' AND p.pronamespace = 'wh'::pg_catalog.regnamespace
+                AND w.ev_class IN (b.relation, pg_catalog.to_regclass(pg_catalog.format('%I.%I', b.schema, b.name))::oid));
 COMMENT ON VIEW wh.broken_views IS 'Views that cannot stand at present, because a column or table that they read is gone. Their definitions are kept here, and every run tries them again';
 
 -- What one calls --------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ use serde::Deserialize;
 
 use super::dependents::Kind;
 use super::model::Change;
-use super::properties::{self, Properties};
+use super::properties::{self, Properties, Property};
 use super::standing::{fill, nulls, what, Filled, Held, Policy, Standing};
 use super::{rebuild, standing};
-use crate::error::{Error, Result};
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
-use crate::pg::{lock, rewrite, spi, sql, subxact};
+use crate::pg::{identity, lock, rewrite, spi, sql, subxact};
 
 /// Puts a query in the view's place that raises the reason, and keeps its definition in `wh.broken`.
 ///
@@ -22,9 +22,13 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
         format!(" FROM wh.raise_broken({}, {}, {})", sql::literal(&held.name), policy.run, sql::literal(&reason));
     let stub = nulls(&held.outputs, &tail)?;
     let relation = if held.kind == Kind::MaterializedView {
-        rebuild::view(held, &stub, &held.properties, Kind::View, false, |_| false)?;
+        rebuild::view(held, rebuild::Text::Ours(&stub), &held.properties, Kind::View, false, |_| false)?;
         spi::first::<u32>("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?.unwrap_or(0)
     } else {
+        // A stub is not updatable, and a dump with this option on it could not be restored.
+        if held.properties.iter().any(|p| p.2 == CHECK_OPTION) {
+            spi::run(&format!("ALTER VIEW {} RESET (check_option)", held.name), &[])?;
+        }
         rewrite::store(held.oid, rewrite::analyze(&stub)?);
         held.oid
     };
@@ -51,11 +55,16 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
     Ok(())
 }
 
+const CHECK_OPTION: &str = "option check_option";
+
 #[derive(Deserialize)]
 struct Broken {
     oid: u32,
     kind: String,
+    schema: String,
     name: String,
+    /// Its name when it broke, if that was another.
+    old_name: String,
     owner: String,
     definition: String,
     outputs: Vec<Output>,
@@ -65,6 +74,13 @@ struct Broken {
 
 /// Tries each broken view of `fdw` (all with `None`) again; what still fails stays as it is.
 pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
+    // A restored warehouse has other OIDs; names lead back to the stubs.
+    spi::run(
+        "UPDATE wh.broken b SET relation = to_regclass(format('%I.%I', b.schema, b.name))::oid
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = b.relation)
+           AND to_regclass(format('%I.%I', b.schema, b.name)) IS NOT NULL",
+        &[],
+    )?;
     // Views that are gone, or that their owners have written anew.
     spi::run(
         "DELETE FROM wh.broken b WHERE NOT EXISTS (
@@ -74,24 +90,30 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
         &[],
     )?;
     let broken: Vec<Broken> = spi::rows(
-        "SELECT json_build_object('oid', b.relation::oid::int8, 'kind', b.kind, 'name', format('%I.%I', n.nspname, c.relname),
+        "SELECT json_build_object('oid', b.relation::int8, 'kind', b.kind, 'schema', n.nspname,
+                'name', format('%I.%I', n.nspname, c.relname), 'old_name', format('%I.%I', b.schema, b.name),
                 'owner', pg_get_userbyid(c.relowner), 'definition', b.definition, 'outputs', b.outputs,
                 'populated', b.populated, 'properties', b.properties)::text
          FROM wh.broken b JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation::oid",
+         WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation",
         &[fdw.map(str::to_owned).into()],
     )?;
     let mut changes = Vec::new();
     for b in broken {
         // The analysis alone, first: one that cannot heal costs its readers no lock.
-        match subxact::run(|| rewrite::analyze(&b.definition).map(|q| q.outputs)) {
-            Ok(_) => {}
-            Err(e) if e.is_about_the_definition() => continue,
-            Err(e) => return Err(e),
-        }
-        match subxact::run(|| heal_one(&b, policy)) {
+        let attempt = subxact::run(|| {
+            let _owner = identity::As::named(&b.owner)?;
+            rewrite::analyze(&b.definition).map(|_| ())
+        })
+        .and_then(|()| subxact::run(|| heal_one(&b, policy)));
+        match attempt {
             Ok(mut more) => changes.append(&mut more),
-            Err(e) if e.is_about_the_definition() => continue,
+            Err(e) if e.is_about_the_definition() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
+                spi::run(
+                    "UPDATE wh.broken SET reason = $2 WHERE relation = $1 AND missing = '{}' AND reason <> $2",
+                    &[spi::oid(b.oid), e.message.as_str().into()],
+                )?;
+            }
             Err(e) => return Err(e),
         }
     }
@@ -104,25 +126,33 @@ fn heal_one(b: &Broken, policy: &Policy) -> Result<Vec<Change>> {
     let materialized = b.kind == what(Kind::MaterializedView);
     let mut detail = None;
     let mut changes = Vec::new();
-    let same = !materialized && matches!(fill(b.oid, &b.definition, &b.outputs)?, Filled::Same);
+    let same = !materialized && matches!(fill(b.oid, &b.owner, &b.definition, &b.outputs)?, Filled::Same);
+    let saved = |p: &&Property| p.2 == CHECK_OPTION;
+    if same {
+        for statement in b.properties.iter().filter(saved).filter_map(Property::statement) {
+            spi::run(&statement.replace(&b.old_name, &b.name), &[])?;
+        }
+    }
     if !same {
         // Owner and grants as they are today, all else as it was.
         let mut saved: Properties = current.iter().filter(|p| p.is_identity() || !materialized).cloned().collect();
-        if materialized {
-            saved.extend(b.properties.iter().filter(|p| !p.is_identity()).cloned());
-        }
-        let held = Held::stub(b.oid, &b.name, &b.owner, &b.definition, &b.outputs, b.populated, current);
+        let lost = b.properties.iter().filter(|p| if materialized { !p.is_identity() } else { p.2 == CHECK_OPTION });
+        saved.extend(lost.cloned());
+        saved.iter_mut().for_each(|p| p.rewrite(|text| text.replace(&b.old_name, &b.name)));
+        let held = Held::stub(b.oid, (&b.schema, &b.name), &b.owner, &b.definition, &b.outputs, b.populated, current);
         let mut above = Standing::new(policy);
         above.survey([b.oid])?;
         above.hold_above(&held)?;
         let kind = if materialized { Kind::MaterializedView } else { Kind::View };
         let failure =
-            rebuild::view(&held, &b.definition, &saved, kind, policy.refresh, |key| key.starts_with("type of "))?;
+            rebuild::view(&held, rebuild::Text::Owners(&b.definition), &saved, kind, policy.refresh, |key| {
+                key.starts_with("type of ")
+            })?;
         detail = failure.map(|f| format!("not refreshed: {f}"));
         above.put_back()?;
         changes = above.changes;
     }
-    spi::run("DELETE FROM wh.broken WHERE relation::oid = $1", &[spi::oid(b.oid)])?;
+    spi::run("DELETE FROM wh.broken WHERE relation = $1", &[spi::oid(b.oid)])?;
     let kind = standing::what(if materialized { Kind::MaterializedView } else { Kind::View });
     let mut healed = Change::new(&b.name, kind, "healed").detail(format!("owner \"{}\"", b.owner));
     if let (Some(more), Some(text)) = (detail, healed.detail.as_mut()) {

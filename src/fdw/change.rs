@@ -14,7 +14,7 @@ use super::types::Replaced;
 use super::wanted::Notes;
 use super::{local, rebuild};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{lock, spi, sql};
+use crate::pg::{lock, sql};
 
 /// The difference with what it is about.
 pub struct Work<'a> {
@@ -91,7 +91,8 @@ impl Work<'_> {
             let e = &self.existing[*e];
             let made_room = self.diff.alter.iter().any(|t| t.rename_to.as_ref() == Some(&e.name));
             let name = if made_room { dropped_table(e.oid) } else { e.name.clone() };
-            spi::run(&format!("DROP FOREIGN TABLE {}", self.table(&name)), &[])?;
+            let statement = format!("DROP FOREIGN TABLE {}", self.table(&name));
+            rebuild::drop_relation(&statement, &self.table(&e.name))?;
             done.changes.push(Change::new(self.table(&e.name), "foreign table", "dropped"));
         }
         if rebuild {

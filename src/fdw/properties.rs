@@ -24,6 +24,23 @@ impl Property {
         [OWNER, GRANT, COLUMN_GRANT, 90, 91].contains(&self.1)
     }
 
+    /// The statement that makes it so, where one does.
+    pub fn statement(&self) -> Option<&str> {
+        self.4.as_deref()
+    }
+
+    /// Changes the texts, where they say names that have moved.
+    pub fn rewrite(&mut self, change: impl Fn(String) -> String) {
+        self.3 = self.3.take().map(&change);
+        self.4 = self.4.take().map(&change);
+    }
+
+    /// Whether the statement is the definer's to run: it needs rights over more than the relation, and holds no
+    /// expression of anybody's.
+    fn is_definers(&self) -> bool {
+        [51, 71, 81, 97, 98].contains(&self.1)
+    }
+
     fn is_grant(&self) -> bool {
         self.1 == GRANT || self.1 == COLUMN_GRANT
     }
@@ -66,15 +83,24 @@ pub fn differences(before: &[Property], after: &[Property], explained: impl Fn(&
 }
 
 /// Gives a relation that was just made under the name `name` (quoted) the properties saved from its predecessor.
-pub fn restore(relation: u32, name: &str, saved: &[Property], keep: impl Fn(&Property) -> bool) -> Result<()> {
+pub fn restore(
+    relation: u32,
+    schema: &str,
+    name: &str,
+    saved: &[Property],
+    keep: impl Fn(&Property) -> bool,
+) -> Result<()> {
     let kept: Vec<&Property> = saved.iter().filter(|p| keep(p)).collect();
     if let Some(owner) = kept.iter().find(|p| p.1 == OWNER).and_then(|p| p.4.as_deref()) {
         spi::run(owner, &[])?;
     }
     // What default privileges put on top goes first: who made the relation must not show.
-    let owner: Option<u32> =
-        spi::first("SELECT to_json(relowner::int8)::text FROM pg_class WHERE oid = $1", &[spi::oid(relation)])?;
-    let owner = owner.unwrap_or_default();
+    let owner: Option<(u32, String)> = spi::prepared(
+        "SELECT json_build_array(relowner::int8, pg_get_userbyid(relowner))::text FROM pg_class WHERE oid = $1",
+        &[spi::oid(relation)],
+    )?
+    .pop();
+    let (owner, owner_name) = owner.unwrap_or_default();
     let present: Vec<(String, String)> = spi::prepared(PRESENT_GRANTS, &[spi::oid(relation)])?;
     let grants = |list: &[&Property]| -> Vec<(String, String)> {
         list.iter().filter(|p| p.is_grant()).map(|p| (p.2.clone(), p.3.clone().unwrap_or_default())).collect()
@@ -82,18 +108,21 @@ pub fn restore(relation: u32, name: &str, saved: &[Property], keep: impl Fn(&Pro
     if grants(&kept) != present {
         let grantees: BTreeSet<&str> = present.iter().filter_map(|(key, _)| key.split('\u{1f}').nth(2)).collect();
         for grantee in grantees {
-            let _owner = identity::As::user(owner);
+            let _owner = identity::As::role(owner)?;
             spi::run(&format!("REVOKE ALL ON {name} FROM {grantee}"), &[])?;
         }
         let wanted: Vec<grants::Grant> =
             kept.iter().filter(|p| p.is_grant()).filter_map(|p| grants::Grant::read(p)).collect();
         for grant in grants::in_order(owner, wanted) {
-            let _grantor = identity::As::user(grant.grantor);
+            let _grantor = identity::As::role(grant.grantor)?;
             spi::run(&grant.statement, &[])?;
         }
     }
+    // Index expressions, defaults, rules and the like are the owner's code: parsing them can run it.
+    let _place = identity::Usable::place(schema, &owner_name)?;
     for property in kept.iter().filter(|p| p.1 != OWNER && !p.is_grant()) {
         if let Some(statement) = &property.4 {
+            let _owner = (!property.is_definers()).then(|| identity::As::named(&owner_name)).transpose()?;
             spi::run(statement, &[])?;
         }
     }

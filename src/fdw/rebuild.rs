@@ -5,10 +5,16 @@ use std::collections::HashMap;
 use super::dependents::Kind;
 use super::model::Existing;
 use super::properties::{self, Property};
-use super::standing::{unexplained, Held};
-use crate::error::Result;
+use super::standing::{nulls, unexplained, Held};
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
-use crate::pg::{rewrite, spi, sql, subxact};
+use crate::pg::{identity, rewrite, spi, sql, subxact};
+
+/// Whose query it is decides who analyses it.
+pub enum Text<'a> {
+    Owners(&'a str),
+    Ours(&'a str),
+}
 
 /// Makes a view or materialized view again. What stands on it must be held by now.
 ///
@@ -16,44 +22,51 @@ use crate::pg::{rewrite, spi, sql, subxact};
 /// not be filled: its query runs as its owner, and its failure is the owner's, not the run's.
 pub fn view(
     held: &Held,
-    definition: &str,
+    text: Text,
     saved: &[Property],
     kind: Kind,
     refresh: bool,
     explained: impl Fn(&str) -> bool,
 ) -> Result<Option<String>> {
     properties::refuse_member_of_extension(&held.name, saved)?;
-    let columns: Vec<String> = held.outputs.iter().map(|o| sql::ident(&o.name)).collect();
-    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
-    // One SELECT and nothing else: the text below is put together around it.
-    rewrite::analyze(definition)?;
-    spi::run(&format!("DROP {} {}", keyword(held.kind), held.name), &[])?;
+    // Its owner's query is the owner's code. What is made here is a shell of the right columns; the query goes in
+    // once the shell is the owner's.
+    let query = match text {
+        Text::Ours(stub) => rewrite::analyze(stub)?,
+        Text::Owners(definition) => {
+            let _open = identity::Usable::schemas(&held.closed, &held.owner)?;
+            let _owner = identity::As::named(&held.owner)?;
+            rewrite::analyze(definition)?
+        }
+    };
+    let shell = nulls(&query.outputs, "")?;
+    drop_relation(&format!("DROP {} {}", keyword(held.kind), held.name), &held.name)?;
     if kind == Kind::MaterializedView {
         let value =
             |key: &str| saved.iter().find(|p| p.2 == key).and_then(|p| p.3.as_deref()).filter(|v| !v.is_empty());
         let method = value("access method").map(|m| format!(" USING {}", sql::ident(m))).unwrap_or_default();
         let space = value("tablespace").map(|t| format!(" TABLESPACE {}", sql::ident(t))).unwrap_or_default();
-        spi::run(
-            &format!("CREATE MATERIALIZED VIEW {}{columns}{method}{space} AS {definition} WITH NO DATA", held.name),
-            &[],
-        )?;
+        spi::run(&format!("CREATE MATERIALIZED VIEW {}{method}{space} AS {shell} WITH NO DATA", held.name), &[])?;
     } else {
-        spi::run(&format!("CREATE VIEW {}{columns} AS {definition}", held.name), &[])?;
+        spi::run(&format!("CREATE VIEW {} AS {shell}", held.name), &[])?;
     }
-    let oid: Option<u32> = spi::first("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?;
-    let oid = oid.unwrap_or_default();
+    let oid = oid_of(&held.name)?;
+    rewrite::store(oid, query);
     let fits = |p: &Property| kind == Kind::MaterializedView || p.6;
     let mut saved: Vec<Property> = saved.iter().filter(|p| fits(p)).cloned().collect();
     for p in &mut saved {
         p.4 = p.4.as_deref().map(|s| as_kind(s, kind));
     }
-    properties::restore(oid, &held.name, &saved, |_| true)?;
+    properties::restore(oid, &held.schema, &held.name, &saved, |_| true)?;
     let mut failure = None;
     if kind == Kind::MaterializedView && held.populated && refresh {
         // REFRESH itself becomes the owner, in a security-restricted operation (src/backend/commands/matview.c).
         let filled = subxact::run(|| spi::run(&format!("REFRESH MATERIALIZED VIEW {}", held.name), &[]));
         match filled {
-            Ok(_) => {}
+            // The planner knew the old one's data; vacuum.c becomes the owner here too.
+            Ok(_) => {
+                spi::run(&format!("ANALYZE {}", held.name), &[])?;
+            }
             Err(e) if ["22", "23", "42", "0A", "38", "39", "P0"].iter().any(|c| e.sqlstate.starts_with(c)) => {
                 failure = Some(e.message);
             }
@@ -67,6 +80,19 @@ pub fn view(
     } else {
         Err(unexplained(&held.name, &lost))
     }
+}
+
+/// Drops what nothing may depend on any more. What still does uses the row type.
+pub fn drop_relation(statement: &str, name: &str) -> Result<()> {
+    subxact::run(|| spi::run(statement, &[]).map(|_| ())).map_err(|e| {
+        if e.sqlstate != sqlstate::DEPENDENT_OBJECTS_STILL_EXIST {
+            return e;
+        }
+        let detail = e.detail.unwrap_or_default();
+        Error::new(&e.sqlstate, format!("{name} cannot be dropped or made again while other objects use its row type"))
+            .detail(detail)
+            .hint("Nothing was changed. Have them use its columns instead of the whole row.")
+    })
 }
 
 fn keyword(kind: Kind) -> &'static str {
@@ -152,8 +178,8 @@ fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, sa
          UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1 RETURNING to_json(true)::text",
         &both(),
     )?;
-    spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), &[])?;
-    properties::restore(oid, name, saved, |_| true)?;
+    drop_relation(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), name)?;
+    properties::restore(oid, schema, name, saved, |_| true)?;
     Ok(oid)
 }
 

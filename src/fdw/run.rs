@@ -167,7 +167,7 @@ pub fn with_locks<T>(
 /// Locks the registration, waiting for another run of the same name.
 fn lock_registration(name: &str, options: &Options, adopt: bool) -> Result<Registered> {
     let _timeout = guc::Scope::new(&[("lock_timeout", &options.max_wait.as_millis().max(1).to_string())])?;
-    let found = if adopt { registry::lock_or_adopt(name).map(Some) } else { registry::lock(name) };
+    let found = subxact::run(|| if adopt { registry::lock_or_adopt(name).map(Some) } else { registry::lock(name) });
     let found = found.map_err(|e| match e.is_lock_conflict() {
         true => Error::new(
             &e.sqlstate,

@@ -17,7 +17,7 @@ use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
 use crate::pg::rewrite::Output;
-use crate::pg::{guc, lock, rewrite, spi, sql, subxact};
+use crate::pg::{guc, identity, lock, rewrite, spi, sql, subxact};
 
 /// Whether views follow a changed type or cast to the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub struct Held {
     pub oid: u32,
     pub kind: Kind,
     pub name: String,
+    pub schema: String,
     pub owner: String,
     pub definition: String,
     pub outputs: Vec<Output>,
@@ -59,15 +60,19 @@ pub struct Held {
     pub properties: Properties,
     /// Columns and tables that are about to go, as it names them.
     pub missing: Vec<String>,
+    /// A view among some session's temporary objects: it can be changed in place only.
+    pub temporary: bool,
+    /// Schemas that it reads from and its owner may not use any more.
+    pub closed: Vec<String>,
     /// The header of a function, without its body.
     header: String,
 }
 
 impl Held {
-    /// The stub view that stands in for `definition`, as something to drop and make again.
+    /// The stub view (its schema, its qualified name) that stands in for `definition`, as something to drop and make again.
     pub fn stub(
         oid: u32,
-        name: &str,
+        name: (&str, &str),
         owner: &str,
         definition: &str,
         outputs: &[Output],
@@ -77,13 +82,16 @@ impl Held {
         Held {
             oid,
             kind: Kind::View,
-            name: name.into(),
+            name: name.1.into(),
+            schema: name.0.into(),
             owner: owner.into(),
             definition: definition.into(),
             outputs: outputs.to_vec(),
             populated,
             properties: now,
             missing: Vec::new(),
+            temporary: false,
+            closed: Vec::new(),
             header: String::new(),
         }
     }
@@ -109,10 +117,15 @@ pub struct Standing<'a> {
 struct Definition {
     oid: u32,
     name: String,
+    schema: String,
     owner: String,
     definition: String,
     outputs: Vec<Output>,
     populated: bool,
+    #[serde(default)]
+    temporary: bool,
+    #[serde(default)]
+    closed: Vec<String>,
     #[serde(default)]
     header: String,
 }
@@ -182,18 +195,23 @@ impl<'a> Standing<'a> {
             };
             let mut properties = properties::read(oids.iter().copied())?;
             for d in spi::prepared::<Definition>(query, &[spi::oids(oids)])? {
-                let definition = self.asides.iter().fold(d.definition, |text, (aside, name)| text.replace(aside, name));
+                let definition = said(&self.asides, d.definition);
+                let mut saved = properties.remove(&d.oid).unwrap_or_default();
+                saved.iter_mut().for_each(|p| p.rewrite(|text| said(&self.asides, text)));
                 let held = Held {
                     oid: d.oid,
                     kind,
                     name: d.name,
+                    schema: d.schema,
                     owner: d.owner,
                     definition: definition.trim_end().trim_end_matches(';').to_owned(),
                     outputs: d.outputs,
                     populated: d.populated,
-                    properties: properties.remove(&d.oid).unwrap_or_default(),
+                    properties: saved,
                     missing: missing.get(&d.oid).cloned().unwrap_or_default(),
-                    header: d.header,
+                    temporary: d.temporary,
+                    closed: d.closed,
+                    header: said(&self.asides, d.header),
                 };
                 hollow(&held)?;
                 self.rules |= kind == Kind::Rule;
@@ -239,40 +257,70 @@ impl<'a> Standing<'a> {
     }
 
     fn put_view_back(&mut self, held: &Held) -> Result<()> {
-        match fill(held.oid, &held.definition, &held.outputs) {
+        let filled = {
+            let _open = identity::Usable::schemas(&held.closed, &held.owner)?;
+            fill(held.oid, &held.owner, &held.definition, &held.outputs)
+        };
+        match filled {
             Ok(Filled::Same) => {
                 self.in_place.push(held.oid);
                 Ok(())
             }
             Ok(Filled::Differs(now)) => {
-                if self.policy.types == TypePolicy::Pin {
-                    let pinned = pin(&held.definition, &held.outputs)?;
-                    if let Ok(Filled::Same) = fill(held.oid, &pinned, &held.outputs) {
-                        self.changes.push(
-                            Change::new(&held.name, what(held.kind), "pinned")
-                                .detail(format!("{} cast to the old type", describe(&held.outputs, &now)?)),
-                        );
-                        return Ok(());
-                    }
+                let why = describe(&held.outputs, &now);
+                let pin_first = self.policy.types == TypePolicy::Pin || held.temporary;
+                if pin_first && self.pin(held, &why)? {
+                    return Ok(());
                 }
-                self.make_again(held, &now)
+                if held.temporary {
+                    return self.break_view(held, &Error::new("42P16", why));
+                }
+                match self.make_again(held, &why) {
+                    // What cannot be made again with all it had is better kept as it is.
+                    Err(e) if e.is_about_the_definition() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
+                        let because = format!("{why}; it could not be made again: {}", e.message);
+                        match self.pin(held, &because)? {
+                            true => Ok(()),
+                            false => Err(e),
+                        }
+                    }
+                    other => other,
+                }
             }
             Err(e) if e.is_about_the_definition() => self.break_view(held, &e),
             Err(e) => Err(e),
         }
     }
 
+    /// Keeps a view's output types by casts; says whether that could be done.
+    fn pin(&mut self, held: &Held, why: &str) -> Result<bool> {
+        let pinned = pin(&held.definition, &held.outputs);
+        let _open = identity::Usable::schemas(&held.closed, &held.owner)?;
+        match fill(held.oid, &held.owner, &pinned, &held.outputs) {
+            Ok(Filled::Same) => {
+                self.in_place.push(held.oid);
+                let detail = format!("cast to its old types: {why}");
+                self.changes.push(Change::new(&held.name, what(held.kind), "pinned").detail(detail));
+                Ok(true)
+            }
+            Ok(Filled::Differs(_)) => Ok(false),
+            Err(e) if e.is_about_the_definition() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The last step of the ladder: another relation in the same place, with every property carried over.
-    fn make_again(&mut self, held: &Held, now: &[Output]) -> Result<()> {
-        let why = describe(&held.outputs, now)?;
+    fn make_again(&mut self, held: &Held, why: &str) -> Result<()> {
         self.hold_above(held)?;
-        let refreshed =
-            rebuild::view(held, &held.definition, &held.properties, held.kind, self.policy.refresh, |key| {
+        let refreshed = subxact::run(|| {
+            let query = rebuild::Text::Owners(&held.definition);
+            rebuild::view(held, query, &held.properties, held.kind, self.policy.refresh, |key| {
                 key.starts_with("type of ")
-            })?;
+            })
+        })?;
         let detail = match refreshed {
             Some(error) => format!("{why}; not refreshed: {error}"),
-            None => why,
+            None => why.to_owned(),
         };
         self.changes.push(Change::new(&held.name, what(held.kind), "rebuilt").detail(detail));
         Ok(())
@@ -302,7 +350,7 @@ impl<'a> Standing<'a> {
     }
 
     fn replay(&self, held: &Held, statement: &str) -> Result<()> {
-        subxact::run(|| spi::run(statement, &[]).map(|_| ())).map_err(|e| {
+        as_owner(held, statement).map_err(|e| {
             if !e.is_about_the_definition() {
                 return e;
             }
@@ -314,6 +362,20 @@ impl<'a> Standing<'a> {
             .hint("Nothing was changed. Drop or rewrite it, and run this again.")
         })
     }
+}
+
+/// Runs a statement of somebody's rule or function as that somebody: its expressions are theirs.
+fn as_owner(held: &Held, statement: &str) -> Result<()> {
+    subxact::run(|| {
+        let _open = identity::Usable::place(&held.schema, &held.owner)?;
+        let _owner = identity::As::named(&held.owner)?;
+        spi::run(statement, &[]).map(|_| ())
+    })
+}
+
+/// A text with the names that it is to say.
+fn said(asides: &Asides, text: String) -> String {
+    asides.iter().fold(text, |text, (aside, name)| text.replace(aside, name))
 }
 
 /// Locks the relations that a change of these dependents touches.
@@ -349,10 +411,15 @@ pub enum Filled {
     Differs(Vec<Output>),
 }
 
-/// Analyses `definition` and stores it if its columns are those of the view.
-pub fn fill(view: u32, definition: &str, outputs: &[Output]) -> Result<Filled> {
+/// Analyses `definition` as its owner and stores it if its columns are those of the view.
+///
+/// Analysis runs code: the input of an array, a record or a range of somebody's domain checks the domain.
+pub fn fill(view: u32, owner: &str, definition: &str, outputs: &[Output]) -> Result<Filled> {
     subxact::run(|| {
-        let query = rewrite::analyze(definition)?;
+        let query = {
+            let _owner = identity::As::named(owner)?;
+            rewrite::analyze(definition)?
+        };
         if query.outputs != outputs {
             return Ok(Filled::Differs(query.outputs));
         }
@@ -364,40 +431,45 @@ pub fn fill(view: u32, definition: &str, outputs: &[Output]) -> Result<Filled> {
 /// Takes the definition out.
 fn hollow(held: &Held) -> Result<()> {
     match held.kind {
-        Kind::Rule => {
-            spi::run(&held.header, &[])?;
-        }
+        Kind::Rule => as_owner(held, &held.header),
         Kind::Function => {
             // A text body is neither checked nor depended on (src/backend/catalog/pg_proc.c, ProcedureCreate).
             let _unchecked = guc::Scope::new(&[("check_function_bodies", "off")])?;
-            spi::run(&format!("{} AS 'SELECT NULL'", held.header), &[])?;
+            as_owner(held, &format!("{} AS 'SELECT NULL'", held.header))
         }
-        _ => rewrite::store(held.oid, rewrite::analyze(&nulls(&held.outputs, "")?)?),
+        _ => {
+            rewrite::store(held.oid, rewrite::analyze(&nulls(&held.outputs, "")?)?);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
-/// `SELECT NULL::type AS column, …` with `tail` behind it.
+/// `SELECT NULL::type AS column, …` with `tail` behind it. Runs nobody's code: type input is not called for NULL,
+/// but for a domain, and that of its base type (src/backend/parser/parse_coerce.c, coerce_type).
 pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
     let mut columns = Vec::with_capacity(outputs.len());
     for o in outputs {
-        columns.push(format!("NULL::{} AS {}", format_type(o.type_oid, o.typmod), sql::ident(&o.name)));
+        columns.push(format!(
+            "NULL::{}{} AS {}",
+            format_type(o.type_oid, o.typmod),
+            rebuild::collate(o.collation)?,
+            sql::ident(&o.name)
+        ));
     }
     Ok(format!("SELECT {}{tail}", columns.join(", ")))
 }
 
 /// The definition with each output cast to its old type.
-fn pin(definition: &str, outputs: &[Output]) -> Result<String> {
-    let mut columns = Vec::with_capacity(outputs.len());
-    for o in outputs {
+fn pin(definition: &str, outputs: &[Output]) -> String {
+    let cast = |o: &Output| {
         let name = sql::ident(&o.name);
-        columns.push(format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod)));
-    }
-    Ok(format!("SELECT {} FROM ({definition}) wh_pinned", columns.join(", ")))
+        format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod))
+    };
+    format!("SELECT {} FROM ({definition}) wh_pinned", outputs.iter().map(cast).collect::<Vec<_>>().join(", "))
 }
 
 /// What differs between two lists of outputs, in words.
-fn describe(before: &[Output], after: &[Output]) -> Result<String> {
+fn describe(before: &[Output], after: &[Output]) -> String {
     let mut words = Vec::new();
     for (b, a) in before.iter().zip(after) {
         if b != a {
@@ -414,12 +486,19 @@ fn describe(before: &[Output], after: &[Output]) -> Result<String> {
     if before.len() != after.len() {
         words.push(format!("{} columns now, were {}", after.len(), before.len()));
     }
-    Ok(words.join(", "))
+    words.join(", ")
 }
 
 const VIEWS: &str = "
 SELECT json_build_object('oid', c.oid::int8, 'name', format('%I.%I', n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
-         'definition', pg_get_viewdef(c.oid), 'populated', c.relispopulated,
+         'schema', n.nspname, 'definition', pg_get_viewdef(c.oid), 'populated', c.relispopulated, 'temporary', c.relpersistence = 't',
+         'closed', coalesce((SELECT json_agg(DISTINCT s.nspname) FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                       LEFT JOIN pg_class dc ON d.refclassid = 'pg_class'::regclass AND dc.oid = d.refobjid
+                       LEFT JOIN pg_proc dp ON d.refclassid = 'pg_proc'::regclass AND dp.oid = d.refobjid
+                       LEFT JOIN pg_type dt ON d.refclassid = 'pg_type'::regclass AND dt.oid = d.refobjid
+                       LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+                       JOIN pg_namespace s ON s.oid = coalesce(dc.relnamespace, dp.pronamespace, dt.typnamespace, o.oprnamespace)
+                     WHERE w.ev_class = c.oid AND NOT has_schema_privilege(c.relowner, s.oid, 'USAGE')), '[]'),
          'outputs', coalesce((SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
                        'collation', a.attcollation::int8) ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
@@ -427,7 +506,7 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY 
 
 const RULES: &str = "
 SELECT json_build_object('oid', w.oid::int8, 'name', format('%I on %I.%I', w.rulename, n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
-         'definition', pg_get_ruledef(w.oid), 'populated', true, 'outputs', '[]'::json,
+         'schema', n.nspname, 'definition', pg_get_ruledef(w.oid), 'populated', true, 'outputs', '[]'::json,
          'header', format('CREATE OR REPLACE RULE %I AS ON %s TO %I.%I DO %s NOTHING', w.rulename,
             CASE w.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, n.nspname, c.relname,
             CASE WHEN w.is_instead THEN 'INSTEAD' ELSE 'ALSO' END))::text
@@ -435,6 +514,7 @@ FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n
 
 const FUNCTIONS: &str = "
 SELECT json_build_object('oid', p.oid::int8, 'name', p.oid::regprocedure::text, 'owner', pg_get_userbyid(p.proowner),
-         'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json,
-         'header', left(pg_get_functiondef(p.oid), strpos(pg_get_functiondef(p.oid), pg_get_function_sqlbody(p.oid)) - 1))::text
-FROM pg_proc p WHERE p.oid = ANY ($1)";
+         'schema', n.nspname, 'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json,
+         'header', (SELECT left(f.def, length(f.def) - strpos(reverse(f.def), reverse(f.body)) + 1 - length(f.body))
+                    FROM (SELECT pg_get_functiondef(p.oid) AS def, pg_get_function_sqlbody(p.oid) AS body) f))::text
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY ($1)";

@@ -2,6 +2,9 @@
 
 use pgrx::pg_sys;
 
+use super::{session, spi, sql};
+use crate::error::{sqlstate, Error, Result};
+
 /// Switches the current user until dropped, as `ExecRefreshMatView` (src/backend/commands/matview.c) does:
 /// inside a security-restricted operation `SET ROLE`, `RESET` and temporary objects are refused.
 pub struct As {
@@ -10,7 +13,14 @@ pub struct As {
 }
 
 impl As {
-    pub fn user(role: u32) -> Self {
+    /// By OID. The current user must have that role's rights by itself: nobody becomes more than they are.
+    pub fn role(role: u32) -> Result<Self> {
+        let member = session::is_superuser()
+            || spi::prepared::<bool>("SELECT to_json(pg_catalog.pg_has_role($1, 'USAGE'))::text", &[spi::oid(role)])?
+                == [true];
+        if !member {
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("must be a member of role {role}")));
+        }
         let mut saved = As { user: pg_sys::InvalidOid, context: 0 };
         // SAFETY: out-parameters point at live fields; the switch is undone on drop, and by the transaction
         // machinery on error (AbortTransaction restores the outer identity).
@@ -21,13 +31,78 @@ impl As {
                 saved.context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32,
             );
         }
-        saved
+        Ok(saved)
+    }
+
+    /// By name.
+    pub fn named(role: &str) -> Result<Self> {
+        let found: Vec<u32> = spi::prepared(
+            "SELECT to_json(r.oid::int8)::text FROM pg_catalog.pg_roles r WHERE r.rolname = $1",
+            &[role.into()],
+        )?;
+        match found.first() {
+            Some(oid) => As::role(*oid),
+            None => Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("role \"{role}\" does not exist"))),
+        }
     }
 }
 
 impl Drop for As {
     fn drop(&mut self) {
-        // SAFETY: restores what new read.
+        // SAFETY: restores what role read.
         unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) }
+    }
+}
+
+/// Rights on schemas that an owner has lost and needs while what they made there is put back; taken away on drop.
+pub struct Usable {
+    revoke: Vec<String>,
+}
+
+impl Usable {
+    /// Lets `owner` look names up in schemas that they may not use.
+    pub fn schemas(closed: &[String], owner: &str) -> Result<Self> {
+        let mut usable = Usable { revoke: Vec::new() };
+        for schema in closed {
+            usable.grant("USAGE", schema, owner)?;
+        }
+        Ok(usable)
+    }
+
+    /// Lets `owner` make things in `schema`.
+    pub fn place(schema: &str, owner: &str) -> Result<Self> {
+        let lacking: Vec<String> = spi::prepared(
+            "SELECT to_json(p)::text FROM unnest('{USAGE,CREATE}'::text[]) p WHERE NOT has_schema_privilege($2, $1, p)",
+            &[schema.into(), owner.into()],
+        )?;
+        let mut usable = Usable { revoke: Vec::new() };
+        for privilege in lacking {
+            usable.grant(&privilege, schema, owner)?;
+        }
+        Ok(usable)
+    }
+
+    fn grant(&mut self, privilege: &str, schema: &str, owner: &str) -> Result<()> {
+        if !session::is_superuser() {
+            return Ok(());
+        }
+        let (schema, owner) = (sql::ident(schema), sql::ident(owner));
+        spi::run(&format!("GRANT {privilege} ON SCHEMA {schema} TO {owner}"), &[])?;
+        self.revoke.push(format!("REVOKE {privilege} ON SCHEMA {schema} FROM {owner}"));
+        Ok(())
+    }
+}
+
+impl Drop for Usable {
+    fn drop(&mut self) {
+        // An error on its way rolls the grants back.
+        if std::thread::panicking() {
+            return;
+        }
+        for statement in self.revoke.drain(..) {
+            if let Err(e) = spi::run(&statement, &[]) {
+                pgrx::error!("{}", e.message);
+            }
+        }
     }
 }
