@@ -32,8 +32,12 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
             )?;
             standing.survey(family.iter().copied())?;
             refuse_strangers(relation, standing.edges())?;
-            let touched: Vec<dependents::Dependent> =
-                standing.edges().iter().filter(|d| family.contains(&d.on) && d.kind != Kind::Other).cloned().collect();
+            let touched: Vec<dependents::Dependent> = standing
+                .edges()
+                .iter()
+                .filter(|d| !target.renames && family.contains(&d.on) && d.kind != Kind::Other)
+                .cloned()
+                .collect();
             lock::access_exclusive(
                 family.into_iter().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
                 waiting_for,

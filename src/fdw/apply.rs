@@ -64,8 +64,9 @@ pub fn unit(
             });
             wanted::report_unreadable(app, remote, existing.is_empty(), &mut done);
             let in_use = wanted::types_in_use(&existing, remote);
+            let known = existing.iter().filter(|_| trust).filter_map(|e| e.remote_oid).collect();
             let mut types = Types::new(app, remote, trust, &in_use)?;
-            let wanted = wanted::tables(app, remote, &mut types, &mut notes)?;
+            let wanted = wanted::tables(app, remote, &mut types, &known, &mut notes)?;
             done.changes.append(&mut types.changes);
             replaced_types = std::mem::take(&mut types.replaced);
             wanted
@@ -89,7 +90,7 @@ pub fn unit(
     done.healed = healed.iter().filter(|c| c.action == "healed").count();
     done.changes.extend(healed);
     if let Source::Catalog(remote) = source {
-        Types::drop_unused(&replaced_types)?;
+        Types::drop_unused(&app.local_schema)?;
         if app.lineage != remote.lineage {
             spi::run(
                 "UPDATE wh.fdw SET lineage = $2 WHERE name = $1",

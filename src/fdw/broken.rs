@@ -19,7 +19,8 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
     let reason =
         if held.missing.is_empty() { error.message.clone() } else { format!("{} is gone", held.missing.join(", ")) };
     let tail =
-        format!(" FROM wh.raise_broken({}, {}, {})", sql::literal(&held.name), policy.run, sql::literal(&reason));
+        // OFFSET 0 is a fence: without it the planner folds the NULLs into a query's conditions and never comes here.
+        format!(" FROM wh.raise_broken({}, {}, {}) OFFSET 0", sql::literal(&held.name), policy.run, sql::literal(&reason));
     let stub = nulls(&held.outputs, &tail)?;
     let relation = if held.kind == Kind::MaterializedView {
         rebuild::view(held, rebuild::Text::Ours(&stub), &held.properties, Kind::View, false, |_| false)?;

@@ -9,10 +9,10 @@ use super::model::{Change, Existing, Wanted};
 use super::properties;
 use super::registry::Registered;
 use super::rename::{dropped_column, dropped_table, Asides};
-use super::standing::{unexplained, OnBroken, Policy, Standing};
+use super::standing::{said, unexplained, OnBroken, Policy, Standing};
 use super::types::Replaced;
 use super::wanted::Notes;
-use super::{local, rebuild};
+use super::{local, loose, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{lock, sql};
 
@@ -79,13 +79,25 @@ impl Work<'_> {
         for t in &self.diff.alter {
             asides.append(&mut self.rename_columns(t, done)?);
         }
-        standing.say(asides);
+        standing.say(asides.clone());
 
         // 3. Hold what the change would hurt, change, put back.
         let before = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
         standing.hold(&touched, &self.missing(&touched))?;
+        let mut lost_with_types: HashMap<u32, Vec<String>> = HashMap::new();
         for t in &self.diff.alter {
+            let oid = self.existing[t.existing].oid;
+            let retyped: Vec<String> = self.retyped(t);
+            let loose = match before.get(&oid).filter(|_| !retyped.is_empty()) {
+                Some(properties) => Some(loose::take_off(&self.table(self.final_name(t)), &retyped, properties)?),
+                None => None,
+            };
             self.alter(t, done)?;
+            if let Some(loose) = loose {
+                let (mut changes, lost) = loose.put_on(|text| said(&asides, text))?;
+                done.changes.append(&mut changes);
+                lost_with_types.insert(oid, lost);
+            }
         }
         for e in &self.diff.drop {
             let e = &self.existing[*e];
@@ -130,7 +142,9 @@ impl Work<'_> {
                 let lost = properties::differences(
                     before.get(&oid).unwrap_or(&nothing),
                     after.get(&oid).unwrap_or(&nothing),
-                    |key| explained(key, &meant),
+                    |key| {
+                        explained(key, &meant) || lost_with_types.get(&oid).is_some_and(|l| l.iter().any(|k| k == key))
+                    },
                 );
                 if !lost.is_empty() {
                     return Err(unexplained(&self.table(self.final_name(t)), &lost));
@@ -148,6 +162,23 @@ impl Work<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Columns whose type changes, as they are called once renames are done, quoted.
+    fn retyped(&self, t: &TableDiff) -> Vec<String> {
+        let wanted = &self.wanted[t.wanted].columns;
+        let existing = &self.existing[t.existing].columns;
+        let name = |e: usize, w: usize| match existing[e].name == existing[e].remote_name() {
+            true => &wanted[w].name,
+            false => &existing[e].name,
+        };
+        t.columns
+            .iter()
+            .filter_map(|c| match c {
+                ColumnDiff::Retype { existing, wanted } => Some(sql::ident(name(*existing, *wanted))),
+                _ => None,
+            })
+            .collect()
     }
 
     /// Nothing may have changed between the first look and the locks.

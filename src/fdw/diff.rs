@@ -57,7 +57,8 @@ impl TableDiff {
 /// A product restored from a dump has new OIDs for all tables, and an old OID may by accident be another
 /// table's. `lineage_proven` says that the server itself is known to be the same. Otherwise the tables vote:
 /// one that has kept both OID and name, or kept its OID and most of its columns under a new name, speaks for
-/// the same database; a name that stands there with another OID against it.
+/// the same database; one name that stands there with another OID outweighs them all, since a table taken for another
+/// one would show its readers the wrong rows.
 pub fn same_lineage(existing: &[Existing], wanted: &[Wanted], lineage_proven: bool) -> bool {
     if lineage_proven {
         return true;
@@ -76,7 +77,7 @@ pub fn same_lineage(existing: &[Existing], wanted: &[Wanted], lineage_proven: bo
             _ => {}
         }
     }
-    for_it > against
+    for_it > 0 && against == 0
 }
 
 /// Whether more than half of the remembered columns are on the product under the same number and name.
@@ -99,7 +100,10 @@ pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &
         wanted.iter().map(|t| (t.remote_oid, t.name.as_str())),
     );
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
-    diff.drop = (0..existing.len()).filter(|i| !kept.contains(i)).collect();
+    // A second table over the same remote one, made by hand and never followed, is the user's own.
+    let there: HashSet<&str> = wanted.iter().map(|w| w.name.as_str()).collect();
+    let own = |i: &usize| existing[*i].remote_oid.is_none() && there.contains(existing[*i].remote_name());
+    diff.drop = (0..existing.len()).filter(|i| !kept.contains(i) && !own(i)).collect();
 
     // Names that stay the user's choice: a local name that differs from the remote one it stood for.
     let mut names: HashSet<&str> = HashSet::new();
@@ -148,7 +152,9 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
     );
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
     diff.columns.extend(
-        (0..existing.columns.len()).filter(|i| !kept.contains(i)).map(|existing| ColumnDiff::Drop { existing }),
+        (0..existing.columns.len())
+            .filter(|i| !kept.contains(i) && !existing.columns[*i].generated)
+            .map(|existing| ColumnDiff::Drop { existing }),
     );
     for (w, pair) in pairs.iter().enumerate() {
         let want = &wanted.columns[w];
@@ -248,6 +254,7 @@ mod tests {
                 r#type: INT,
                 not_null: false,
                 options: Options::new(),
+                generated: false,
                 remote_num: oid.map(|_| *num),
             })
             .collect();
@@ -337,6 +344,22 @@ mod tests {
         assert_eq!(d.alter[0].options[0].value, "customers");
         let option = OptionDiff { name: "column_name".into(), value: "customer_id".into(), exists: true };
         assert_eq!(d.alter[0].columns, [ColumnDiff::Options { existing: 0, options: vec![option] }]);
+    }
+
+    #[test]
+    fn a_second_table_made_by_hand_is_left_alone() {
+        let mut have = [existing(None, "users", &[(1, "id")]), existing(None, "users", &[(1, "id")])];
+        have[1].name = "people".into();
+        let d = diff(&have, &[wanted(7, "users", &[(1, "id")])], true, &HashSet::new());
+        assert!(d.drop.is_empty());
+    }
+
+    #[test]
+    fn a_column_computed_here_stays() {
+        let mut have = [existing(None, "users", &[(1, "id"), (2, "twice")])];
+        have[0].columns[1].generated = true;
+        let d = diff(&have, &[wanted(7, "users", &[(1, "id")])], true, &HashSet::new());
+        assert!(d.alter.is_empty());
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
         &format!(
             "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull,
                     CASE WHEN a.attfdwoptions IS NOT NULL THEN
-                      (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o)::text END
+                      (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o)::text END, a.attgenerated <> ''
              FROM pg_attribute a
              WHERE a.attrelid IN (SELECT c.oid {FROM} AND {which}) AND a.attnum > 0 AND NOT a.attisdropped"
         ),
@@ -79,6 +79,7 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
                     },
                     not_null: row.get::<bool>(7)?.unwrap_or_default(),
                     options,
+                    generated: row.get::<bool>(9)?.unwrap_or_default(),
                     remote_num: None,
                 },
             )))

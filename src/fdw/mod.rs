@@ -15,6 +15,7 @@ mod fallback;
 mod grants;
 mod labels;
 mod local;
+mod loose;
 mod memory;
 mod model;
 mod pattern;

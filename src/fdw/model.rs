@@ -52,6 +52,8 @@ pub struct ExistingColumn {
     pub r#type: ColumnType,
     pub not_null: bool,
     pub options: Options,
+    /// Computed here (GENERATED ALWAYS AS).
+    pub generated: bool,
     /// Remembered from an earlier run.
     pub remote_num: Option<i16>,
 }

@@ -28,9 +28,12 @@ pub struct Registered {
 impl Registered {
     /// Whether a relation of the product is to be imported.
     pub fn wants(&self, table: &str) -> bool {
-        self.only_tables.as_ref().is_none_or(|only| only.iter().any(|t| t == table))
-            && !self.except_tables.iter().any(|t| t == table)
-            && !super::pattern::hides_table(&self.hidden, table)
+        self.only_tables.as_ref().is_none_or(|only| only.iter().any(|t| t == table)) && self.follows(table)
+    }
+
+    /// Whether one that is here already may stay under this name.
+    pub fn follows(&self, table: &str) -> bool {
+        !self.except_tables.iter().any(|t| t == table) && !super::pattern::hides_table(&self.hidden, table)
     }
 }
 
@@ -199,6 +202,10 @@ pub fn refuse_missing_tables(app: &Registered, source: &super::apply::Source) ->
     let Some(only) = &app.only_tables else {
         return Ok(());
     };
+    if only.is_empty() {
+        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "only_tables is empty")
+            .hint("Leave it out to import all tables, or name some: only_tables => '{users,orders}'."));
+    }
     let missing: Vec<&str> = only.iter().map(String::as_str).filter(|t| !there.contains(t)).collect();
     if missing.is_empty() {
         return Ok(());

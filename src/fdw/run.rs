@@ -72,6 +72,12 @@ fn recorded(
         }
         Ok(done.changes)
     });
+    if let (true, Err(e)) = (options.plan, &result) {
+        if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST {
+            let detail = [Some(e.message.as_str()), e.detail.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+            return Ok(vec![Change::new(name, "foreign application", "refused").detail(detail.join("\n"))]);
+        }
+    }
     if let (Err(e), true) = (&result, run != 0) {
         let error: Vec<&str> = [Some(e.message.as_str()), e.detail.as_deref()].into_iter().flatten().collect();
         let note = serde_json::json!({

@@ -374,7 +374,7 @@ fn as_owner(held: &Held, statement: &str) -> Result<()> {
 }
 
 /// A text with the names that it is to say.
-fn said(asides: &Asides, text: String) -> String {
+pub fn said(asides: &Asides, text: String) -> String {
     asides.iter().fold(text, |text, (aside, name)| text.replace(aside, name))
 }
 

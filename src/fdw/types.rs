@@ -45,7 +45,6 @@ struct Remembered {
 /// A type that had to make room for its successor.
 #[derive(Debug, Clone)]
 pub struct Replaced {
-    oid: u32,
     /// Its name now, and the one that its successor has, as definitions write them.
     pub aside: String,
     pub name: String,
@@ -62,7 +61,7 @@ pub struct Types<'a> {
     resolved: HashMap<u32, Local>,
     collations: HashMap<u32, u32>,
     pub changes: Vec<Change>,
-    /// Types that were replaced by a new one of the same name; dropped at the end if nothing uses them.
+    /// Types that were replaced by a new one of the same name.
     pub replaced: Vec<Replaced>,
 }
 
@@ -370,7 +369,7 @@ impl<'a> Types<'a> {
         let aside = format!("wh_replaced_{oid}_{}", std::process::id());
         let (from, to) = (sql::qualified(schema, name), sql::qualified(schema, &aside));
         spi::run(&format!("ALTER TYPE {from} RENAME TO {}", sql::ident(&aside)), &[])?;
-        self.replaced.push(Replaced { oid, aside: to, name: from });
+        self.replaced.push(Replaced { aside: to, name: from });
         Ok(())
     }
 
@@ -400,31 +399,35 @@ impl<'a> Types<'a> {
         Ok(oid)
     }
 
-    /// Drops replaced types that nothing uses any more.
-    pub fn drop_unused(replaced: &[Replaced]) -> Result<()> {
-        for Replaced { oid, .. } in replaced {
-            let name: Option<String> = spi::first(
+    /// Drops replaced types that nothing uses any more, from earlier runs too; what is made of one goes before it.
+    pub fn drop_unused(schema: &str) -> Result<()> {
+        loop {
+            let unused: Vec<String> = spi::rows(
                 &format!(
                     "SELECT to_json(format('%I.%I', n.nspname, t.typname))::text
-                     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-                     WHERE t.oid = $1 AND t.typtype <> 'm' AND {UNUSED}"
+                     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+                     WHERE n.nspname = $1 AND t.typname LIKE 'wh\\_replaced\\_%' AND t.typtype IN ('e', 'd', 'c', 'r')
+                       AND (t.typrelid = 0 OR c.relkind = 'c') AND {UNUSED}"
                 ),
-                &[spi::oid(*oid)],
+                &[schema.into()],
             )?;
-            if let Some(name) = name {
+            if unused.is_empty() {
+                return Ok(());
+            }
+            for name in unused {
                 spi::run(&format!("DROP TYPE {name}"), &[])?;
             }
         }
-        Ok(())
     }
 }
 
 /// That nothing depends on type `t`, its array or its multirange, but what comes and goes with them.
 pub const UNUSED: &str = "NOT EXISTS (
-    SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass AND d.deptype = 'n'
-      AND d.refobjid IN (SELECT u.oid FROM pg_type u LEFT JOIN pg_range r ON r.rngtypid = t.oid
-                         WHERE u.oid IN (t.oid, t.typarray, r.rngmultitypid) OR u.typelem = r.rngmultitypid)
-      AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i'))";
+    WITH family AS (SELECT u.oid FROM pg_type u LEFT JOIN pg_range r ON r.rngtypid = t.oid
+                    WHERE u.oid IN (t.oid, t.typarray, r.rngmultitypid) OR u.typelem = r.rngmultitypid)
+    SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass AND d.deptype = 'n' AND d.refobjid IN (TABLE family)
+      AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i'
+                        AND i.refclassid = 'pg_type'::regclass AND i.refobjid IN (TABLE family)))";
 
 fn named(schema: &str, name: &str) -> Result<Option<u32>> {
     spi::first(

@@ -1,6 +1,6 @@
 //! What the foreign tables should be: the product's relations less what is left out or hidden, with local types.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::apply::Done;
 use super::model::{Change, ColumnType, Existing, Options, Wanted, WantedColumn};
@@ -85,9 +85,16 @@ pub fn types_in_use(existing: &[Existing], remote: &Remote) -> HashMap<u32, u32>
 }
 
 /// The product's relations as foreign tables.
-pub fn tables(app: &Registered, remote: &Remote, types: &mut Types, notes: &mut Notes) -> Result<Vec<Wanted>> {
+pub fn tables(
+    app: &Registered,
+    remote: &Remote,
+    types: &mut Types,
+    known: &HashSet<u32>,
+    notes: &mut Notes,
+) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
-    for table in remote.tables.iter().filter(|t| app.wants(&t.name)) {
+    // A listed table keeps its place when the product renames it.
+    for table in remote.tables.iter().filter(|t| app.wants(&t.name) || app.follows(&t.name) && known.contains(&t.oid)) {
         let mut columns = Vec::new();
         for column in table.columns.iter().filter(|c| !pattern::hides_column(&app.hidden, &table.name, &c.1)) {
             let r#type = types.column(column)?;

@@ -85,6 +85,8 @@ pub fn store(view: u32, query: Query) {
 pub struct AlterTarget {
     /// As `RangeVarGetRelid` resolves it under the caller's search_path; 0 where it does not exist.
     pub relation: u32,
+    /// A rename or a move: views follow those by themselves.
+    pub renames: bool,
 }
 
 /// Parses `ddl` as one ALTER TABLE, ALTER VIEW, ALTER MATERIALIZED VIEW or ALTER FOREIGN TABLE statement.
@@ -120,6 +122,6 @@ pub fn alter_target(ddl: &str) -> Result<AlterTarget> {
             None,
             std::ptr::null_mut(),
         );
-        Ok(AlterTarget { relation: oid.to_u32() })
+        Ok(AlterTarget { relation: oid.to_u32(), renames: (*node).type_ != pg_sys::NodeTag::T_AlterTableStmt })
     }
 }

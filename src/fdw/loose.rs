@@ -1,0 +1,59 @@
+//! What hangs on a foreign table's columns and blocks a change of their type: defaults, checks and triggers are taken
+//! off and put on again (ATExecAlterColumnType, src/backend/commands/tablecmds.c, refuses or rewrites them).
+
+use super::model::Change;
+use super::properties::Property;
+use crate::error::Result;
+use crate::pg::{spi, subxact};
+
+/// Things taken off one table.
+pub struct Loose {
+    table: String,
+    /// Statements that put them on, with the keys of the properties that they restore.
+    again: Vec<(String, String)>,
+}
+
+/// Takes off what the new types of `columns` (quoted) could not pass.
+pub fn take_off(table: &str, columns: &[String], properties: &[Property]) -> Result<Loose> {
+    let mut loose = Loose { table: table.into(), again: Vec::new() };
+    let mut names: Vec<String> = Vec::new();
+    for p in properties {
+        let Some(statement) = p.statement() else { continue };
+        let off = if let Some(column) = p.2.strip_prefix("default of ").filter(|c| columns.iter().any(|r| r == c)) {
+            format!("ALTER FOREIGN TABLE {table} ALTER COLUMN {column} DROP DEFAULT")
+        } else if let Some(name) = p.2.strip_prefix("constraint ") {
+            names.push(p.2.clone());
+            format!("ALTER FOREIGN TABLE {table} DROP CONSTRAINT {name}")
+        } else if let Some(name) = p.2.strip_prefix("trigger ") {
+            names.push(p.2.clone());
+            format!("DROP TRIGGER {name} ON {table}")
+        } else {
+            if names.iter().any(|n| [format!("state of {n}"), format!("comment on {n}")].contains(&p.2)) {
+                loose.again.push((p.2.clone(), statement.to_owned()));
+            }
+            continue;
+        };
+        spi::run(&off, &[])?;
+        loose.again.push((p.2.clone(), statement.to_owned()));
+    }
+    Ok(loose)
+}
+
+impl Loose {
+    /// Puts them on again, each by itself; what does not fit the new type is reported.
+    pub fn put_on(self, say: impl Fn(String) -> String) -> Result<(Vec<Change>, Vec<String>)> {
+        let (mut changes, mut lost) = (Vec::new(), Vec::new());
+        for (key, statement) in self.again {
+            match subxact::run(|| spi::run(&say(statement), &[])) {
+                Ok(_) => {}
+                Err(e) if e.is_about_the_definition() => {
+                    let detail = format!("{key} does not fit any more: {}", e.message);
+                    changes.push(Change::new(&self.table, "foreign table", "lost").detail(detail));
+                    lost.push(key);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok((changes, lost))
+    }
+}
