@@ -14,8 +14,9 @@ pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
     spi::run(&format!("CREATE SCHEMA {aside_name}"), &[])?;
     spi::run(
         &format!(
-            "IMPORT FOREIGN SCHEMA {} FROM SERVER {} INTO {aside_name}",
+            "IMPORT FOREIGN SCHEMA {}{} FROM SERVER {} INTO {aside_name}",
             sql::ident(&app.remote_schema),
+            which(app),
             sql::ident(&app.server)
         ),
         &[],
@@ -46,4 +47,14 @@ pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
             options: t.options,
         })
         .collect())
+}
+
+/// What to ask for: a table that is left out cannot fail the import.
+fn which(app: &Registered) -> String {
+    let list = |names: &[String]| names.iter().map(|n| sql::ident(n)).collect::<Vec<_>>().join(", ");
+    match &app.only_tables {
+        Some(only) if !only.is_empty() => format!(" LIMIT TO ({})", list(only)),
+        _ if !app.except_tables.is_empty() => format!(" EXCEPT ({})", list(&app.except_tables)),
+        _ => String::new(),
+    }
 }

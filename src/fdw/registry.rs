@@ -123,25 +123,31 @@ pub struct New<'a> {
     pub adopted: bool,
 }
 
-/// Writes a registration.
-pub fn register(new: &New) -> Result<()> {
+/// Refuses a name or a schema that another application has.
+pub fn refuse_taken(name: &str, local_schema: &str) -> Result<()> {
     let clash: Option<String> = spi::first(
         "SELECT to_json(name)::text FROM wh.fdw WHERE name = $1 OR local_schema = $2::name",
-        &[new.name.into(), new.local_schema.into()],
+        &[name.into(), local_schema.into()],
     )?;
     if let Some(other) = clash {
-        let error = if other == new.name {
+        let error = if other == name {
             Error::new(sqlstate::DUPLICATE_OBJECT, format!("foreign application \"{other}\" already exists"))
                 .hint(format!("SELECT * FROM wh.recreate_fdw({}) follows the product's changes.", sql::literal(&other)))
         } else {
             Error::new(
                 sqlstate::DUPLICATE_OBJECT,
-                format!("schema \"{}\" already belongs to foreign application \"{other}\"", new.local_schema),
+                format!("schema \"{}\" already belongs to foreign application \"{other}\"", local_schema),
             )
             .hint("Choose another one with local_schema => '...'.")
         };
         return Err(error);
     }
+    Ok(())
+}
+
+/// Writes a registration.
+pub fn register(new: &New) -> Result<()> {
+    refuse_taken(new.name, new.local_schema)?;
     spi::run(
         "INSERT INTO wh.fdw (name, server, remote_schema, local_schema, only_tables, except_tables, owns_server, owns_schema, adopted)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",

@@ -127,9 +127,12 @@ impl Catalogs<'_> {
     }
 }
 
-/// Reads everything of the product that a run needs, in one snapshot of the product.
-pub fn read(app: &Registered) -> Result<Remote> {
-    refuse_stale_snapshot(app)?;
+/// Reads everything of the product that a run needs, in one snapshot of the product: its transaction's first one, and
+/// at the `first` import nobody had a connection before.
+pub fn read(app: &Registered, first: bool) -> Result<Remote> {
+    if !first {
+        refuse_stale_snapshot(app)?;
+    }
     let mut catalogs = Catalogs { server: &app.server, open: Vec::new() };
     catalogs.open(CATALOGS)?;
     let roles = read_roles()?;

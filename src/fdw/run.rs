@@ -201,9 +201,9 @@ fn policy(options: &Options, name: &str, run: i64) -> Policy {
     }
 }
 
-fn source(app: &Registered) -> Result<Source> {
+fn source(app: &Registered, first: bool) -> Result<Source> {
     Ok(if app.postgres_fdw_schema.is_some() {
-        Source::Catalog(remote::read(app)?)
+        Source::Catalog(remote::read(app, first)?)
     } else {
         Source::Imported(fallback::wanted(app)?)
     })
@@ -214,7 +214,7 @@ pub fn recreate(name: &str, options: &Options) -> Result<Vec<Change>> {
     registry::refuse_unknown(name)?;
     recorded(name, "recreate_fdw", options, |run, attempts, waited| {
         let app = lock_registration(name, options, true)?;
-        let source = source(&app)?;
+        let source = source(&app, false)?;
         let policy = policy(options, name, run);
         with_locks(options, (attempts, waited), |waiting_for| {
             apply::unit(&app, &source, options.rebuild, &policy, waiting_for)
@@ -228,7 +228,7 @@ pub fn create(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Ch
     recorded(name, "create_fdw", &options, |run, attempts, waited| {
         prepare()?;
         let app = lock_registration(name, &options, false)?;
-        let source = source(&app)?;
+        let source = source(&app, app.owns_server)?;
         registry::refuse_missing_tables(&app, &source)?;
         let policy = policy(&options, name, run);
         with_locks(&options, (attempts, waited), |waiting_for| apply::unit(&app, &source, false, &policy, waiting_for))

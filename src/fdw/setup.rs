@@ -5,7 +5,7 @@ use super::registry::{self, New, Registered};
 use super::types::UNUSED;
 use super::{dependents, local, run, uri};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{secret, spi, sql};
+use crate::pg::{identity, secret, session, spi, sql};
 
 /// The arguments of create_fdw.
 pub struct Wish<'a> {
@@ -30,9 +30,14 @@ pub fn create(wish: &Wish) -> Result<Vec<Change>> {
         }
     };
     run::create(wish.name, || {
+        registry::refuse_taken(wish.name, wish.local_schema)?;
         let server = wish.server.unwrap_or(wish.name);
-        if let Some(connection) = &connection {
-            make_server(server, connection)?;
+        match &connection {
+            Some(connection) => {
+                make_server(server, connection)?;
+                connect_as_caller(server)?;
+            }
+            None => refuse_without_usage(server)?,
         }
         registry::importing_server(server)?;
         let owns_schema = make_schema(wish.local_schema)?;
@@ -96,11 +101,53 @@ fn make_server(name: &str, connection: &uri::Connection) -> Result<()> {
     ))
 }
 
+/// Connects once with the rights of the caller: postgres_fdw lets only a superuser go in without a password
+/// (contrib/postgres_fdw/connection.c, connect_pg_server), and the caller need not be one.
+fn connect_as_caller(server: &str) -> Result<()> {
+    spi::run(
+        &format!(
+            "CREATE FOREIGN TABLE pg_temp.wh_probe (stats_reset text) SERVER {} OPTIONS (schema_name 'pg_catalog', table_name 'pg_stat_archiver')",
+            sql::ident(server)
+        ),
+        &[],
+    )?;
+    let caller = session::outer_user();
+    let name: Option<String> =
+        spi::first("SELECT to_json(quote_ident(pg_get_userbyid($1)))::text", &[spi::oid(caller)])?;
+    spi::run(&format!("GRANT SELECT ON pg_temp.wh_probe TO {}", name.unwrap_or_default()), &[])?;
+    {
+        let _caller = identity::As::role(caller)?;
+        spi::run("SELECT stats_reset FROM pg_temp.wh_probe", &[])?;
+    }
+    spi::run("DROP FOREIGN TABLE pg_temp.wh_probe", &[])?;
+    Ok(())
+}
+
+/// Whoever may not use a server may not have it used for them.
+fn refuse_without_usage(server: &str) -> Result<()> {
+    let usable: Option<bool> = spi::first(
+        "SELECT to_json(has_server_privilege($2, s.oid, 'USAGE'))::text FROM pg_foreign_server s WHERE s.srvname = $1",
+        &[server.into(), spi::oid(session::outer_user())],
+    )?;
+    if usable != Some(false) {
+        return Ok(());
+    }
+    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for foreign server {server}"))
+        .hint(format!("GRANT USAGE ON FOREIGN SERVER {} TO the role that calls.", sql::ident(server))))
+}
+
 fn make_schema(name: &str) -> Result<bool> {
-    let exists: Option<bool> =
-        spi::first("SELECT to_json(true)::text FROM pg_namespace WHERE nspname = $1", &[name.into()])?;
-    if exists.is_some() {
-        return Ok(false);
+    let usable: Option<bool> = spi::first(
+        "SELECT to_json(has_schema_privilege($2, n.oid, 'CREATE') OR n.nspowner = $3)::text FROM pg_namespace n WHERE n.nspname = $1",
+        &[name.into(), spi::oid(session::outer_user()), spi::oid(session::current_user())],
+    )?;
+    match usable {
+        Some(true) => return Ok(false),
+        Some(false) => {
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for schema {name}"))
+                .hint("Choose another one with local_schema => '...', or have its owner grant CREATE on it."))
+        }
+        None => {}
     }
     spi::run(&format!("CREATE SCHEMA {}", sql::ident(name)), &[])?;
     Ok(true)

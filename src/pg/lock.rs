@@ -2,13 +2,13 @@
 
 use pgrx::pg_sys;
 
-use super::guc;
 use crate::error::{Error, Result};
 
 /// How long one request may stand in a lock queue, where it makes every later reader wait behind it.
 pub const QUEUE_MS: u32 = 20;
 
-/// Takes ACCESS EXCLUSIVE on each relation, in the order of OIDs, each request queued for [`QUEUE_MS`] at most.
+/// Takes ACCESS EXCLUSIVE on each relation, in the order of OIDs. Each request stands in the queue for `lock_timeout`
+/// at most, which a unit of work sets to [`QUEUE_MS`] or less.
 ///
 /// Call it inside [`super::subxact::run`]: the first request that fails raises 55P03, and the rollback gives
 /// back the locks taken before it. The relation that was not to be had is the message's.
@@ -16,7 +16,6 @@ pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &
     let mut relations: Vec<u32> = relations.into_iter().collect();
     relations.sort_unstable();
     relations.dedup();
-    let _timeout = guc::Scope::new(&[("lock_timeout", &QUEUE_MS.to_string())])?;
     for oid in relations {
         waiting_for.set(oid);
         // SAFETY: a lock by OID may be taken whether or not the relation still is; callers read it again.

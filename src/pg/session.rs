@@ -8,6 +8,12 @@ pub fn current_user() -> u32 {
     unsafe { pg_sys::GetUserId().to_u32() }
 }
 
+/// OID of the role that called the definer function: after SET ROLE the role that was set.
+pub fn outer_user() -> u32 {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::GetOuterUserId().to_u32() }
+}
+
 /// Name of the user who logged in.
 pub fn session_user_name() -> String {
     // SAFETY: GetUserNameFromId with noerr returns NULL or a palloc'd string.
