@@ -16,8 +16,9 @@ PG_TEST := cargo run --quiet --package pg_test --bin
 OTHER_VERSIONS := 16 17 18
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo demo-stop test test-unit test-regress test-isolation test-e2e test-install install installcheck \
-        bench lint fmt prerequisites clean
+        bench lint deny fmt prerequisites clean
 
 help:
 	@echo 'make demo          two throw-away clusters, a migration, and what the warehouse does about it'
@@ -26,6 +27,7 @@ help:
 	@echo 'make install       a release build into the server of PG_CONFIG=$(PG_CONFIG)'
 	@echo 'make installcheck  pg_regress against a running server, named by PGHOST, PGPORT, PGUSER, PGPASSWORD'
 	@echo 'make bench         the figures, beside the script that people use today; writes target/bench/fdw.json'
+	@echo 'make deny          licences and advisories of the dependencies'
 	@echo 'make lint          rustfmt, clippy, and a type-check for Postgres $(OTHER_VERSIONS)'
 
 prerequisites:
@@ -75,6 +77,11 @@ lint: prerequisites
 	  DOCS_RS=1 RUSTC_WRAPPER='$(CURDIR)/.cargo/rustc-docsrs' CARGO_TARGET_DIR='$(TARGET)/docsrs' RUSTFLAGS='-Dwarnings' \
 	    cargo check --quiet --package startup_wh --no-default-features --features pg$$version || exit 1; \
 	done
+
+# Apart from lint: it takes long to build, and asks the network for advisories.
+deny:
+	@cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked --debug --root '$(TARGET)/tools'
+	cargo deny check
 
 fmt:
 	cargo fmt --all
