@@ -1,5 +1,8 @@
 //! The doors: each converts and checks its arguments, and calls one plain function. Declared in sql/fdw.sql.
 
+// pgrx reads the rows' type off each signature, and an alias hides it.
+#![allow(clippy::type_complexity)]
+
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -10,7 +13,6 @@ use super::standing::{OnBroken, TypePolicy};
 use super::{alter, dependents, setup};
 use crate::error::{sqlstate, Error, Result};
 
-#[allow(clippy::type_complexity)] // pgrx reads the type off the signature; an alias hides it.
 fn rows(
     changes: Vec<Change>,
 ) -> TableIterator<
@@ -173,7 +175,6 @@ fn alter_with_dependents(
 }
 
 #[pg_extern(sql = false)]
-#[allow(clippy::type_complexity)]
 fn dependents(
     relation: pg_sys::Oid,
 ) -> core::result::Result<

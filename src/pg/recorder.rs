@@ -75,9 +75,8 @@ pub extern "C-unwind" fn startup_wh_recorder(handle: pg_sys::Datum) {
         pg_sys::CurrentResourceOwner =
             pg_sys::ResourceOwnerCreate(std::ptr::null_mut(), c"startup_wh recorder".as_ptr());
     }
-    let Some(handle) = (unsafe { i64::from_datum(handle, false) }) else {
-        return;
-    };
+    // SAFETY: the argument is the int8 that commit passed.
+    let handle = unsafe { i64::from_datum(handle, false) }.unwrap_or_default();
     // SAFETY: the segment lives until its creator detaches, which is after this worker has ended; the length is
     // the one its creator wrote.
     let (note, text) = unsafe {
