@@ -134,6 +134,13 @@ fn run(mut driver: Command, kind: &str, tests: &[&str]) -> Result<()> {
     for part in [directory, "expected"] {
         copy_files(&input.join(part), &seen.join(part))?;
     }
+    // The drivers stop at a suite that has no expected file yet; with an empty one it fails as others do.
+    for name in &names {
+        let expected = seen.join("expected").join(format!("{name}.out"));
+        if !expected.exists() {
+            std::fs::write(expected, "")?;
+        }
+    }
     if output.exists() {
         std::fs::remove_dir_all(&output)?;
     }
