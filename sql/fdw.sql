@@ -98,6 +98,8 @@ CREATE TABLE wh.broken (
   run bigint,
   outputs jsonb NOT NULL,
   populated boolean NOT NULL DEFAULT true,
+  -- Foreign tables that it reads, by OID and attribute number, with the names that its definition calls them.
+  reads jsonb NOT NULL DEFAULT '[]',
   properties jsonb NOT NULL DEFAULT '[]'
 );
 COMMENT ON TABLE wh.broken IS 'Views that cannot stand at present, with all that is needed to bring them back; read it as wh.broken_views';

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::dependents::Kind;
 use super::model::Change;
 use super::properties::{self, Properties, Property};
-use super::standing::{fill, nulls, what, Filled, Held, Policy, Standing};
+use super::renamed::{self, Read, Renamed};
+use super::standing::{nulls, what, Held, Policy, Standing};
 use super::{rebuild, standing};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
@@ -34,12 +35,12 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
         held.oid
     };
     spi::run(
-        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties)
+        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties, reads)
          SELECT c.oid, n.nspname, c.relname, $2, pg_get_userbyid(c.relowner), $3, $4, $5, c.relacl::text, $6, nullif($7, 0),
-                $8::jsonb, $9, $10::jsonb
+                $8::jsonb, $9, $10::jsonb, $11::jsonb
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1
          ON CONFLICT (relation) DO UPDATE SET reason = excluded.reason, missing = excluded.missing, run = excluded.run,
-            definition = excluded.definition, outputs = excluded.outputs",
+            definition = excluded.definition, outputs = excluded.outputs, reads = excluded.reads",
         &[
             spi::oid(relation),
             what(held.kind).into(),
@@ -51,6 +52,7 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
             serde_json::to_string(&held.outputs)?.into(),
             held.populated.into(),
             serde_json::to_string(&held.properties)?.into(),
+            serde_json::to_string(&renamed::names(&held.reads)?)?.into(),
         ],
     )?;
     Ok(())
@@ -71,6 +73,18 @@ struct Broken {
     outputs: Vec<Output>,
     populated: bool,
     properties: Properties,
+    missing: Vec<String>,
+    reads: Vec<Read>,
+}
+
+impl Broken {
+    /// Analyses the definition as its owner, under the names that it calls things.
+    fn analyse(&self, renamed: &[Renamed]) -> Result<rewrite::Query> {
+        renamed::under_old_names(renamed, || {
+            let _owner = identity::As::named(&self.owner)?;
+            rewrite::analyze(&self.definition)
+        })
+    }
 }
 
 /// Tries each broken view of `fdw` (all with `None`) again; what still fails stays as it is.
@@ -94,19 +108,24 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
         "SELECT json_build_object('oid', b.relation::int8, 'kind', b.kind, 'schema', n.nspname,
                 'name', format('%I.%I', n.nspname, c.relname), 'old_name', format('%I.%I', b.schema, b.name),
                 'owner', pg_get_userbyid(c.relowner), 'definition', b.definition, 'outputs', b.outputs,
-                'populated', b.populated, 'properties', b.properties)::text
+                'populated', b.populated, 'properties', b.properties, 'missing', b.missing,
+                'reads', b.reads)::text
          FROM wh.broken b JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
          WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation",
         &[fdw.map(str::to_owned).into()],
     )?;
     let mut changes = Vec::new();
     for b in broken {
+        let renamed = renamed::since(&b.reads)?;
+        if !renamed.is_empty() && !renamed::is_back(&b.missing, &b.reads)? {
+            continue;
+        }
         // The analysis alone, first: one that cannot heal costs its readers no lock.
-        let attempt = subxact::run(|| {
-            let _owner = identity::As::named(&b.owner)?;
-            rewrite::analyze(&b.definition).map(|_| ())
-        })
-        .and_then(|()| subxact::run(|| heal_one(&b, policy)));
+        let attempt = match renamed.is_empty() {
+            true => subxact::run(|| b.analyse(&renamed).map(|_| ())),
+            false => Ok(()),
+        }
+        .and_then(|()| subxact::run(|| heal_one(&b, &renamed, policy)));
         match attempt {
             Ok(mut more) => changes.append(&mut more),
             Err(e) if e.is_about_the_definition() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
@@ -121,20 +140,20 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-fn heal_one(b: &Broken, policy: &Policy) -> Result<Vec<Change>> {
+fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Change>> {
     lock::access_exclusive([b.oid], &std::cell::Cell::new(0))?;
     let current = properties::of(b.oid)?;
     let materialized = b.kind == what(Kind::MaterializedView);
     let mut detail = None;
     let mut changes = Vec::new();
-    let same = !materialized && matches!(fill(b.oid, &b.owner, &b.definition, &b.outputs)?, Filled::Same);
+    let query = b.analyse(renamed)?;
     let saved = |p: &&Property| p.2 == CHECK_OPTION;
-    if same {
+    if !materialized && query.outputs == b.outputs {
+        rewrite::store(b.oid, query);
         for statement in b.properties.iter().filter(saved).filter_map(Property::statement) {
             spi::run(&statement.replace(&b.old_name, &b.name), &[])?;
         }
-    }
-    if !same {
+    } else {
         // Owner and grants as they are today, all else as it was.
         let mut saved: Properties = current.iter().filter(|p| p.is_identity() || !materialized).cloned().collect();
         let lost = b.properties.iter().filter(|p| if materialized { !p.is_identity() } else { p.2 == CHECK_OPTION });
@@ -145,10 +164,9 @@ fn heal_one(b: &Broken, policy: &Policy) -> Result<Vec<Change>> {
         above.survey([b.oid])?;
         above.hold_above(&held)?;
         let kind = if materialized { Kind::MaterializedView } else { Kind::View };
-        let failure =
-            rebuild::view(&held, rebuild::Text::Owners(&b.definition), &saved, kind, policy.refresh, |key| {
-                key.starts_with("type of ")
-            })?;
+        let failure = rebuild::view(&held, rebuild::Text::Analysed(query), &saved, kind, policy.refresh, |key| {
+            key.starts_with("type of ")
+        })?;
         detail = failure.map(|f| format!("not refreshed: {f}"));
         above.put_back()?;
         changes = above.changes;

@@ -24,6 +24,7 @@ mod rebuild;
 mod registry;
 mod remote;
 mod rename;
+mod renamed;
 mod run;
 mod setup;
 mod standing;

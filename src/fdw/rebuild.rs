@@ -14,6 +14,8 @@ use crate::pg::{identity, rewrite, spi, sql, subxact};
 pub enum Text<'a> {
     Owners(&'a str),
     Ours(&'a str),
+    /// Analysed already, as its owner.
+    Analysed(rewrite::Query),
 }
 
 /// Makes a view or materialized view again. What stands on it must be held by now.
@@ -32,6 +34,7 @@ pub fn view(
     // Its owner's query is the owner's code. What is made here is a shell of the right columns; the query goes in
     // once the shell is the owner's.
     let query = match text {
+        Text::Analysed(query) => query,
         Text::Ours(stub) => rewrite::analyze(stub)?,
         Text::Owners(definition) => {
             let _open = identity::Usable::schemas(&held.closed, &held.owner)?;

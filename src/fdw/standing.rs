@@ -60,6 +60,8 @@ pub struct Held {
     pub properties: Properties,
     /// Columns and tables that are about to go, as it names them.
     pub missing: Vec<String>,
+    /// Relations that it reads, and their columns.
+    pub reads: Vec<(u32, Vec<i16>)>,
     /// A view among some session's temporary objects: it can be changed in place only.
     pub temporary: bool,
     /// Schemas that it reads from and its owner may not use any more.
@@ -90,6 +92,7 @@ impl Held {
             populated,
             properties: now,
             missing: Vec::new(),
+            reads: Vec::new(),
             temporary: false,
             closed: Vec::new(),
             header: String::new(),
@@ -209,6 +212,7 @@ impl<'a> Standing<'a> {
                     populated: d.populated,
                     properties: saved,
                     missing: missing.get(&d.oid).cloned().unwrap_or_default(),
+                    reads: if missing.contains_key(&d.oid) { reads(d.oid)? } else { Vec::new() },
                     temporary: d.temporary,
                     closed: d.closed,
                     header: said(&self.asides, d.header),
@@ -362,6 +366,16 @@ impl<'a> Standing<'a> {
             .hint("Nothing was changed. Drop or rewrite it, and run this again.")
         })
     }
+}
+
+/// Relations and columns that a view reads, as far as columns are recorded.
+fn reads(view: u32) -> Result<Vec<(u32, Vec<i16>)>> {
+    spi::prepared(
+        "SELECT json_build_array(d.refobjid::int8, json_agg(d.refobjsubid))::text
+         FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+         WHERE w.ev_class = $1 AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> $1 GROUP BY d.refobjid",
+        &[spi::oid(view)],
+    )
 }
 
 /// Runs a statement of somebody's rule or function as that somebody: its expressions are theirs.
