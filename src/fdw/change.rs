@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::apply::Done;
-use super::dependents::Dependent;
+use super::dependents::{self, Dependent};
 use super::diff::{ColumnDiff, Diff, TableDiff};
 use super::model::{Change, Existing, Wanted};
 use super::properties;
@@ -84,6 +84,8 @@ impl Work<'_> {
         // 3. Hold what the change would hurt, change, put back.
         let before = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
         standing.hold(&touched, &self.missing(&touched))?;
+        let going = losing.iter().filter(|(_, columns)| columns.is_none()).map(|(oid, _)| *oid);
+        standing.release(&dependents::row_types(going)?)?;
         let mut lost_with_types: HashMap<u32, Vec<String>> = HashMap::new();
         for t in &self.diff.alter {
             let oid = self.existing[t.existing].oid;
@@ -193,7 +195,7 @@ impl Work<'_> {
         let same_tables = now.len() == tables.iter().collect::<HashSet<_>>().len()
             && then.into_iter().all(|e| now.iter().any(|n| n == e));
         let key = |d: &Dependent| (d.oid, d.on, d.columns.clone());
-        let again = super::dependents::direct(losing.keys().copied())?;
+        let again = dependents::direct(losing.keys().copied())?;
         let before: HashSet<_> = edges.iter().filter(|d| losing.contains_key(&d.on)).map(key).collect();
         if same_tables && again.iter().map(key).collect::<HashSet<_>>() == before {
             return Ok(());

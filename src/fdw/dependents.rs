@@ -92,7 +92,7 @@ WITH on_rel AS (
     -- Indexes, sequences and toast tables are part of their table.
     AND NOT (classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class x WHERE x.oid = objid AND x.relkind IN ('i', 'I', 't', 'S')))
     -- A view's own column of the row type comes with the view.
-    AND NOT (by_type AND classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class x WHERE x.oid = objid AND x.relkind = 'v'))
+    AND NOT (by_type AND classid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_class x WHERE x.oid = objid AND x.relkind IN ('v', 'm')))
   GROUP BY on_oid, oid, relation, kind
 )
 SELECT json_build_object('on', g.on_oid::int8, 'on_name', o.name, 'kind', g.kind, 'oid', g.oid::int8, 'relation', g.relation::int8,
@@ -114,6 +114,16 @@ SELECT json_build_object('on', g.on_oid::int8, 'on_name', o.name, 'kind', g.kind
 FROM grouped g JOIN on_rel o ON o.oid = g.on_oid
 CROSS JOIN LATERAL pg_identify_object(g.classid, g.objid, g.objsubid) AS pg_identify
 ORDER BY g.on_oid, g.kind, g.oid";
+
+/// The row types of relations and the arrays of them.
+pub fn row_types(relations: impl IntoIterator<Item = u32>) -> Result<HashSet<u32>> {
+    let types: Vec<Vec<u32>> = spi::prepared(
+        "SELECT json_build_array(t.oid::int8, t.typarray::int8)::text FROM pg_type t JOIN pg_class c ON c.reltype = t.oid
+         WHERE c.oid = ANY ($1)",
+        &[spi::oids(relations)],
+    )?;
+    Ok(types.into_iter().flatten().filter(|t| *t != 0).collect())
+}
 
 /// Every relation above some others, with its level: one more than the highest of what it reads.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 //! new query's columns have other types is the view dropped and made again ([`super::rebuild`]), and only where it
 //! cannot be analysed at all is it broken ([`super::broken`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -346,11 +346,37 @@ impl<'a> Standing<'a> {
         Ok(())
     }
 
+    /// Makes held views whose columns are of a row type that goes again, with text in its place: what is left of them
+    /// must not depend on the type. Their definitions are tried like all others when they are put back.
+    pub fn release(&mut self, row_types: &HashSet<u32>) -> Result<()> {
+        loop {
+            let uses = |h: &&Held| h.outputs.iter().any(|o| row_types.contains(&o.type_oid));
+            let Some(held) = self.held.values().find(uses).cloned() else { return Ok(()) };
+            self.hold_above(&held)?;
+            let mut outputs = held.outputs.clone();
+            for o in outputs.iter_mut().filter(|o| row_types.contains(&o.type_oid)) {
+                *o = Output { name: o.name.clone(), ..Output::text() };
+            }
+            let shell = nulls(&outputs, "")?;
+            rebuild::view(&held, rebuild::Text::Ours(&shell), &held.properties, held.kind, false, |key| {
+                key.starts_with("type of ")
+            })?;
+            let oid = rebuild::oid_of(&held.name)?;
+            let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
+            self.waiting.remove(&(level, held.oid));
+            self.held.remove(&held.oid);
+            self.above.level.insert(oid, level);
+            self.waiting.insert((level, oid));
+            self.held.insert(oid, Held { oid, outputs, properties: properties::of(oid)?, ..held });
+        }
+    }
+
     /// Takes hold of what stands on a relation that is to be dropped.
     pub fn hold_above(&mut self, held: &Held) -> Result<()> {
         let above = dependents::direct([held.oid])?;
         lock_relations(&above)?;
-        self.hold(&above.iter().collect::<Vec<_>>(), &HashMap::new())
+        self.hold(&above.iter().collect::<Vec<_>>(), &HashMap::new())?;
+        self.release(&dependents::row_types([held.oid])?)
     }
 
     fn replay(&self, held: &Held, statement: &str) -> Result<()> {

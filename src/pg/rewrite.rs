@@ -26,6 +26,18 @@ pub struct Output {
     pub collation: u32,
 }
 
+impl Output {
+    /// A nameless column of type text.
+    pub fn text() -> Self {
+        Output {
+            name: String::new(),
+            type_oid: pg_sys::TEXTOID.to_u32(),
+            typmod: -1,
+            collation: pg_sys::DEFAULT_COLLATION_OID.to_u32(),
+        }
+    }
+}
+
 /// An analysed query; lives in the current memory context.
 pub struct Query {
     node: *mut pg_sys::Query,
