@@ -34,6 +34,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "100"),
     ("shared_buffers", "128MB"),
     ("max_locks_per_transaction", "256"),
+    // Each run is recorded by a worker, and many tests run at once.
+    ("max_worker_processes", "32"),
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_permissions", "0700"),
     ("timezone", "UTC"),

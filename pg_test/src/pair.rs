@@ -12,7 +12,8 @@ use crate::cluster::Cluster;
 
 /// Reads everything of the product; what the warehouse connects as.
 pub const READER: &str = "wh_reader";
-pub const READER_PASSWORD: &str = "reader secret";
+/// With characters that a URI and a connection string must escape.
+pub const READER_PASSWORD: &str = "reader s:ecret/1";
 
 /// May change the warehouse: a member of wh_admin, no superuser.
 pub const DEPLOY: &str = "deploy";
@@ -111,6 +112,16 @@ impl Pair {
     #[track_caller]
     pub fn warehouse(&self) -> Client {
         admin(self.warehouse_cluster(), &self.warehouse_database())
+    }
+
+    /// A login role of this test's own in the warehouse, with the password of [`password`]; returns its name.
+    /// Roles belong to the cluster, so the test's name is part of it.
+    #[track_caller]
+    pub fn role(&self, name: &str) -> String {
+        let role = format!("{name}_{}", self.name);
+        assert!(role.len() <= 63, "Postgres would cut off the name {role}");
+        exec(&mut self.warehouse(), &format!("CREATE ROLE {role} LOGIN PASSWORD '{}'", password(&role)));
+        role
     }
 
     /// A new connection to the warehouse as one of its roles, over TCP with the password of [`password`].

@@ -147,6 +147,9 @@ pub fn run_as_server(program: &Path) -> Result<Command> {
         "PGCLIENTENCODING",
         "PGSSLMODE",
         "PGAPPNAME",
+        // A server has no such setting, with which pgrx would put a backtrace into the DETAIL of each error.
+        "RUST_BACKTRACE",
+        "RUST_LIB_BACKTRACE",
     ] {
         command.env_remove(name);
     }
