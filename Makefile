@@ -44,7 +44,8 @@ test: test-unit test-regress test-isolation test-e2e
 	@echo 'All tests passed.'
 
 test-unit: prerequisites
-	cargo test --package startup_wh --lib
+	major=$$('$(PG_CONFIG)' --version | sed 's/[^0-9]*\([0-9]*\).*/\1/') && \
+	  cargo test --package startup_wh --lib --no-default-features --features "pg$$major" -- $(TESTS)
 
 test-install: prerequisites
 	@$(PG_TEST) pg_test -- install
@@ -58,9 +59,15 @@ test-isolation: test-install
 test-e2e: test-install
 	cargo test --package pg_test $(TESTS)
 
+# install(1) puts a new file in the old one's place; writing over a library would crash the servers that run it.
 install: prerequisites
-	cargo pgrx install --release --pg-config '$(PG_CONFIG)' \
-	  $(shell test -w "$$('$(PG_CONFIG)' --pkglibdir 2>/dev/null)" || echo --sudo)
+	rm -rf '$(TARGET)/package'
+	cargo pgrx package --package startup_wh --pg-config '$(PG_CONFIG)' --out-dir '$(TARGET)/package'
+	@cd '$(TARGET)/package' && \
+	if [ -w "$$('$(PG_CONFIG)' --pkglibdir)" ]; then as=; else as=sudo; fi && \
+	find . -type f | while read -r file; do \
+	  echo "Installing $${file#.}"; $$as install -D -m 644 "$$file" "$${file#.}" </dev/null || exit 1; \
+	done
 
 installcheck: prerequisites
 	@$(PG_TEST) pg_test -- installcheck $(TESTS)
