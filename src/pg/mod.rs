@@ -17,3 +17,4 @@ pub mod session;
 pub mod spi;
 pub mod sql;
 pub mod subxact;
+pub mod worker;

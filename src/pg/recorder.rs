@@ -58,19 +58,13 @@ pub fn commit(owner: u32, text: &str) -> Result<i64> {
     }
 }
 
-unsafe extern "C-unwind" {
-    /// The handler that backends use (src/backend/tcop/postgres.c); pgrx's only sets a flag.
-    fn die(signal: std::ffi::c_int);
-}
-
 /// Entry point of the worker.
 #[pg_guard]
 #[no_mangle]
 pub extern "C-unwind" fn startup_wh_recorder(handle: pg_sys::Datum) {
-    // SAFETY: SIGTERM ends the worker at the next interrupt check, as in every backend (src/backend/tcop/postgres.c).
+    super::worker::obey_sigterm();
+    // SAFETY: runs once, on the worker's main thread, before anything else needs an owner.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
-        pg_sys::BackgroundWorkerUnblockSignals();
         // A worker starts without a resource owner, and attaching needs one (test/modules/test_shm_mq/worker.c).
         pg_sys::CurrentResourceOwner =
             pg_sys::ResourceOwnerCreate(std::ptr::null_mut(), c"startup_wh recorder".as_ptr());
