@@ -1,7 +1,7 @@
 //! A run: recorded before it begins, tried again while locks are not to be had, all or nothing.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::apply::{self, Done, Source};
 use super::model::Change;
@@ -10,7 +10,7 @@ use super::standing::{OnBroken, Policy, TypePolicy};
 use super::{fallback, remote};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::subxact::Outcome;
-use crate::pg::{guc, latch, lock, recorder, session, spi, subxact};
+use crate::pg::{guc, lock, recorder, session, spi, subxact};
 
 /// First key of the advisory lock that a run holds while it lives; the second is its number. wh.fdw_runs looks
 /// for it.
@@ -143,31 +143,17 @@ fn finish(run: i64, name: &str, done: &Done, attempts: i32, waited: Duration) ->
 /// Tries a unit until its locks are to be had, or `max_wait` is over.
 pub fn with_locks<T>(
     options: &Options,
-    waits: (&Cell<i32>, &Cell<Duration>),
-    mut unit: impl FnMut(&Cell<u32>) -> Result<T>,
+    (attempts, waited): (&Cell<i32>, &Cell<Duration>),
+    unit: impl FnMut(&Cell<u32>) -> Result<T>,
 ) -> Result<T> {
-    let begun = Instant::now();
-    let each = options.lock_timeout.min(Duration::from_millis(lock::QUEUE_MS.into())).as_millis().max(1);
-    let _timeout = guc::Scope::new(&[("lock_timeout", &each.to_string())])?;
-    let mut pause = Duration::from_millis(10);
-    loop {
-        let waiting_for = Cell::new(0);
-        waits.0.set(waits.0.get() + 1);
-        let error = match subxact::run(|| unit(&waiting_for)) {
-            Err(e) if e.is_lock_conflict() => e,
-            other => return other,
-        };
-        let left = options.max_wait.saturating_sub(begun.elapsed());
-        if left.is_zero() {
-            return Err(match waiting_for.get() {
-                0 => error,
-                relation => lock::not_available(error, relation, begun.elapsed()),
-            });
-        }
-        latch::pause(pause.min(left));
-        waits.1.set(begun.elapsed());
-        pause = (pause * 2).min(Duration::from_millis(500));
-    }
+    let patience = lock::Patience {
+        lock_timeout: options.lock_timeout,
+        max_wait: options.max_wait,
+        attempts,
+        waited,
+        otherwise: "or raise max_wait",
+    };
+    lock::patiently(&patience, unit)
 }
 
 /// Locks the registration, waiting for another run of the same name.

@@ -1,7 +1,11 @@
-//! Relation locks by OID: `LOCK TABLE` refuses foreign tables and materialized views.
+//! Relation locks by OID (`LOCK TABLE` refuses foreign tables and materialized views), and patience for them.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
+use super::{guc, latch, subxact};
 use crate::error::{Error, Result};
 
 /// How long one request may stand in a lock queue, where it makes every later reader wait behind it.
@@ -10,9 +14,9 @@ pub const QUEUE_MS: u32 = 20;
 /// Takes ACCESS EXCLUSIVE on each relation, in the order of OIDs. Each request stands in the queue for `lock_timeout`
 /// at most, which a unit of work sets to [`QUEUE_MS`] or less.
 ///
-/// Call it inside [`super::subxact::run`]: the first request that fails raises 55P03, and the rollback gives
+/// Call it inside [`patiently`]: the first request that fails raises 55P03, and the rollback gives
 /// back the locks taken before it. The relation that was not to be had is the message's.
-pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &std::cell::Cell<u32>) -> Result<()> {
+pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &Cell<u32>) -> Result<()> {
     let mut relations: Vec<u32> = relations.into_iter().collect();
     relations.sort_unstable();
     relations.dedup();
@@ -25,18 +29,59 @@ pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &
     Ok(())
 }
 
+/// How long, and how, to try for locks.
+pub struct Patience<'a> {
+    /// Upper limit for one request, which is [`QUEUE_MS`] at most.
+    pub lock_timeout: Duration,
+    /// When to give up.
+    pub max_wait: Duration,
+    /// Counts the attempts.
+    pub attempts: &'a Cell<i32>,
+    /// Time since the first attempt, at the last one.
+    pub waited: &'a Cell<Duration>,
+    /// What else the caller could do than end the session in the way: the end of the hint.
+    pub otherwise: &'a str,
+}
+
+/// Tries a unit of work, each time in a subtransaction, until its locks are to be had or `max_wait` is over. The unit
+/// sets its argument to the relation that it asks for.
+pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut(&Cell<u32>) -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    let each = patience.lock_timeout.min(Duration::from_millis(QUEUE_MS.into())).as_millis().max(1);
+    let _timeout = guc::Scope::new(&[("lock_timeout", &each.to_string())])?;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let waiting_for = Cell::new(0);
+        patience.attempts.set(patience.attempts.get() + 1);
+        let error = match subxact::run(|| unit(&waiting_for)) {
+            Err(e) if e.is_lock_conflict() => e,
+            other => return other,
+        };
+        let left = patience.max_wait.saturating_sub(begun.elapsed());
+        if left.is_zero() {
+            return Err(match waiting_for.get() {
+                0 => error,
+                relation => not_available(error, relation, begun.elapsed(), patience.otherwise),
+            });
+        }
+        latch::pause(pause.min(left));
+        patience.waited.set(begun.elapsed());
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
 /// Who stands in the way of a lock on `relation`.
 #[derive(serde::Deserialize)]
-pub struct Holder {
-    pub relation: String,
-    pub pid: i32,
-    pub user: Option<String>,
-    pub age: Option<String>,
-    pub query_start: Option<String>,
+struct Holder {
+    relation: String,
+    pid: i32,
+    user: Option<String>,
+    age: Option<String>,
+    query_start: Option<String>,
 }
 
 /// The sessions that hold a lock on `relation`, the oldest transaction first.
-pub fn holders(relation: u32) -> Result<Vec<Holder>> {
+fn holders(relation: u32) -> Result<Vec<Holder>> {
     super::spi::rows(
         "SELECT pg_catalog.json_build_object('relation', l.relation::pg_catalog.regclass::text, 'pid', l.pid,
                 'user', a.usename, 'age', pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text,
@@ -50,8 +95,8 @@ pub fn holders(relation: u32) -> Result<Vec<Holder>> {
     )
 }
 
-/// The error of a run that gave up on a lock: names who holds it.
-pub fn not_available(cause: Error, relation: u32, waited: std::time::Duration) -> Error {
+/// The error of work that gave up on a lock: names who holds it.
+fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &str) -> Error {
     let Ok(holders) = holders(relation) else {
         return cause;
     };
@@ -73,7 +118,7 @@ pub fn not_available(cause: Error, relation: u32, waited: std::time::Duration) -
     Error::new(&cause.sqlstate, format!("could not lock \"{}\" within {:.1} s", first.relation, waited.as_secs_f64()))
         .detail(sessions.join("\n"))
         .hint(format!(
-            "Nothing was changed. Wait for the session, end it with SELECT pg_cancel_backend({}), or raise max_wait.",
+            "Nothing was changed. Wait for the session, end it with SELECT pg_cancel_backend({}), {otherwise}.",
             first.pid
         ))
 }
