@@ -13,8 +13,11 @@ pub mod sqlstate {
     pub const DEADLOCK_DETECTED: &str = "40P01";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
     pub const SYNTAX_ERROR: &str = "42601";
+    pub const UNDEFINED_TABLE: &str = "42P01";
     pub const UNDEFINED_OBJECT: &str = "42704";
     pub const DUPLICATE_OBJECT: &str = "42710";
+    pub const WRONG_OBJECT_TYPE: &str = "42809";
+    pub const QUERY_CANCELED: &str = "57014";
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
@@ -55,6 +58,12 @@ impl Error {
     /// Whether another attempt may succeed where this one met somebody else's lock.
     pub fn is_lock_conflict(&self) -> bool {
         [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
+    }
+
+    /// Whether somebody wants this session to stop: a cancel, a timeout, a shutdown (class 57). Work goes on after
+    /// other errors, never after these.
+    pub fn is_an_interrupt(&self) -> bool {
+        self.sqlstate == sqlstate::QUERY_CANCELED || self.sqlstate.starts_with("57P")
     }
 
     /// Whether the text of a definition is at fault (class 42, bad literals of class 22, unsupported
@@ -136,6 +145,16 @@ mod tests {
         }
         // ERRCODE_LOCK_NOT_AVAILABLE as errcodes.h packs it.
         assert_eq!(pack("55P03"), 5 | (5 << 6) | ((b'P' - b'0') as i32) << 12 | (3 << 24));
+    }
+
+    #[test]
+    fn only_interrupts_stop_the_work() {
+        for interrupt in ["57014", "57P01", "57P02", "57P03"] {
+            assert!(Error::new(interrupt, "").is_an_interrupt(), "{interrupt}");
+        }
+        for other in ["55P03", "40P01", "53100", "22012", "57000"] {
+            assert!(!Error::new(other, "").is_an_interrupt(), "{other}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! startup_wh: one Postgres as a startup's data warehouse.
 //!
 //! - [`fdw`]: product databases through foreign tables that follow their migrations
+//! - [`refresh`]: materialized views, refreshed in order
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -9,6 +10,7 @@
 mod error;
 mod fdw;
 mod pg;
+mod refresh;
 mod settings;
 
 use pgrx::prelude::*;
@@ -17,6 +19,7 @@ pgrx::pg_module_magic!();
 
 extension_sql_file!("../sql/bootstrap.sql", name = "bootstrap", bootstrap);
 extension_sql_file!("../sql/fdw.sql", name = "fdw", requires = ["bootstrap"]);
+extension_sql_file!("../sql/refresh.sql", name = "refresh", requires = ["fdw"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

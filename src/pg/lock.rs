@@ -29,6 +29,28 @@ pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &
     Ok(())
 }
 
+/// Locks that a refresh takes itself (src/backend/commands/matview.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Lets readers go on, and nobody else who writes: REFRESH CONCURRENTLY.
+    Exclusive,
+    /// Alone: a plain REFRESH.
+    AccessExclusive,
+}
+
+/// Takes one lock, or raises 55P03 where it is not to be had within [`QUEUE_MS`]. What the current user may do with
+/// the relation must be known before.
+pub fn briefly(relation: u32, mode: Mode) -> Result<()> {
+    let _timeout = guc::Scope::new(&[("lock_timeout", &QUEUE_MS.to_string())])?;
+    let mode = match mode {
+        Mode::Exclusive => pg_sys::ExclusiveLock,
+        Mode::AccessExclusive => pg_sys::AccessExclusiveLock,
+    };
+    // SAFETY: as in access_exclusive.
+    unsafe { pg_sys::LockRelationOid(relation.into(), mode as i32) };
+    Ok(())
+}
+
 /// How long, and how, to try for locks.
 pub struct Patience<'a> {
     /// Upper limit for one request, which is [`QUEUE_MS`] at most.

@@ -16,5 +16,7 @@ pub mod secret;
 pub mod session;
 pub mod spi;
 pub mod sql;
+pub mod stored;
 pub mod subxact;
+pub mod utility;
 pub mod worker;

@@ -37,3 +37,13 @@ pub fn is_superuser() -> bool {
     // SAFETY: a catalog look-up inside a transaction.
     unsafe { pg_sys::superuser() }
 }
+
+/// Whether somebody else has a session in this database: who can be in the middle of reading. Background workers
+/// don't count. pg_stat_activity would hide from an analyst what kind the other sessions are.
+pub fn others_are_connected() -> bool {
+    // SAFETY: reads backend globals, and shared memory under its own lock (src/backend/storage/ipc/procarray.c).
+    unsafe {
+        let myself = pg_sys::MyBackendType == pg_sys::BackendType::B_BACKEND;
+        pg_sys::CountDBConnections(pg_sys::MyDatabaseId) > i32::from(myself)
+    }
+}

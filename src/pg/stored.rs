@@ -1,0 +1,107 @@
+//! What a stored query calls: a view's `ev_action` read back into nodes and walked.
+//!
+//! `contain_mutable_functions` (src/backend/optimizer/util/clauses.c) walks the same way, but answers yes for every
+//! `timestamptz::date`, which only the time zone can change. So the functions are handed out, to be judged one by one.
+//! The query comes as text because opening the view would take a lock on it.
+
+use std::collections::BTreeSet;
+use std::ffi::c_void;
+
+use pgrx::pg_sys::Node;
+use pgrx::{pg_guard, pg_sys, PgMemoryContexts};
+
+use super::sql::cstring;
+use crate::error::Result;
+
+/// What one or more stored queries call.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Functions, by OID: also those under operators, casts and aggregates.
+    pub functions: BTreeSet<u32>,
+    /// CURRENT_DATE, CURRENT_USER and their kin, which are no functions.
+    pub current_value: bool,
+    /// nextval of an identity column.
+    pub next_value: bool,
+}
+
+type Walker = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> bool;
+
+/// Adds what `action`, a `pg_rewrite.ev_action`, calls.
+pub fn add(calls: &mut Calls, action: &str) -> Result<()> {
+    let action = cstring(action)?;
+    let mut context = PgMemoryContexts::new("startup_wh stored query");
+    // SAFETY: nodeToString wrote the text and this server reads it; the nodes live in a context that goes after the
+    // walk; `calls` outlives it, and nothing else touches it meanwhile.
+    unsafe {
+        context.switch_to(|_| {
+            let nodes = pg_sys::stringToNode(action.as_ptr()).cast::<Node>();
+            walk(nodes, std::ptr::from_mut(calls).cast());
+        });
+    }
+    Ok(())
+}
+
+/// SAFETY: called by [`add`] and by the server's walkers, with a node or null and a pointer to [`Calls`].
+#[pg_guard]
+unsafe extern "C-unwind" fn walk(node: *mut Node, calls: *mut c_void) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: as above; a node's tag says what it is.
+    unsafe {
+        match (*node).type_ {
+            pg_sys::NodeTag::T_SQLValueFunction => (*calls.cast::<Calls>()).current_value = true,
+            pg_sys::NodeTag::T_NextValueExpr => (*calls.cast::<Calls>()).next_value = true,
+            pg_sys::NodeTag::T_Query => return walkers::query(node.cast(), walk, calls),
+            _ => {}
+        }
+        pg_sys::check_functions_in_node(node, Some(note), calls);
+        walkers::expression(node, walk, calls)
+    }
+}
+
+/// SAFETY: called by check_functions_in_node with the pointer that [`walk`] passed.
+#[pg_guard]
+unsafe extern "C-unwind" fn note(function: pg_sys::Oid, calls: *mut c_void) -> bool {
+    // SAFETY: as above.
+    unsafe { (*calls.cast::<Calls>()).functions.insert(function.to_u32()) };
+    false
+}
+
+/// The server's walkers: functions of these names up to Postgres 15, macros over others since
+/// (src/include/nodes/nodeFuncs.h).
+#[cfg(feature = "pg15")]
+mod walkers {
+    use super::{c_void, pg_sys, Node, Walker};
+    use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+
+    unsafe extern "C-unwind" {
+        fn expression_tree_walker(node: *mut Node, walker: Walker, context: *mut c_void) -> bool;
+        fn query_tree_walker(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void, flags: i32) -> bool;
+    }
+
+    pub unsafe fn expression(node: *mut Node, walker: Walker, context: *mut c_void) -> bool {
+        // SAFETY: the caller's.
+        unsafe { pg_guard_ffi_boundary(|| expression_tree_walker(node, walker, context)) }
+    }
+
+    pub unsafe fn query(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void) -> bool {
+        // SAFETY: the caller's.
+        unsafe { pg_guard_ffi_boundary(|| query_tree_walker(query, walker, context, 0)) }
+    }
+}
+
+#[cfg(not(feature = "pg15"))]
+mod walkers {
+    use super::{c_void, pg_sys, Node, Walker};
+
+    pub unsafe fn expression(node: *mut Node, walker: Walker, context: *mut c_void) -> bool {
+        // SAFETY: the caller's.
+        unsafe { pg_sys::expression_tree_walker_impl(node, Some(walker), context) }
+    }
+
+    pub unsafe fn query(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void) -> bool {
+        // SAFETY: the caller's.
+        unsafe { pg_sys::query_tree_walker_impl(query, Some(walker), context, 0) }
+    }
+}

@@ -1,0 +1,94 @@
+//! A view and what is upstream of it, refreshed one after the other in the caller's transaction.
+//!
+//! Each view that isn't the target is refreshed in a subtransaction of its own: where it fails, what reads it is
+//! skipped and the rest goes on. The target's own error is the call's, and takes everything back. Nobody goes on after
+//! a cancel.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::catalog::{self, Facts};
+use super::one::{self, Concurrently, Refreshed};
+use crate::error::{Error, Result};
+use crate::pg::lock;
+
+/// For how long one view's lock is tried for.
+const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// What became of a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Refreshed(Refreshed),
+    /// The current user may not refresh it, or it reads one that failed.
+    Skipped(String),
+    Failed(String),
+}
+
+/// One view of a walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub view: String,
+    pub level: usize,
+    pub outcome: Outcome,
+    /// With the time spent waiting for the lock.
+    pub elapsed: Duration,
+}
+
+/// Refreshes `target`, after everything that it reads where `upstream` says so; one row a view, in order.
+pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>> {
+    catalog::facts(target)?.require_permission()?;
+    let graph = catalog::load()?;
+    let order = if upstream { graph.upstream(target) } else { vec![target] };
+    let known: HashMap<u32, Facts> = catalog::all_facts(&order)?.into_iter().map(|f| (f.oid, f)).collect();
+    let mut stale: HashMap<u32, String> = HashMap::new();
+    let mut steps = Vec::with_capacity(order.len());
+    for oid in order {
+        let begun = Instant::now();
+        let facts = known.get(&oid);
+        let view = facts.map_or_else(|| oid.to_string(), |f| f.name.clone());
+        let broken_below = graph.reads(oid).iter().find_map(|below| stale.get(below));
+        let outcome = match (broken_below, facts) {
+            (Some(below), _) => Outcome::Skipped(format!("reads {below}, which was not refreshed")),
+            (None, Some(f)) if !f.permitted && oid != target => Outcome::Skipped(f.not_permitted()),
+            _ => match patiently(oid, how) {
+                Ok(done) => Outcome::Refreshed(done),
+                Err(e) if oid == target || e.is_an_interrupt() => return Err(e),
+                Err(e) => {
+                    let error = in_words(&e);
+                    pgrx::warning!("materialized view {view} could not be refreshed, nor what reads it: {error}");
+                    Outcome::Failed(error)
+                }
+            },
+        };
+        // What the caller may not refresh is read as it is.
+        if broken_below.is_some() || matches!(outcome, Outcome::Failed(_)) {
+            stale.insert(oid, view.clone());
+        }
+        steps.push(Step { view, level: graph.level(oid), outcome, elapsed: begun.elapsed() });
+    }
+    Ok(steps)
+}
+
+fn patiently(oid: u32, how: Concurrently) -> Result<Refreshed> {
+    let patience = lock::Patience {
+        lock_timeout: Duration::from_millis(lock::QUEUE_MS.into()),
+        max_wait: MAX_WAIT,
+        attempts: &Cell::new(0),
+        waited: &Cell::new(Duration::ZERO),
+        otherwise: "or call wh.refresh again later",
+    };
+    lock::patiently(&patience, |waiting_for| {
+        waiting_for.set(oid);
+        one::refresh(oid, how)
+    })
+}
+
+fn in_words(e: &Error) -> String {
+    let mut words = format!("{} (SQLSTATE {})", e.message, e.sqlstate);
+    if let Some(detail) = &e.detail {
+        words.push_str(": ");
+        words.push_str(detail);
+    }
+    words
+}
