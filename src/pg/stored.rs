@@ -1,4 +1,4 @@
-//! What a stored query calls: a view's `ev_action` read back into nodes and walked.
+//! What a stored query reads and calls: a view's `ev_action` read back into nodes and walked.
 //!
 //! `contain_mutable_functions` (src/backend/optimizer/util/clauses.c) walks the same way, but answers yes for every
 //! `timestamptz::date`, which only the time zone can change. So the functions are handed out, to be judged one by one.
@@ -8,14 +8,17 @@ use std::collections::BTreeSet;
 use std::ffi::c_void;
 
 use pgrx::pg_sys::Node;
-use pgrx::{pg_guard, pg_sys, PgMemoryContexts};
+use pgrx::{pg_guard, pg_sys, PgList, PgMemoryContexts};
 
 use super::sql::cstring;
 use crate::error::Result;
 
-/// What one or more stored queries call.
+/// What one or more stored queries read and call.
 #[derive(Debug, Default)]
 pub struct Calls {
+    /// Relations, by OID: also the system catalogs, for which pg_depend has no row
+    /// (src/backend/catalog/pg_depend.c, isObjectPinned).
+    pub relations: BTreeSet<u32>,
     /// Functions, by OID: also those under operators, casts and aggregates.
     pub functions: BTreeSet<u32>,
     /// CURRENT_DATE, CURRENT_USER and their kin, which are no functions.
@@ -26,7 +29,7 @@ pub struct Calls {
 
 type Walker = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> bool;
 
-/// Adds what `action`, a `pg_rewrite.ev_action`, calls.
+/// Adds what `action`, a `pg_rewrite.ev_action`, reads and calls.
 pub fn add(calls: &mut Calls, action: &str) -> Result<()> {
     let action = cstring(action)?;
     let mut context = PgMemoryContexts::new("startup_wh stored query");
@@ -52,7 +55,15 @@ unsafe extern "C-unwind" fn walk(node: *mut Node, calls: *mut c_void) -> bool {
         match (*node).type_ {
             pg_sys::NodeTag::T_SQLValueFunction => (*calls.cast::<Calls>()).current_value = true,
             pg_sys::NodeTag::T_NextValueExpr => (*calls.cast::<Calls>()).next_value = true,
-            pg_sys::NodeTag::T_Query => return walkers::query(node.cast(), walk, calls),
+            pg_sys::NodeTag::T_Query => {
+                let query = node.cast::<pg_sys::Query>();
+                for entry in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
+                    if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
+                        (*calls.cast::<Calls>()).relations.insert((*entry).relid.to_u32());
+                    }
+                }
+                return walkers::query(query, walk, calls);
+            }
             _ => {}
         }
         pg_sys::check_functions_in_node(node, Some(note), calls);

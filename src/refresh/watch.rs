@@ -20,6 +20,7 @@
 //! Not seen, since no catalog has it: a change of time zone or format in postgresql.conf, and sessions that write with
 //! track_counts off.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use serde::Deserialize;
@@ -27,9 +28,6 @@ use serde::Deserialize;
 use super::catalog;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{guc, spi, stored};
-
-/// Objects below come with Postgres itself (FirstNormalObjectId, src/include/access/transam.h).
-const FIRST_NORMAL_OID: u32 = 16_384;
 
 /// A relation that is read, or the view itself.
 #[derive(Debug, Deserialize)]
@@ -66,6 +64,8 @@ struct Surroundings {
 struct Watch {
     target: u32,
     reads: Vec<Read>,
+    /// Named in a query, and not among `reads`.
+    catalogs: Vec<String>,
     calls: stored::Calls,
     functions: Vec<Function>,
     surroundings: Surroundings,
@@ -99,9 +99,14 @@ impl Watch {
         for action in reads.iter().filter_map(|r| r.action.as_deref()) {
             stored::add(&mut calls, action)?;
         }
+        let known: HashSet<u32> = reads.iter().map(|r| r.oid).collect();
+        let catalogs = match calls.relations.iter().filter(|oid| !known.contains(oid)).copied().collect::<Vec<_>>() {
+            unknown if unknown.is_empty() => Vec::new(),
+            unknown => spi::prepared(CATALOGS, &[spi::oids(unknown)])?,
+        };
         let steady: Vec<&str> = STEADY.split_ascii_whitespace().collect();
         let functions = spi::prepared(FUNCTIONS, &[spi::oids(calls.functions.iter().copied()), steady.into()])?;
-        Ok(Watch { target, reads, calls, functions, surroundings })
+        Ok(Watch { target, reads, catalogs, calls, functions, surroundings })
     }
 
     fn why_not(&self) -> Option<String> {
@@ -110,6 +115,10 @@ impl Watch {
         }
         if let Some(reason) = self.reads.iter().find_map(unwatchable) {
             return Some(reason);
+        }
+        if let Some(name) = self.catalogs.first() {
+            // Some of their rows are changed in place and counted nowhere (heap_inplace_update).
+            return Some(format!("reads system catalog {name}"));
         }
         if self.calls.current_value {
             return Some(String::from("uses the current date, time or user"));
@@ -150,10 +159,6 @@ fn unwatchable(read: &Read) -> Option<String> {
         "S" => return Some(format!("reads sequence {name}")),
         _ => return Some(format!("reads {name}")),
     }
-    if read.oid < FIRST_NORMAL_OID {
-        // Some of their rows are changed in place and counted nowhere (heap_inplace_update).
-        return Some(format!("reads system catalog {name}"));
-    }
     if read.persistence == "t" {
         return Some(format!("reads temporary table {name}"));
     }
@@ -179,6 +184,11 @@ SELECT json_build_object('oid', c.oid::int8, 'name', format('%I.%I', n.nspname, 
 FROM reads JOIN pg_class c ON c.oid = reads.oid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_rewrite w ON w.ev_class = c.oid AND w.rulename = '_RETURN'
 ORDER BY c.oid";
+
+/// pg_depend leaves out what comes with Postgres itself.
+const CATALOGS: &str = "
+SELECT to_json(format('%I.%I', n.nspname, c.relname))::text
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1) ORDER BY c.oid";
 
 /// Of an aggregate that somebody made, the functions under it count too: the aggregate itself always says immutable.
 const FUNCTIONS: &str = "
