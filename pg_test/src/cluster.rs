@@ -308,6 +308,8 @@ impl Cluster {
     /// Kills the postmaster and every backend as a power failure would, and keeps the files.
     pub fn crash(&mut self) -> Result<()> {
         let postmaster = self.postmaster().ok_or("no postmaster runs")?;
+        // One that sees its children die would have new ones before it dies itself.
+        signal("STOP", postmaster)?;
         let mut pids = children(postmaster);
         pids.push(postmaster);
         for pid in &pids {
