@@ -2,6 +2,7 @@
 //!
 //! - [`fdw`]: product databases through foreign tables that follow their migrations
 //! - [`refresh`]: materialized views, refreshed in order
+//! - [`jobs`]: what runs when
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -9,6 +10,7 @@
 
 mod error;
 mod fdw;
+mod jobs;
 mod pg;
 mod refresh;
 mod settings;
