@@ -87,6 +87,14 @@ impl Schedule {
         };
         due.filter(|due| *due > since)
     }
+
+    /// The schedule in English: "every 15 minutes", "at 03:30 on weekdays, Europe/Berlin".
+    pub fn words(&self) -> String {
+        match &self.kind {
+            Kind::Interval(seconds) => super::words::interval(*seconds),
+            Kind::Calendar(calendar) => super::words::calendar(calendar),
+        }
+    }
 }
 
 impl Calendar {
