@@ -13,3 +13,60 @@ pub fn format_type(oid: u32, typmod: i32) -> String {
         CStr::from_ptr(pg_sys::format_type_extended(oid.into(), typmod, flags)).to_string_lossy().into_owned()
     }
 }
+
+/// A database of this server.
+pub struct Database {
+    pub oid: u32,
+    pub name: String,
+    pub owner: u32,
+    pub is_template: bool,
+    /// Whether anybody may connect, and a DROP was not cut short in it.
+    pub connectable: bool,
+}
+
+/// All databases, in a transaction that need not be in any of them (get_database_list,
+/// src/backend/postmaster/autovacuum.c).
+pub fn databases() -> Vec<Database> {
+    let mut found = Vec::new();
+    // SAFETY: a catalog scan; each tuple is read before the next one is fetched, under the struct of its catalog.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            found.push(Database {
+                oid: (*row).oid.to_u32(),
+                name: CStr::from_ptr((*row).datname.data.as_ptr()).to_string_lossy().into_owned(),
+                owner: (*row).datdba.to_u32(),
+                is_template: (*row).datistemplate,
+                // -2 is DATCONNLIMIT_INVALID_DB (src/include/catalog/pg_database.h).
+                connectable: (*row).datallowconn && (*row).datconnlimit != -2,
+            });
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    found
+}
+
+/// OID of this database.
+pub fn my_database() -> u32 {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::MyDatabaseId.to_u32() }
+}
+
+/// The owner of an extension in this database, or `None` where it is not installed.
+pub fn extension_owner(name: &CStr) -> crate::error::Result<Option<u32>> {
+    // SAFETY: a syscache look-up inside a transaction.
+    if unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) } == pg_sys::InvalidOid {
+        return Ok(None);
+    }
+    super::spi::first(
+        "SELECT extowner::int8::text FROM pg_catalog.pg_extension WHERE extname = $1",
+        &[name.to_string_lossy().as_ref().into()],
+    )
+}

@@ -34,6 +34,21 @@ impl As {
         Ok(saved)
     }
 
+    /// The extension's owner, in a worker whose session user has fewer rights: for the fixed statements with which it
+    /// records what it did, and for nothing that a user wrote.
+    pub fn extension_owner(owner: u32) -> Self {
+        let mut saved = As { user: pg_sys::InvalidOid, context: 0 };
+        // SAFETY: as in role.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut saved.user, &mut saved.context);
+            pg_sys::SetUserIdAndSecContext(
+                owner.into(),
+                saved.context | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION) as i32,
+            );
+        }
+        saved
+    }
+
     /// By name.
     pub fn named(role: &str) -> Result<Self> {
         let found: Vec<u32> = spi::prepared(

@@ -13,15 +13,25 @@ pub fn pause(pause: Duration) {
         if left.is_zero() {
             return;
         }
-        // SAFETY: MyLatch is this backend's own; the flags are those of every wait in a backend.
-        unsafe {
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-                left.as_millis().max(1) as _,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
+        wait(left);
+    }
+}
+
+/// Sleeps until somebody wakes this process, for `most`; interrupts are obeyed.
+pub fn pause_until_woken(most: Duration) {
+    wait(most);
+    pgrx::check_for_interrupts!();
+}
+
+fn wait(most: Duration) {
+    // SAFETY: MyLatch is this backend's own; the flags are those of every wait in a backend.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            most.as_millis().max(1) as _,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
     }
 }

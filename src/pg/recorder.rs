@@ -62,7 +62,7 @@ pub fn commit(owner: u32, text: &str) -> Result<i64> {
 #[pg_guard]
 #[no_mangle]
 pub extern "C-unwind" fn startup_wh_recorder(handle: pg_sys::Datum) {
-    super::worker::obey_sigterm();
+    super::worker::obey_signals();
     // SAFETY: runs once, on the worker's main thread, before anything else needs an owner.
     unsafe {
         // A worker starts without a resource owner, and attaching needs one (test/modules/test_shm_mq/worker.c).

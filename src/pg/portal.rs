@@ -1,0 +1,209 @@
+//! A command as a session would run it: as a portal at the top level, so that VACUUM, CALL with COMMIT and the like
+//! work.
+//!
+//! The steps are those of `exec_simple_query` (src/backend/tcop/postgres.c); pg_cron does the same in its workers.
+
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::{pg_sys, PgList};
+
+use super::sql::cstring;
+use crate::error::{sqlstate, Error, Result};
+
+/// Of enum TimeoutId (src/include/utils/timeout.h), the same in all versions.
+const STATEMENT_TIMEOUT: std::ffi::c_int = 3;
+
+unsafe extern "C-unwind" {
+    fn enable_timeout_after(id: std::ffi::c_int, delay_ms: std::ffi::c_int);
+    fn disable_timeout(id: std::ffi::c_int, keep_indicator: bool);
+}
+
+/// What a session has while it runs a command: its text for the log, and statement_timeout ticking, which only
+/// PostgresMain would start.
+struct Running {
+    ticking: Option<Duration>,
+    begun: Instant,
+    callback: Box<pg_sys::ErrorContextCallback>,
+}
+
+thread_local! {
+    static TIMED_OUT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static CONTEXT: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Where the last command of [`run`] failed: the lines that psql shows as CONTEXT. pgrx's errors do not have them.
+pub fn take_context() -> Option<String> {
+    CONTEXT.with_borrow_mut(Option::take)
+}
+
+/// An error context callback (src/backend/utils/error/elog.c, errfinish) below all others: it is called last, when the
+/// context is complete.
+unsafe extern "C-unwind" fn keep_context(_: *mut std::ffi::c_void) {
+    // SAFETY: an error is being built; it is copied into a context that outlives this call and freed again.
+    unsafe {
+        let outer = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        let error = pg_sys::CopyErrorData();
+        if (*error).elevel >= pgrx::PgLogLevel::ERROR as i32 {
+            let context = (!(*error).context.is_null())
+                .then(|| std::ffi::CStr::from_ptr((*error).context).to_string_lossy().into_owned());
+            CONTEXT.with_borrow_mut(|kept| *kept = context);
+        }
+        pg_sys::FreeErrorData(error);
+        pg_sys::MemoryContextSwitchTo(outer);
+    }
+}
+
+impl Running {
+    /// # Safety
+    /// `source` outlives the value.
+    unsafe fn new(source: &std::ffi::CStr) -> Self {
+        // SAFETY: InitPostgres registered the timeout in every process with a database.
+        unsafe {
+            pg_sys::debug_query_string = source.as_ptr();
+            let timeout = pg_sys::StatementTimeout;
+            if timeout > 0 {
+                pg_guard_ffi_boundary(|| enable_timeout_after(STATEMENT_TIMEOUT, timeout));
+            }
+            let mut callback = Box::new(pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(keep_context),
+                arg: std::ptr::null_mut(),
+            });
+            pg_sys::error_context_stack = &mut *callback;
+            let ticking = (timeout > 0).then(|| Duration::from_millis(timeout as u64));
+            TIMED_OUT.set(false);
+            Running { ticking, begun: Instant::now(), callback }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // SAFETY: undoes what new did; disabling cannot fail.
+        unsafe {
+            if let Some(timeout) = self.ticking {
+                disable_timeout(STATEMENT_TIMEOUT, false);
+                TIMED_OUT.set(self.begun.elapsed() >= timeout);
+            }
+            pg_sys::debug_query_string = std::ptr::null();
+            pg_sys::error_context_stack = self.callback.previous;
+        }
+    }
+}
+
+/// Runs the statements of `command` in the open transaction, which must have no snapshot of the caller's. Returns how
+/// many rows the last one touched or returned.
+///
+/// Several statements are one transaction, as with `psql -c`. BEGIN, COMMIT and the like are refused.
+pub fn run(command: &str) -> Result<u64> {
+    let source = cstring(command)?;
+    // SAFETY: the calls and their order are those of exec_simple_query; `source` outlives them; the caller's memory
+    // context outlives the transaction.
+    unsafe {
+        let _running = Running::new(&source);
+        let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
+        refuse_transaction_control(&statements)?;
+        let at_top = statements.len() == 1;
+        let last = statements.len().saturating_sub(1);
+        let mut rows = 0;
+        for (n, statement) in statements.iter_ptr().enumerate() {
+            rows = run_one(statement, &source, at_top);
+            if n < last {
+                pg_sys::CommandCounterIncrement();
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// Refuses a command that [`run`] would: one with a syntax error, or with nothing in it. Nothing is looked up.
+pub fn check(command: &str) -> Result<()> {
+    let source = cstring(command)?;
+    // SAFETY: parses text and nothing more.
+    unsafe {
+        let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
+        if statements.is_empty() {
+            return Err(Error::new(sqlstate::SYNTAX_ERROR, "the command is empty"));
+        }
+        refuse_transaction_control(&statements)
+    }
+}
+
+/// # Safety
+/// The list comes from the parser.
+unsafe fn refuse_transaction_control(statements: &PgList<pg_sys::RawStmt>) -> Result<()> {
+    // SAFETY: as above.
+    if !unsafe { statements.iter_ptr().any(|s| (*(*s).stmt).type_ == pg_sys::NodeTag::T_TransactionStmt) } {
+        return Ok(());
+    }
+    Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, "transaction control statements are not allowed in a job")
+        .hint("A job's command is one transaction. A procedure that is CALLed may commit in between."))
+}
+
+/// # Safety
+/// `statement` comes from the parse of `source`, and a transaction is open.
+unsafe fn run_one(statement: *mut pg_sys::RawStmt, source: &std::ffi::CStr, at_top: bool) -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        let tag = pg_sys::CreateCommandTag((*statement).stmt);
+        let snapshot = pg_sys::analyze_requires_snapshot(statement);
+        if snapshot {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+        let queries = pg_sys::pg_analyze_and_rewrite_fixedparams(
+            statement,
+            source.as_ptr(),
+            std::ptr::null(),
+            0,
+            std::ptr::null_mut(),
+        );
+        let plans = pg_sys::pg_plan_queries(
+            queries,
+            source.as_ptr(),
+            pg_sys::CURSOR_OPT_PARALLEL_OK as i32,
+            std::ptr::null_mut(),
+        );
+        if snapshot {
+            pg_sys::PopActiveSnapshot();
+        }
+        pgrx::check_for_interrupts!();
+        let portal = pg_sys::CreatePortal(c"".as_ptr(), true, true);
+        (*portal).visible = false;
+        pg_sys::PortalDefineQuery(portal, std::ptr::null(), source.as_ptr(), tag, plans, std::ptr::null_mut());
+        pg_sys::PortalStart(portal, std::ptr::null_mut(), 0, std::ptr::null_mut());
+        let receiver = pg_sys::CreateDestReceiver(pg_sys::CommandDest::DestNone);
+        let mut done = pg_sys::QueryCompletion::default();
+        pg_sys::InitializeQueryCompletion(&mut done);
+        // FETCH_ALL of src/include/nodes/parsenodes.h.
+        const ALL: std::ffi::c_long = std::ffi::c_long::MAX;
+        #[cfg(not(feature = "pg18"))]
+        pg_sys::PortalRun(portal, ALL, at_top, true, receiver, receiver, &mut done);
+        #[cfg(feature = "pg18")]
+        pg_sys::PortalRun(portal, ALL, at_top, receiver, receiver, &mut done);
+        if let Some(destroy) = (*receiver).rDestroy {
+            destroy(receiver);
+        }
+        pg_sys::PortalDrop(portal, false);
+        done.nprocessed
+    }
+}
+
+/// Undoes what an earlier command left in the session. DISCARD ALL (src/backend/commands/discard.c) but for the plans,
+/// which would have to be made again for each run. Runs in a transaction of its own, like [`run`].
+pub fn discard_all() -> Result<()> {
+    run("CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
+         SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES")
+    .map(|_| ())
+}
+
+/// Whether the last command of [`run`] ran into statement_timeout.
+pub fn take_timed_out() -> bool {
+    TIMED_OUT.take()
+}
+
+/// Whether the open transaction has written anything so far.
+pub fn has_written() -> bool {
+    // SAFETY: reads the transaction state.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::TransactionId::from(0) }
+}
