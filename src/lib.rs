@@ -22,9 +22,13 @@ pgrx::pg_module_magic!();
 extension_sql_file!("../sql/bootstrap.sql", name = "bootstrap", bootstrap);
 extension_sql_file!("../sql/fdw.sql", name = "fdw", requires = ["bootstrap"]);
 extension_sql_file!("../sql/refresh.sql", name = "refresh", requires = ["fdw"]);
+extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
+    if pg::shmem::is_preloading() {
+        jobs::preload();
+    }
 }

@@ -32,3 +32,5 @@ mod tables;
 mod types;
 mod uri;
 mod wanted;
+
+pub use registry::refuse_unknown;

@@ -1,12 +1,54 @@
-//! Jobs: what runs when.
+//! Jobs: commands and refreshes that run on time, by themselves.
 //!
-//! - [`schedule`]: due times, from cron fields in a time zone or from an interval
-//! - [`words`]: a schedule in English
+//! api (the doors) → write (jobs), ask (a session's requests); launcher → scheduler (what is due) → dispatch (who gets
+//! it) → runner (does it, as the job's owner). Deciding is pure: schedule and words, queue, promise, model. store and
+//! steps are the tables, shared the memory between the processes, recover what a new scheduler finds, parcel a run in
+//! another database.
 
-#[allow(dead_code)] // used by the scheduler
+mod api;
+mod ask;
+mod dispatch;
+mod import;
+mod launcher;
+mod model;
+mod parcel;
+mod promise;
+mod queue;
+mod recover;
+mod requests;
+mod runner;
 mod schedule;
-#[allow(dead_code)] // used by the scheduler
+mod scheduler;
+mod shared;
+mod steps;
+mod store;
 mod words;
+mod write;
 
-#[allow(unused_imports)] // used by the scheduler
-pub use schedule::Schedule;
+use std::time::Duration;
+
+use crate::pg::{hooks, shmem, worker};
+
+/// The most that startup_wh.max_running_jobs can be.
+pub const MOST_RUNNERS: usize = shared::RUNNERS;
+
+/// How long a scheduler stays away from a database that somebody needs for themselves, should they never say that they
+/// are done.
+const HOLD: Duration = Duration::from_secs(15);
+
+/// Sets up what works only where the library is loaded with the server; called once, while it is.
+pub fn preload() {
+    static BLOCKS: [&dyn shmem::Block; 1] = [&shared::AREA];
+    shmem::reserve(&BLOCKS);
+    worker::register("startup_wh launcher", "startup_wh_launcher", Duration::from_secs(5));
+    hooks::utility(|utility| {
+        if utility.drops_extension {
+            hooks::at_end(hooks::When::Committed, shared::wake_scheduler);
+        }
+        if let Some(database) = utility.alone_in {
+            if shared::let_go(database, HOLD) {
+                hooks::at_end(hooks::When::Over, move || shared::take_up(database));
+            }
+        }
+    });
+}

@@ -88,6 +88,14 @@ impl Schedule {
         due.filter(|due| *due > since)
     }
 
+    /// What the clock of the schedule's zone shows at an instant; that of UTC for an interval.
+    pub fn local(&self, at: DateTime<Utc>) -> NaiveDateTime {
+        match &self.kind {
+            Kind::Interval(_) => at.naive_utc(),
+            Kind::Calendar(calendar) => zone::local(calendar.zone, at),
+        }
+    }
+
     /// The schedule in English: "every 15 minutes", "at 03:30 on weekdays, Europe/Berlin".
     pub fn words(&self) -> String {
         match &self.kind {

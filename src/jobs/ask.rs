@@ -1,0 +1,107 @@
+//! A session asks its scheduler, through shared memory: the scheduler commits what it does, whatever becomes of the
+//! session's own transaction.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::shared::{self, get, set, wish, Request};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{catalog, latch, session, spi};
+
+/// How long a scheduler may take to answer; it does nothing for long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A run, as far as it has come. Times in microseconds since 1970.
+#[derive(Deserialize)]
+pub struct Run {
+    pub run: i64,
+    pub status: String,
+    pub started: Option<i64>,
+    pub finished: Option<i64>,
+    pub rows: Option<i64>,
+    pub error: Option<String>,
+}
+
+/// A request that is given back however its session ends up.
+struct Held(&'static Request);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        set(&self.0.latch, 0);
+        set(&self.0.state, wish::FREE);
+    }
+}
+
+/// Asks, and waits for the answer: whether it was accepted, and the run.
+fn ask(job: i64, what: u64) -> Result<(bool, i64)> {
+    let Some(shared) = shared::jobs() else { return Err(no_scheduler()) };
+    let database = catalog::my_database();
+    let request = shared.request(database, job, what).map(Held).ok_or_else(|| {
+        Error::new("53400", "too many sessions wait for their jobs at this moment").hint("Try again in a moment.")
+    })?;
+    let begun = Instant::now();
+    loop {
+        match get(&request.0.state) {
+            wish::ACCEPTED => return Ok((true, get(&request.0.run) as i64)),
+            wish::REFUSED => return Ok((false, get(&request.0.run) as i64)),
+            _ if begun.elapsed() > PATIENCE => return Err(no_scheduler()),
+            _ => latch::pause_until_woken(Duration::from_millis(200)),
+        }
+    }
+}
+
+fn no_scheduler() -> Error {
+    Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, "the scheduler of this database does not answer")
+        .hint("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup_wh scheduler' AND datname = current_database() shows it. If there is none: does startup_wh.databases leave this database out? Is max_worker_processes large enough? The server's log says more.")
+}
+
+/// Runs a job now.
+pub fn run(name: &str, job: i64, wait: bool) -> Result<Run> {
+    if !session::is_read_committed() {
+        return Err(Error::new(
+            sqlstate::ACTIVE_SQL_TRANSACTION,
+            "this function needs transaction isolation level READ COMMITTED",
+        )
+        .hint("Call it in a transaction of its own."));
+    }
+    let (accepted, run) = ask(job, wish::RUN)?;
+    if !accepted && run != 0 {
+        return Err(Error::new("55006", format!("job \"{name}\" is running already"))
+            .detail(format!("It is run {run}."))
+            .hint("Wait for its end, or SELECT wh.cancel_job(...)."));
+    }
+    if !accepted {
+        return Err(Error::new(
+            sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the scheduler does not know job \"{name}\" yet"),
+        )
+        .hint("Commit the transaction that made it, and try again."));
+    }
+    let begun = Instant::now();
+    loop {
+        let found: Option<Run> = spi::first(
+            "SELECT pg_catalog.json_build_object('run', id, 'status', status, 'started', wh.micros(started), 'finished', wh.micros(finished),
+                    'rows', rows, 'error', error)::text FROM wh.job_run WHERE id = $1",
+            &[run.into()],
+        )?;
+        match found {
+            Some(found) if found.finished.is_some() || !wait => return Ok(found),
+            None if begun.elapsed() > PATIENCE => {
+                return Err(Error::new(
+                    sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!("run {run} was not recorded"),
+                )
+                .hint("The server's log says why."))
+            }
+            // The scheduler wakes us when it is over; looking is for a scheduler that is gone.
+            Some(_) => latch::pause_until_woken(Duration::from_secs(1)),
+            None => latch::pause_until_woken(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Cancels what runs or waits of a job; false where nothing does.
+pub fn cancel(job: i64) -> Result<bool> {
+    Ok(ask(job, wish::CANCEL)?.0)
+}

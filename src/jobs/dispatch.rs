@@ -1,0 +1,390 @@
+//! Tasks and runners: who gets what, who has finished, and who has been at it for too long.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::model::Status;
+use super::queue::{Queue, Task};
+use super::scheduler::Scheduler;
+use super::shared::{self, get, outcome, phase, set, stop, Jobs, Runner};
+use super::store::{self, Ended};
+use super::{parcel, steps};
+use crate::error::{Error, Result};
+use crate::pg::worker::{self, Life, Snapshot, Started};
+
+/// How long a runner may take to obey before it is ended.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The runners of one scheduler.
+#[derive(Default)]
+pub struct Runners {
+    started: HashMap<usize, Started>,
+    /// Tasks of more than one run, by runner.
+    tasks: HashMap<usize, Task>,
+    told: HashMap<usize, Instant>,
+    /// No worker's slot was free: when to try again.
+    again: Option<Instant>,
+    warned: Option<Instant>,
+}
+
+impl Runners {
+    /// Whether a runner has something to say.
+    pub fn any_done(&self, shared: &Jobs, database: u32) -> bool {
+        shared.runners_of(database).any(|(slot, r)| {
+            matches!(get(&r.phase), phase::DONE | phase::GONE)
+                || self.started.get(&slot).is_some_and(|s| s.life() == Life::Ended)
+        })
+    }
+
+    /// Whether a runner has a run.
+    pub fn has(&self, shared: &Jobs, database: u32, run: i64) -> bool {
+        shared.runners_of(database).any(|(slot, r)| is_busy(r) && self.runs(slot, r).contains(&run))
+    }
+
+    /// The runs that a runner's task is for.
+    pub fn runs(&self, slot: usize, runner: &Runner) -> Vec<i64> {
+        self.tasks.get(&slot).map_or_else(|| vec![get(&runner.run) as i64], |t| t.runs.clone())
+    }
+
+    /// When to look again, whatever else happens.
+    pub fn wakes_in(&self, queue: &Queue) -> Option<Duration> {
+        let again = self.again.filter(|_| !queue.is_empty()).map(|at| at.saturating_duration_since(Instant::now()));
+        let told = self.told.values().map(|at| (*at + GRACE).saturating_duration_since(Instant::now())).min();
+        [again, told].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
+    }
+}
+
+/// Whether a runner has a task.
+pub fn is_busy(r: &Runner) -> bool {
+    matches!(get(&r.phase), phase::STARTING | phase::ASSIGNED | phase::RUNNING | phase::DONE)
+}
+
+impl Scheduler {
+    /// Takes back what runners have finished. Says whether jobs have to be read again.
+    pub fn reap(&mut self) -> Result<bool> {
+        let mut reload = false;
+        let shared = self.shared;
+        let slots: Vec<(usize, &Runner)> = shared.runners_of(self.database).collect();
+        for (slot, r) in slots {
+            let ended = self.runners.started.get(&slot).is_some_and(|s| s.life() == Life::Ended);
+            let gone = ended || get(&r.phase) == phase::GONE;
+            if get(&r.phase) != phase::DONE && !gone {
+                continue;
+            }
+            self.runners.told.remove(&slot);
+            if get(&r.run) != 0 {
+                let how = get(&r.outcome);
+                reload |= how != outcome::SUCCEEDED;
+                self.finished(slot, r, how)?;
+                set(&r.run, 0);
+                set(&r.relation, 0);
+                set(&r.parcel, 0);
+            }
+            if gone {
+                self.runners.started.remove(&slot);
+                shared.free_runner(r);
+            } else {
+                set(&r.stop, stop::NO);
+                set(&r.outcome, outcome::NONE);
+                set(&r.phase, phase::IDLE);
+            }
+        }
+        Ok(reload)
+    }
+
+    /// One task has ended.
+    fn finished(&mut self, slot: usize, r: &Runner, how: u64) -> Result<()> {
+        let first = get(&r.run) as i64;
+        let relation = get(&r.relation) as u32;
+        let started = (get(&r.started) != 0).then(|| get(&r.started) as i64);
+        let pid = (get(&r.pid) != 0).then(|| get(&r.pid) as i32);
+        let runs = self.runners.runs(slot, r);
+        self.runners.tasks.remove(&slot);
+        // What the runner could not write down itself.
+        let lost = |stopped: u64| match stopped {
+            stop::TIMEOUT => (
+                Status::TimedOut,
+                Error::new("57014", "ended because it ran longer than its timeout and did not obey a cancel"),
+            ),
+            stop::CANCEL => (Status::Cancelled, Error::new("57014", "ended by wh.cancel_job")),
+            _ if started.is_none() => {
+                (Status::Failed, Error::new("58000", "its session could not begin").hint("The server's log says why."))
+            }
+            _ => (
+                Status::Crashed,
+                Error::new("57P01", "its session was terminated").hint("The server's log says by whom."),
+            ),
+        };
+        if relation == 0 {
+            let answer = match get(&r.parcel) {
+                0 => None,
+                handle => parcel::ended(handle as u32, get(&r.stop), started, pid),
+            };
+            let status = match (how, answer) {
+                (outcome::SUCCEEDED, _) => Status::Succeeded,
+                (outcome::FAILED, _) => Status::Failed,
+                (_, Some((Status::Succeeded, end))) => {
+                    store::succeeded(first, &end)?;
+                    Status::Succeeded
+                }
+                (_, Some((status, end))) => {
+                    store::ended(first, status, &end)?;
+                    status
+                }
+                (_, None) => {
+                    let (status, error) = lost(get(&r.stop));
+                    store::ended(first, status, &Ended { started, pid, error: Some(error), ..Ended::default() })?;
+                    status
+                }
+            };
+            self.count_missed(first)?;
+            self.over(first, status);
+            return Ok(());
+        }
+        if how != outcome::SUCCEEDED && how != outcome::FAILED {
+            let (status, error) = lost(get(&r.stop));
+            steps::ended(&runs, relation, status, started.or(Some(shared::now() as i64)), Some(&error))?;
+        }
+        let others: Vec<i64> = runs.iter().copied().filter(|run| *run != first).collect();
+        if !others.is_empty() {
+            steps::share(first, &others, relation)?;
+        }
+        self.queue.done(relation);
+        if how != outcome::SUCCEEDED {
+            for (runs, view, missing) in self.queue.fail(relation) {
+                let why = Error::new("00000", format!("{} was not refreshed", steps::name(missing)?));
+                steps::ended(&runs, view, Status::Skipped, None, Some(&why))?;
+            }
+        }
+        // Any of the runs may have come to its end, those whose steps were skipped too.
+        let open: Vec<i64> = self.active.iter().filter(|(_, a)| a.steps).map(|(run, _)| *run).collect();
+        for run in open {
+            self.conclude_if_done(run, Some(slot))?;
+        }
+        Ok(())
+    }
+
+    /// Ends a refreshing run none of whose steps waits or is with a runner but `slot`, which has just finished.
+    pub fn conclude_if_done(&mut self, run: i64, slot: Option<usize>) -> Result<()> {
+        let at_work = self
+            .shared
+            .runners_of(self.database)
+            .any(|(n, r)| Some(n) != slot && get(&r.run) != 0 && is_busy(r) && self.runners.runs(n, r).contains(&run));
+        if at_work || self.queue.has(run) {
+            return Ok(());
+        }
+        let Some(active) = self.active.get_mut(&run) else { return Ok(()) };
+        let stopped = active.stopped.take();
+        let job = match self.jobs.get(&active.job) {
+            Some(p) => p.job.clone(),
+            None => {
+                let error = Error::new("57014", "the job was unscheduled while it ran");
+                store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
+                self.over(run, Status::Cancelled);
+                return Ok(());
+            }
+        };
+        let status = steps::conclude(run, &job, stopped)?;
+        self.count_missed(run)?;
+        self.over(run, status);
+        set(&self.entry.changed, u64::from(status != Status::Succeeded));
+        Ok(())
+    }
+
+    fn count_missed(&self, run: i64) -> Result<()> {
+        match self.active.get(&run) {
+            Some(a) if a.missed > 0 => store::missed(run, a.missed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives out what can begin, and stops what has had its time. Touches no table.
+    pub fn dispatch(&mut self) {
+        self.stop_the_late();
+        if self.runners.again.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.runners.again = None;
+        let shared = self.shared;
+        let most = crate::settings::MAX_RUNNING_JOBS.get() as usize;
+        loop {
+            let busy = shared.runners.iter().filter(|r| is_busy(r)).count();
+            if self.queue.is_empty() || busy >= most {
+                break;
+            }
+            let Some(task) = self.queue.next(|_| true) else { break };
+            if !self.give(task, most) {
+                break;
+            }
+        }
+        set(&self.entry.wants_runner, u64::from(!self.queue.is_empty()));
+    }
+
+    /// Finds a runner for a task; puts it back where there is none.
+    fn give(&mut self, task: Task, most: usize) -> bool {
+        let shared = self.shared;
+        let elsewhere = self.jobs.get(&task.job).and_then(|p| p.job.database.clone());
+        let Some((database, handle)) = self.address(&task, elsewhere) else {
+            return true;
+        };
+        let fits = |r: &&(usize, &Runner)| {
+            get(&r.1.phase) == phase::IDLE
+                && get(&r.1.owner) == u64::from(task.owner)
+                && get(&r.1.database) == u64::from(database)
+                && get(&r.1.leave) == 0
+        };
+        let idle: Vec<(usize, &Runner)> = shared.runners_of(self.database).filter(|r| fits(&r)).collect();
+        for (slot, r) in idle {
+            // It must not leave, nor look, while it is given the task.
+            if r.phase.compare_exchange(phase::IDLE, phase::STARTING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                self.fill(slot, r, &task, handle);
+                set(&r.phase, phase::ASSIGNED);
+                worker::wake(get(&r.latch));
+                return true;
+            }
+        }
+        let Some((slot, r)) = shared.take_runner(self.database, most) else {
+            // One that only waits for more of its owner's work makes room.
+            if let Some(idle) = shared.runners.iter().find(|r| get(&r.phase) == phase::IDLE) {
+                set(&idle.leave, 1);
+                worker::wake(get(&idle.latch));
+            }
+            self.queue.put_back(task);
+            drop_parcel(handle);
+            return false;
+        };
+        set(&r.database, database.into());
+        set(&r.owner, task.owner.into());
+        self.fill(slot, r, &task, handle);
+        let name = format!("startup_wh runner: {}", self.jobs.get(&task.job).map_or("", |p| p.job.name.as_str()));
+        match worker::start(&name, "startup_wh runner", "startup_wh_runner", slot) {
+            Some(started) => {
+                self.runners.started.insert(slot, started);
+                true
+            }
+            None => {
+                self.runners.tasks.remove(&slot);
+                set(&r.run, 0);
+                shared.free_runner(r);
+                self.queue.put_back(task);
+                drop_parcel(handle);
+                self.runners.again = Some(Instant::now() + Duration::from_millis(500));
+                if self.runners.warned.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+                    self.runners.warned = Some(Instant::now());
+                    pgrx::warning!(
+                        "jobs wait for a free worker: raise max_worker_processes, or lower startup_wh.max_running_jobs"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    /// The database that a task runs in, and the segment with its command where that is another one. `None`: it cannot be
+    /// had, and the run has been failed.
+    fn address(&mut self, task: &Task, elsewhere: Option<String>) -> Option<(u32, u32)> {
+        let Some(name) = elsewhere else { return Some((self.database, 0)) };
+        let command = self.jobs.get(&task.job).map(|p| p.job.command.clone()).unwrap_or_default();
+        let run = task.runs.first().copied().unwrap_or_default();
+        let found = worker::transaction(Snapshot::Taken, || {
+            let found = crate::pg::catalog::databases().into_iter().find(|d| d.name == name && d.connectable);
+            match found {
+                Some(d) if d.oid == self.database => Ok(Some((d.oid, 0))),
+                Some(d) => Ok(Some((d.oid, crate::pg::parcel::leave(&command)))),
+                None => {
+                    let error = Error::new("3D000", format!("database \"{name}\" does not exist"));
+                    store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;
+                    Ok(None)
+                }
+            }
+        });
+        match found {
+            Ok(Some(found)) => Some(found),
+            Ok(None) => {
+                self.over(run, Status::Failed);
+                set(&self.entry.changed, 1);
+                None
+            }
+            Err(e) => {
+                pgrx::warning!("run {run} could not be handed to database \"{name}\": {}", e.message);
+                self.over(run, Status::Failed);
+                set(&self.entry.changed, 1);
+                None
+            }
+        }
+    }
+
+    fn fill(&mut self, slot: usize, r: &Runner, task: &Task, handle: u32) {
+        let first = task.runs.first().copied().unwrap_or_default();
+        for (field, value) in [
+            (&r.extension_owner, self.extension_owner.into()),
+            (&r.job, task.job as u64),
+            (&r.run, first as u64),
+            (&r.relation, task.relation.into()),
+            (&r.parcel, handle.into()),
+            (&r.started, 0),
+            (&r.stop, stop::NO),
+            (&r.outcome, outcome::NONE),
+        ] {
+            set(field, value);
+        }
+        if task.relation != 0 {
+            self.runners.tasks.insert(slot, task.clone());
+        }
+        let now = shared::now() as i64;
+        for run in &task.runs {
+            if let Some(a) = self.active.get_mut(run).filter(|a| a.deadline.is_none()) {
+                a.deadline = a.timeout.filter(|t| *t > 0).map(|t| now + t);
+            }
+        }
+    }
+
+    /// Stops runs whose time is over, and ends runners that did not obey.
+    fn stop_the_late(&mut self) {
+        let now = shared::now() as i64;
+        let late: Vec<i64> =
+            self.active.iter().filter(|(_, a)| a.deadline.is_some_and(|at| at <= now)).map(|(run, _)| *run).collect();
+        for run in late {
+            self.stop(run, stop::TIMEOUT);
+        }
+        let shared = self.shared;
+        let late: Vec<usize> =
+            self.runners.told.iter().filter(|(_, at)| at.elapsed() >= GRACE).map(|(slot, _)| *slot).collect();
+        for slot in late {
+            self.runners.told.remove(&slot);
+            worker::signal(get(&shared.runners[slot].pid) as i32, pgrx::pg_sys::SIGTERM);
+        }
+    }
+
+    /// Stops a run that has begun, in all of its parts. The steps that wait are ended by whoever looks next.
+    pub fn stop(&mut self, run: i64, why: u64) {
+        let Some(active) = self.active.get_mut(&run) else { return };
+        active.deadline = None;
+        active.stopped.get_or_insert_with(|| match why {
+            stop::TIMEOUT => (Status::TimedOut, Error::new("57014", "canceled because it ran longer than its timeout")),
+            _ => (Status::Cancelled, Error::new("57014", "canceled by wh.cancel_job")),
+        });
+        self.queue.forget(run);
+        let shared = self.shared;
+        let active = &self.active;
+        for (slot, r) in shared.runners_of(self.database).filter(|(_, r)| get(&r.run) != 0 && is_busy(r)) {
+            let runs = self.runners.runs(slot, r);
+            // A view that others need too goes on.
+            if runs.contains(&run) && runs.iter().all(|other| active.get(other).is_none_or(|a| a.stopped.is_some())) {
+                set(&r.stop, why);
+                worker::signal(get(&r.pid) as i32, pgrx::pg_sys::SIGINT);
+                self.runners.told.entry(slot).or_insert_with(Instant::now);
+            }
+        }
+    }
+}
+
+fn drop_parcel(handle: u32) {
+    if handle != 0 {
+        let gone = worker::transaction(Snapshot::Taken, || Ok(crate::pg::parcel::take(handle)));
+        if let Err(e) = gone {
+            pgrx::warning!("a command's segment could not be given back: {}", e.message);
+        }
+    }
+}

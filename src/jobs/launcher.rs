@@ -1,0 +1,176 @@
+//! One worker for the server: keeps a scheduler in each database that has the extension.
+//!
+//! Whether a database has it can be seen only from inside, so its scheduler looks first and ends where it is not there.
+//! CREATE EXTENSION wakes the launcher when it commits, and so does every change of jobs.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use pgrx::prelude::*;
+
+use super::shared::{self, get, set, state, Jobs};
+use crate::pg::catalog::{self, Database};
+use crate::pg::worker::{self, Life, Snapshot, Started};
+
+/// Databases come and go without a word to us; none of them is in a hurry.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Schedulers that look for the extension at the same time: each takes a worker's slot.
+const LOOKING: usize = 2;
+
+struct Scheduler {
+    started: Option<Started>,
+    not_before: Instant,
+    ended: u32,
+}
+
+fn gone(_: usize) {
+    if let Some(shared) = shared::jobs() {
+        set(&shared.launcher, 0);
+    }
+}
+
+/// Entry point of the worker.
+// The postmaster finds it by its name.
+#[allow(unsafe_code)]
+#[pg_guard]
+#[no_mangle]
+pub extern "C-unwind" fn startup_wh_launcher(_argument: pgrx::pg_sys::Datum) {
+    worker::obey_signals();
+    let Some(shared) = shared::jobs() else { return };
+    worker::connect(None, None);
+    worker::at_exit(gone, 0);
+    set(&shared.launcher, worker::my_latch());
+    let round = worker::Round::new(c"startup_wh launcher");
+    let mut schedulers: HashMap<u32, Scheduler> = HashMap::new();
+    let mut warned = None;
+    loop {
+        let pause = round.run(|| look(shared, &mut schedulers, &mut warned));
+        worker::report(None);
+        worker::wait(Some(pause));
+    }
+}
+
+/// Whether startup_wh.databases allows a database.
+fn allowed(list: Option<&str>, name: &str) -> bool {
+    let mut names = list.unwrap_or_default().split(',').map(|n| n.trim().trim_matches('"')).filter(|n| !n.is_empty());
+    let mut any = false;
+    names.any(|n| {
+        any = true;
+        n == name
+    }) || !any
+}
+
+/// Starts what should run, forgets what is gone; returns how long nothing else is to be done.
+fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned: &mut Option<Instant>) -> Duration {
+    let databases = match worker::transaction(Snapshot::Taken, || Ok(catalog::databases())) {
+        Ok(databases) => databases,
+        Err(e) => {
+            pgrx::warning!("the databases could not be read: {}", e.message);
+            return LOOK_AGAIN;
+        }
+    };
+    let setting = crate::settings::DATABASES.get();
+    let setting = setting.as_ref().map(|s| s.to_string_lossy());
+    let serves = |d: &&Database| d.connectable && !d.is_template && allowed(setting.as_deref(), &d.name);
+    let served: Vec<&Database> = databases.iter().filter(serves).collect();
+    forget(shared, schedulers, &served);
+
+    let mut pause = LOOK_AGAIN;
+    let mut looking = schedulers
+        .iter()
+        .filter(|(oid, s)| {
+            s.started.is_some() && shared.database(**oid).is_some_and(|d| get(&d.state) == state::STARTED)
+        })
+        .count();
+    for database in served {
+        let Some(entry) = shared.enter(database.oid) else {
+            warn(
+                warned,
+                &format!(
+                    "database \"{}\" has no scheduler: no more than {} are served",
+                    database.name,
+                    shared::DATABASES
+                ),
+            );
+            continue;
+        };
+        let s = schedulers.entry(database.oid).or_insert_with(|| Scheduler {
+            started: None,
+            not_before: Instant::now(),
+            ended: 0,
+        });
+        if s.started.as_ref().is_some_and(|w| w.life() != Life::Ended) {
+            if get(&entry.state) == state::READY {
+                s.ended = 0;
+            }
+            continue;
+        }
+        if s.started.take().is_some() && get(&entry.state) != state::ABSENT && get(&entry.hold_until) <= shared::now() {
+            // It should not have ended.
+            s.ended = (s.ended + 1).min(7);
+            s.not_before = Instant::now() + Duration::from_millis(500 << s.ended);
+        }
+        if get(&entry.state) == state::ABSENT {
+            continue;
+        }
+        let hold = get(&entry.hold_until).saturating_sub(shared::now());
+        let wait = s.not_before.saturating_duration_since(Instant::now()).max(Duration::from_micros(hold));
+        if !wait.is_zero() || looking >= LOOKING {
+            pause = pause.min(wait.max(Duration::from_millis(200)));
+            continue;
+        }
+        set(&entry.state, state::STARTED);
+        let name = format!("startup_wh scheduler: {}", database.name);
+        s.started = worker::start(&name, "startup_wh scheduler", "startup_wh_scheduler", database.oid as usize);
+        if s.started.is_none() {
+            warn(warned, "no worker is free for a scheduler; raise max_worker_processes");
+            set(&entry.state, state::WANTED);
+            pause = pause.min(Duration::from_secs(5));
+        } else {
+            looking += 1;
+        }
+    }
+    pause
+}
+
+/// Lets go of databases that are gone or not to be served any more.
+fn forget(shared: &Jobs, schedulers: &mut HashMap<u32, Scheduler>, served: &[&Database]) {
+    let is_served = |oid: u32| served.iter().any(|d| d.oid == oid);
+    schedulers.retain(|oid, s| {
+        if is_served(*oid) {
+            return true;
+        }
+        if let Some(started) = s.started.as_ref().filter(|w| w.life() != Life::Ended) {
+            started.terminate();
+            return true;
+        }
+        false
+    });
+    for entry in &shared.databases {
+        let oid = get(&entry.oid) as u32;
+        if oid != 0 && !is_served(oid) && !schedulers.contains_key(&oid) {
+            shared::AREA.locked(|| set(&entry.oid, 0));
+        }
+    }
+}
+
+/// Warns, and not again for a minute.
+fn warn(last: &mut Option<Instant>, message: &str) {
+    if last.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+        *last = Some(Instant::now());
+        pgrx::warning!("startup_wh: {message}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::allowed;
+
+    #[test]
+    fn an_empty_list_allows_all_and_another_only_its_own() {
+        assert!(allowed(None, "a") && allowed(Some(""), "a") && allowed(Some(" , "), "a"));
+        assert!(allowed(Some("b, a"), "a") && allowed(Some("\"A b\""), "A b"));
+        assert!(!allowed(Some("b"), "a"));
+    }
+}

@@ -1,0 +1,65 @@
+//! What sessions ask of their database's scheduler: to run a job now, to cancel it.
+
+use super::model::{Status, Trigger};
+use super::scheduler::Scheduler;
+use super::shared::{self, get, set, stop, wish, Jobs};
+use super::store::{self, Ended, NewRun};
+use crate::error::{Error, Result};
+use crate::pg::worker;
+
+/// Whether somebody asks.
+pub fn any(shared: &Jobs, database: u32) -> bool {
+    shared.requests.iter().any(|r| is_open(r, database))
+}
+
+fn is_open(r: &shared::Request, database: u32) -> bool {
+    matches!(get(&r.state), wish::RUN | wish::CANCEL) && get(&r.database) == u64::from(database)
+}
+
+/// Answers all. The answer is seen at once, and the run only once this transaction has committed: whoever waits looks
+/// until it is there.
+pub fn answer(s: &mut Scheduler) -> Result<()> {
+    let shared = s.shared;
+    let database = s.database;
+    for r in shared.requests.iter().filter(|r| is_open(r, database)) {
+        let job = get(&r.job) as i64;
+        let running = s.active.iter().find(|(_, a)| a.job == job).map(|(run, _)| *run);
+        let accepted = match (get(&r.state), running) {
+            (wish::RUN, Some(run)) => {
+                set(&r.run, run as u64);
+                false
+            }
+            (wish::RUN, None) if s.jobs.contains_key(&job) => {
+                let now = shared::now() as i64;
+                s.begin(&[NewRun::new(job, Trigger::Hand, now, 1, None)])?;
+                let run = store::last(job)?;
+                set(&r.run, run as u64);
+                s.waiting.entry(run).or_default().push(get(&r.latch));
+                true
+            }
+            (wish::CANCEL, Some(run)) => {
+                set(&r.run, run as u64);
+                cancel(s, run)?;
+                true
+            }
+            _ => false,
+        };
+        set(&r.state, if accepted { wish::ACCEPTED } else { wish::REFUSED });
+        worker::wake(get(&r.latch));
+    }
+    Ok(())
+}
+
+fn cancel(s: &mut Scheduler, run: i64) -> Result<()> {
+    s.stop(run, stop::CANCEL);
+    if s.runners.has(s.shared, s.database, run) {
+        return Ok(());
+    }
+    if s.active.get(&run).is_some_and(|a| a.steps) {
+        return s.conclude_if_done(run, None);
+    }
+    let error = Error::new("57014", "canceled by wh.cancel_job before it began");
+    store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
+    s.over(run, Status::Cancelled);
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Runs one task after another for one owner in one database, as that owner: the session's user, so that nothing in a
+//! command can become more.
+//!
+//! What a run did and the record of its success are one transaction; a failure is recorded in the next one. A runner
+//! waits some seconds for more work of its owner, and then ends.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pgrx::prelude::*;
+
+use super::model::Status;
+use super::shared::{self, get, outcome, phase, set, stop, Runner};
+use super::store::{self, Ended};
+use super::{parcel, steps};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::worker::{self, Snapshot};
+use crate::pg::{guc, identity, portal, spi};
+
+/// How long a runner waits for another run of its owner.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Says that the process has ended, whatever ended it.
+fn gone(slot: usize) {
+    let Some(shared) = shared::jobs() else { return };
+    let Some(runner) = shared.runners.get(slot) else { return };
+    set(&runner.latch, 0);
+    set(&runner.phase, phase::GONE);
+    wake_home(runner);
+}
+
+fn wake_home(runner: &Runner) {
+    if let Some(home) = shared::jobs().and_then(|s| s.database(get(&runner.home) as u32)) {
+        worker::wake(get(&home.latch));
+    }
+}
+
+/// Entry point of the worker.
+// The postmaster finds it by its name.
+#[allow(unsafe_code)]
+#[pg_guard]
+#[no_mangle]
+pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
+    worker::obey_signals();
+    let slot = worker::argument(slot);
+    let Some(runner) = shared::jobs().and_then(|s| s.runners.get(slot)) else { return };
+    worker::at_exit(gone, slot);
+    set(&runner.pid, std::process::id().into());
+    worker::connect(Some(get(&runner.database) as u32), Some(get(&runner.owner) as u32));
+    worker::hold_cancel(true);
+    set(&runner.latch, worker::my_latch());
+    // Whoever started it gave it a task with it.
+    set(&runner.phase, phase::ASSIGNED);
+    let round = worker::Round::new(c"startup_wh runner");
+    let mut clean = true;
+    let mut idle_since = std::time::Instant::now();
+    loop {
+        if get(&runner.phase) == phase::ASSIGNED {
+            set(&runner.started, shared::now());
+            set(&runner.phase, phase::RUNNING);
+            round.run(|| {
+                if !clean {
+                    forget_the_last();
+                }
+                let end = run(runner);
+                set(&runner.outcome, end);
+            });
+            clean = false;
+            set(&runner.phase, phase::DONE);
+            wake_home(runner);
+            worker::report(None);
+            worker::report_statistics(false);
+            idle_since = std::time::Instant::now();
+            continue;
+        }
+        let left = PATIENCE.saturating_sub(idle_since.elapsed());
+        if left.is_zero() || get(&runner.leave) != 0 {
+            // A task that comes at this moment is done first.
+            let idle = runner.phase.compare_exchange(phase::IDLE, phase::GONE, Ordering::SeqCst, Ordering::SeqCst);
+            if idle.is_ok() {
+                return;
+            }
+        }
+        worker::wait(Some(left.max(Duration::from_millis(100))));
+    }
+}
+
+/// The next command finds the session as the first one did.
+fn forget_the_last() {
+    let discarded = worker::transaction(Snapshot::None, portal::discard_all);
+    if let Err(e) = discarded {
+        pgrx::warning!("a runner could not reset its session: {}", e.message);
+    }
+}
+
+/// Does the task and records how it ended; says what its scheduler still has to know.
+fn run(runner: &Runner) -> u64 {
+    let run = get(&runner.run) as i64;
+    let result = match get(&runner.parcel) {
+        0 => here(runner, run),
+        handle => return parcel::run(handle as u32, || stopped(runner)),
+    };
+    worker::hold_cancel(true);
+    let Err(error) = result else { return outcome::SUCCEEDED };
+    let recorded = worker::transaction(Snapshot::Taken, || {
+        let _owner = identity::As::extension_owner(get(&runner.extension_owner) as u32);
+        let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
+        failed(runner, run, error)
+    });
+    match recorded {
+        Ok(()) => outcome::FAILED,
+        Err(e) => {
+            pgrx::warning!("the end of run {run} could not be recorded: {}", e.message);
+            outcome::UNRECORDED
+        }
+    }
+}
+
+/// A run in this database.
+fn here(runner: &Runner, run: i64) -> Result<()> {
+    let owner = get(&runner.extension_owner) as u32;
+    let work = worker::transaction(Snapshot::Taken, || {
+        let _owner = identity::As::extension_owner(owner);
+        let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
+        store::work(run)
+    })?;
+    let work = work.ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))?;
+    worker::report(Some(&work.command));
+    worker::name_session(&format!("startup_wh: {}", work.name));
+    worker::hold_cancel(false);
+    stopped(runner)?;
+    let started = get(&runner.started) as i64;
+    if get(&runner.relation) != 0 {
+        let how = work.concurrently.as_deref().unwrap_or("auto").parse()?;
+        let only_if_changed = work.kind == super::model::Kind::KeepFresh;
+        return steps::run(run, get(&runner.relation) as u32, how, only_if_changed, owner, started);
+    }
+    worker::transaction(Snapshot::None, || {
+        let rows = portal::run(&work.command)?;
+        worker::with_snapshot(|| {
+            let _owner = identity::As::extension_owner(owner);
+            let _surroundings = guc::Scope::new(RECORDING)?;
+            if !portal::has_written() {
+                // Nothing but the record would be lost.
+                spi::run("SET LOCAL synchronous_commit = off", &[])?;
+            }
+            let end = Ended {
+                started: Some(started),
+                rows: Some(rows as i64),
+                pid: Some(std::process::id() as i32),
+                ..Ended::default()
+            };
+            store::succeeded(run, &end)
+        })
+    })
+}
+
+/// Whatever the command has set in its transaction.
+const RECORDING: &[(&str, &str)] =
+    &[("search_path", "pg_catalog, pg_temp"), ("plan_cache_mode", "force_generic_plan"), ("lock_timeout", "0")];
+
+/// The error of a run that was told to stop before it began.
+fn stopped(runner: &Runner) -> Result<()> {
+    match get(&runner.stop) {
+        stop::NO => Ok(()),
+        _ => Err(Error::new("57014", "canceling statement due to user request")),
+    }
+}
+
+/// Records a failure: of the whole run, or of its step.
+fn failed(runner: &Runner, run: i64, error: Error) -> Result<()> {
+    let started = Some(get(&runner.started) as i64);
+    let (status, error) = judge(error, get(&runner.stop));
+    if get(&runner.relation) != 0 {
+        return steps::ended(&[run], get(&runner.relation) as u32, status, started, Some(&error));
+    }
+    let context = portal::take_context();
+    let pid = Some(std::process::id() as i32);
+    store::ended(run, status, &Ended { started, rows: None, pid, error: Some(error), context })
+}
+
+/// A cancelled statement: by whom decides what it was.
+pub fn judge(error: Error, stop: u64) -> (Status, Error) {
+    if error.sqlstate != "57014" {
+        return (Status::Failed, error);
+    }
+    match stop {
+        stop::TIMEOUT => (Status::TimedOut, Error::new("57014", "canceled because it ran longer than its timeout")),
+        stop::CANCEL => (Status::Cancelled, Error::new("57014", "canceled by wh.cancel_job")),
+        _ if portal::take_timed_out() => (Status::TimedOut, error),
+        _ => (Status::Cancelled, error),
+    }
+}

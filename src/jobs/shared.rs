@@ -1,0 +1,296 @@
+//! What launcher, schedulers, runners and sessions share: who is there, what runs, and who is to be woken.
+//!
+//! Everything durable is in the tables; this is lost with the server and made again from them. Each field has one
+//! writer at a time: a slot is taken under the area's lock, and then belongs to whoever its state names.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::pg::shmem::Area;
+use crate::pg::worker;
+
+/// As many as one server can serve.
+pub const DATABASES: usize = 64;
+/// The most that startup_wh.max_running_jobs can be.
+pub const RUNNERS: usize = 128;
+const REQUESTS: usize = 64;
+
+crate::shared! {
+    pub struct Jobs {
+        /// Latch of the launcher.
+        launcher: AtomicU64,
+        databases: [Database; DATABASES],
+        runners: [Runner; RUNNERS],
+        requests: [Request; REQUESTS],
+    }
+
+    /// A database, from the time that somebody asked for it.
+    pub struct Database {
+        /// 0: the entry is free.
+        oid: AtomicU64,
+        /// [`state`].
+        state: AtomicU64,
+        /// Latch of its scheduler, while it runs.
+        latch: AtomicU64,
+        /// Jobs were changed since the scheduler read them.
+        changed: AtomicU64,
+        /// Until when (microseconds, Unix) its scheduler and idle runners stay away.
+        hold_until: AtomicU64,
+        /// Its scheduler has runs and found no runner free.
+        wants_runner: AtomicU64,
+    }
+
+    /// A runner: a worker that runs one job's command at a time, all of one owner in one database.
+    pub struct Runner {
+        /// [`phase`].
+        phase: AtomicU64,
+        /// The database whose scheduler has it.
+        home: AtomicU64,
+        /// The database that it is connected to.
+        database: AtomicU64,
+        owner: AtomicU64,
+        extension_owner: AtomicU64,
+        pid: AtomicU64,
+        latch: AtomicU64,
+        job: AtomicU64,
+        run: AtomicU64,
+        /// The view of a step, or 0.
+        relation: AtomicU64,
+        /// Handle of the segment with a command for another database, or 0.
+        parcel: AtomicU64,
+        /// Microseconds, Unix: when the command began.
+        started: AtomicU64,
+        /// Why it was told to stop: [`stop`].
+        stop: AtomicU64,
+        /// [`outcome`], once its phase is DONE.
+        outcome: AtomicU64,
+        /// It should end when it has nothing to do.
+        leave: AtomicU64,
+    }
+
+    /// A session's wish: run this job now, or cancel it.
+    pub struct Request {
+        /// [`wish`].
+        state: AtomicU64,
+        database: AtomicU64,
+        job: AtomicU64,
+        /// Latch of the session.
+        latch: AtomicU64,
+        /// The answer: the run's number, or 0.
+        run: AtomicU64,
+    }
+}
+
+/// States of a database.
+pub mod state {
+    /// The launcher should start a scheduler.
+    pub const WANTED: u64 = 0;
+    /// It was started, and has not found the extension yet.
+    pub const STARTED: u64 = 1;
+    /// The extension is not there.
+    pub const ABSENT: u64 = 2;
+    pub const READY: u64 = 3;
+}
+
+/// Phases of a runner.
+pub mod phase {
+    pub const FREE: u64 = 0;
+    pub const STARTING: u64 = 1;
+    pub const IDLE: u64 = 2;
+    /// It has been given a run.
+    pub const ASSIGNED: u64 = 3;
+    pub const RUNNING: u64 = 4;
+    /// It has finished, and its scheduler has not looked yet.
+    pub const DONE: u64 = 5;
+    /// Its process ended.
+    pub const GONE: u64 = 6;
+}
+
+/// Why a runner was told to stop.
+pub mod stop {
+    pub const NO: u64 = 0;
+    pub const TIMEOUT: u64 = 1;
+    pub const CANCEL: u64 = 2;
+}
+
+/// How a runner's task ended.
+pub mod outcome {
+    pub const NONE: u64 = 0;
+    pub const SUCCEEDED: u64 = 1;
+    pub const FAILED: u64 = 2;
+    /// It could not be recorded by the runner itself.
+    pub const UNRECORDED: u64 = 3;
+}
+
+/// States of a request.
+pub mod wish {
+    pub const FREE: u64 = 0;
+    pub const TAKEN: u64 = 1;
+    pub const RUN: u64 = 2;
+    pub const CANCEL: u64 = 3;
+    pub const ACCEPTED: u64 = 4;
+    pub const REFUSED: u64 = 5;
+}
+
+pub static AREA: Area<Jobs> = Area::new(c"startup_wh jobs");
+
+/// The block, or `None` where the library was not preloaded.
+pub fn jobs() -> Option<&'static Jobs> {
+    AREA.get()
+}
+
+pub fn get(field: &AtomicU64) -> u64 {
+    field.load(Ordering::SeqCst)
+}
+
+pub fn set(field: &AtomicU64, value: u64) {
+    field.store(value, Ordering::SeqCst);
+}
+
+impl Jobs {
+    /// The entry of a database.
+    pub fn database(&self, oid: u32) -> Option<&Database> {
+        self.databases.iter().find(|d| get(&d.oid) == u64::from(oid))
+    }
+
+    /// The entry of a database, taken if there is none yet; `None` when all are taken.
+    pub fn enter(&self, oid: u32) -> Option<&Database> {
+        AREA.locked(|| {
+            if let Some(known) = self.database(oid) {
+                return Some(known);
+            }
+            let free = self.databases.iter().find(|d| get(&d.oid) == 0)?;
+            for field in [&free.state, &free.latch, &free.changed, &free.hold_until, &free.wants_runner] {
+                set(field, 0);
+            }
+            set(&free.oid, oid.into());
+            Some(free)
+        })
+    }
+
+    /// Runners that a database's scheduler has.
+    pub fn runners_of(&self, home: u32) -> impl Iterator<Item = (usize, &Runner)> {
+        self.runners
+            .iter()
+            .enumerate()
+            .filter(move |(_, r)| get(&r.phase) != phase::FREE && get(&r.home) == u64::from(home))
+    }
+
+    /// Takes a free runner's slot for `home`, if no more than `most` are taken and no other database that waits has
+    /// fewer.
+    pub fn take_runner(&self, home: u32, most: usize) -> Option<(usize, &Runner)> {
+        AREA.locked(|| {
+            let taken =
+                |oid: u64| self.runners.iter().filter(|r| get(&r.phase) != phase::FREE && get(&r.home) == oid).count();
+            let all = self.runners.iter().filter(|r| get(&r.phase) != phase::FREE).count();
+            let mine = taken(home.into());
+            let poorer = self.databases.iter().any(|d| {
+                let oid = get(&d.oid);
+                oid != 0 && oid != u64::from(home) && get(&d.wants_runner) != 0 && taken(oid) < mine
+            });
+            if all >= most.min(RUNNERS) || poorer {
+                return None;
+            }
+            let found = self.runners.iter().enumerate().find(|(_, r)| get(&r.phase) == phase::FREE)?;
+            let r = found.1;
+            for field in [
+                &r.database,
+                &r.owner,
+                &r.pid,
+                &r.latch,
+                &r.job,
+                &r.run,
+                &r.relation,
+                &r.parcel,
+                &r.started,
+                &r.stop,
+                &r.outcome,
+                &r.leave,
+            ] {
+                set(field, 0);
+            }
+            set(&r.home, home.into());
+            set(&r.phase, phase::STARTING);
+            Some(found)
+        })
+    }
+
+    /// Gives a slot back, and wakes those who wait for one.
+    pub fn free_runner(&self, runner: &Runner) {
+        set(&runner.phase, phase::FREE);
+        for d in self.databases.iter().filter(|d| get(&d.oid) != 0 && get(&d.wants_runner) != 0) {
+            worker::wake(get(&d.latch));
+        }
+    }
+
+    /// Puts a wish before the scheduler of this database; `None` when too many are.
+    pub fn request(&self, database: u32, job: i64, what: u64) -> Option<&Request> {
+        let request = AREA.locked(|| {
+            let free = self.requests.iter().find(|r| get(&r.state) == wish::FREE)?;
+            set(&free.state, wish::TAKEN);
+            Some(free)
+        })?;
+        set(&request.database, database.into());
+        set(&request.job, job as u64);
+        set(&request.latch, worker::my_latch());
+        set(&request.run, 0);
+        set(&request.state, what);
+        if let Some(d) = self.database(database) {
+            worker::wake(get(&d.latch));
+        }
+        Some(request)
+    }
+}
+
+/// Microseconds since 1970, now.
+pub fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
+/// Tells the scheduler of this database, at once, that something changed; and the launcher, where it has none.
+pub fn wake_scheduler() {
+    let Some(shared) = jobs() else { return };
+    let Some(entry) = shared.enter(crate::pg::catalog::my_database()) else { return };
+    set(&entry.changed, 1);
+    if get(&entry.state) == state::ABSENT {
+        set(&entry.state, state::WANTED);
+    }
+    match get(&entry.latch) {
+        0 => worker::wake(get(&shared.launcher)),
+        latch => worker::wake(latch),
+    }
+}
+
+/// Has the scheduler and the idle runners of a database end, and waits until they have; says whether there were any.
+/// DROP DATABASE and the like need it for themselves, and give up after five seconds.
+pub fn let_go(database: u32, hold: std::time::Duration) -> bool {
+    let Some(shared) = jobs() else { return false };
+    let Some(entry) = shared.database(database) else { return false };
+    set(&entry.hold_until, now() + hold.as_micros() as u64);
+    let begun = std::time::Instant::now();
+    loop {
+        worker::wake(get(&entry.latch));
+        let idle = shared
+            .runners
+            .iter()
+            .filter(|r| matches!(get(&r.phase), phase::IDLE | phase::DONE) && get(&r.database) == u64::from(database));
+        let mut anybody = get(&entry.latch) != 0;
+        for r in idle {
+            anybody = true;
+            set(&r.leave, 1);
+            worker::wake(get(&r.latch));
+        }
+        if !anybody || begun.elapsed() > std::time::Duration::from_secs(5) {
+            return true;
+        }
+        crate::pg::latch::pause_until_woken(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Undoes [`let_go`].
+pub fn take_up(database: u32) {
+    let Some(shared) = jobs() else { return };
+    if let Some(entry) = shared.database(database) {
+        set(&entry.hold_until, 0);
+    }
+    worker::wake(get(&shared.launcher));
+}

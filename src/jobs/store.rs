@@ -1,0 +1,274 @@
+//! Jobs and runs in their tables. All of it runs as the extension's owner.
+//!
+//! Times cross as microseconds since 1970. The scheduler's commits are asynchronous: whatever a run makes durable is
+//! later in the log than its record, and so makes that durable too.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{self, Job, Status, Trigger};
+use crate::error::{Error, Result};
+use crate::pg::spi;
+
+const JOBS: &str = "
+    SELECT pg_catalog.json_build_object('id', j.id, 'name', j.name, 'owner', j.owner::oid::int8, 'kind', j.kind,
+             'schedule', j.schedule, 'timezone', j.timezone, 'command', j.command, 'database', j.database,
+             'relation', j.relation::int8, 'view_schema', j.view_schema, 'view_name', j.view_name, 'upstream', j.upstream,
+             'max_lag', wh.micros(j.max_lag), 'timeout', wh.micros(j.timeout), 'max_retries', j.max_retries,
+             'retry_delay', wh.micros(j.retry_delay), 'catch_up', j.catch_up, 'anchor', wh.micros(j.anchor),
+             'next_run', wh.micros(coalesce(p.next_run, j.first_run)), 'retry_at', wh.micros(p.retry_at), 'retry_for', wh.micros(p.retry_for),
+             'attempt', coalesce(p.attempt, 1), 'failures', coalesce(p.failures, 0),
+             'enabled', j.enabled AND NOT s.paused AND p.paused IS NULL AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = j.owner::oid))::text
+    FROM wh.job j CROSS JOIN wh.job_state s LEFT JOIN wh.job_plan p ON p.job = j.id AND p.anchor = j.anchor";
+
+/// A job, and whether it may run by itself.
+#[derive(Deserialize)]
+pub struct Loaded {
+    #[serde(flatten)]
+    pub job: Job,
+    pub enabled: bool,
+}
+
+/// All jobs. Views that were made again are found by name, and renamed ones by number, but for jobs that a session is
+/// changing.
+pub fn load() -> Result<Vec<Loaded>> {
+    spi::run(
+        "UPDATE wh.job j SET relation = f.oid, view_schema = f.nspname, view_name = f.relname
+         FROM (SELECT k.id, c.oid, n.nspname, c.relname FROM wh.job k
+               JOIN pg_catalog.pg_class c ON c.relkind = 'm' AND c.oid = coalesce(
+                 (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'),
+                 pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name)))
+               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+               WHERE k.view_name IS NOT NULL
+                 AND (k.relation, k.view_schema, k.view_name) IS DISTINCT FROM (c.oid, n.nspname, c.relname)
+               FOR UPDATE OF k SKIP LOCKED) f
+         WHERE f.id = j.id",
+        &[],
+    )?;
+    spi::run("DELETE FROM wh.job_plan p WHERE NOT EXISTS (SELECT FROM wh.job j WHERE j.id = p.job)", &[])?;
+    spi::rows(JOBS, &[])
+}
+
+/// One job, as it is now.
+pub fn job(id: i64) -> Result<Option<Loaded>> {
+    spi::first(&format!("{JOBS} WHERE j.id = $1"), &[id.into()])
+}
+
+/// A run that is about to begin.
+#[derive(Serialize)]
+pub struct NewRun<'a> {
+    pub job: i64,
+    pub trigger: &'a str,
+    pub scheduled_for: i64,
+    pub attempt: i32,
+    /// The job's next time.
+    pub next_run: Option<i64>,
+    /// By hand: the schedule stays as it is.
+    pub keep_schedule: bool,
+}
+
+impl NewRun<'_> {
+    pub fn new(job: i64, trigger: Trigger, scheduled_for: i64, attempt: i32, next_run: Option<i64>) -> Self {
+        let keep_schedule = trigger == Trigger::Hand;
+        NewRun { job, trigger: trigger.name(), scheduled_for, attempt, next_run, keep_schedule }
+    }
+}
+
+/// Records runs before they begin, and when their jobs come next. Returns the runs' numbers, by job.
+pub fn begin(runs: &[NewRun]) -> Result<Vec<(i64, i64)>> {
+    spi::prepared(
+        "WITH n AS (
+           SELECT * FROM pg_catalog.json_to_recordset($1::json)
+             AS n (job int8, trigger text, scheduled_for int8, attempt int, next_run int8, keep_schedule bool)
+         ), p AS (
+           INSERT INTO wh.job_plan AS p (job, anchor, next_run, attempt)
+           SELECT j.id, j.anchor, wh.instant(n.next_run), n.attempt FROM n JOIN wh.job j ON j.id = n.job WHERE NOT n.keep_schedule
+           ON CONFLICT (job) DO UPDATE SET anchor = excluded.anchor, next_run = excluded.next_run, attempt = excluded.attempt,
+             retry_at = NULL, retry_for = NULL, failures = CASE WHEN p.anchor = excluded.anchor THEN p.failures ELSE 0 END,
+             paused = CASE WHEN p.anchor = excluded.anchor THEN p.paused END
+         ), r AS (
+           INSERT INTO wh.job_run (job, job_name, owner, owner_name, kind, command, trigger, scheduled_for, attempt)
+           SELECT j.id, j.name, j.owner, pg_catalog.pg_get_userbyid(j.owner), j.kind, j.command, n.trigger,
+                  wh.instant(n.scheduled_for), n.attempt
+           FROM n JOIN wh.job j ON j.id = n.job ORDER BY n.scheduled_for, j.id
+           RETURNING job, id)
+         SELECT pg_catalog.json_build_array(job, id)::text FROM r ORDER BY id",
+        &[serde_json::to_string(runs)?.into()],
+    )
+}
+
+/// Sets when a job comes next, where no run begins.
+pub fn postpone(job: i64, next_run: Option<i64>) -> Result<()> {
+    spi::run(
+        "INSERT INTO wh.job_plan AS p (job, anchor, next_run) SELECT id, anchor, wh.instant($2) FROM wh.job WHERE id = $1
+         ON CONFLICT (job) DO UPDATE SET next_run = excluded.next_run WHERE p.anchor = excluded.anchor",
+        &[job.into(), next_run.into()],
+    )?;
+    Ok(())
+}
+
+/// Records one run that did not happen, for times that were missed.
+pub fn skip(job: i64, scheduled_for: i64, missed: i32, why: &str) -> Result<()> {
+    spi::run(
+        "INSERT INTO wh.job_run (job, job_name, owner, owner_name, kind, command, trigger, scheduled_for, status, finished, missed, error)
+         SELECT j.id, j.name, j.owner, pg_catalog.pg_get_userbyid(j.owner), j.kind, j.command, 'schedule', wh.instant($2),
+                'skipped', pg_catalog.clock_timestamp(), $3, $4 FROM wh.job j WHERE j.id = $1",
+        &[job.into(), scheduled_for.into(), missed.into(), why.into()],
+    )?;
+    Ok(())
+}
+
+/// How a run ended.
+#[derive(Default, Clone, Debug)]
+pub struct Ended {
+    pub started: Option<i64>,
+    pub rows: Option<i64>,
+    pub pid: Option<i32>,
+    pub error: Option<Error>,
+    /// Where it failed, as psql shows it.
+    pub context: Option<String>,
+}
+
+/// Records that a run succeeded.
+pub fn succeeded(run: i64, ended: &Ended) -> Result<()> {
+    spi::prepared::<i64>(
+        "WITH r AS (
+           UPDATE wh.job_run SET status = 'succeeded', started = wh.instant($2), finished = pg_catalog.clock_timestamp(),
+             rows = $3, pid = $4 WHERE id = $1 RETURNING job
+         ), p AS (
+           UPDATE wh.job_plan p SET failures = 0, attempt = 1 FROM r WHERE p.job = r.job AND (p.failures, p.attempt) <> (0, 1)
+         )
+         SELECT job::text FROM r",
+        &[run.into(), ended.started.into(), ended.rows.into(), ended.pid.into()],
+    )?;
+    Ok(())
+}
+
+/// Records that a run ended otherwise, and what follows for its job; tells the log and whoever listens.
+pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Row {
+        job: i64,
+        name: String,
+        attempt: i32,
+        scheduled_for: i64,
+    }
+    let e = ended.error.clone().unwrap_or_else(|| Error::new("00000", status.name()));
+    let text = |t: &Option<String>| t.clone();
+    let rows: Vec<Row> = spi::rows(
+        "UPDATE wh.job_run SET status = $2, started = coalesce(wh.instant($3), started), finished = pg_catalog.clock_timestamp(),
+           rows = $4, pid = $5, sqlstate = $6, error = $7, detail = $8, hint = $9, context = $10
+         WHERE id = $1 AND finished IS NULL
+         RETURNING pg_catalog.json_build_object('job', job, 'name', job_name, 'attempt', attempt, 'scheduled_for', wh.micros(scheduled_for))::text",
+        &[
+            run.into(),
+            status.name().into(),
+            ended.started.into(),
+            ended.rows.into(),
+            ended.pid.into(),
+            e.sqlstate.as_str().into(),
+            e.message.as_str().into(),
+            text(&e.detail).into(),
+            text(&e.hint).into(),
+            text(&ended.context).into(),
+        ],
+    )?;
+    let Some(row) = rows.into_iter().next() else { return Ok(()) };
+    let mut told = serde_json::json!({
+        "job": row.name, "run": run, "status": status.name(), "attempt": row.attempt,
+        "sqlstate": e.sqlstate, "error": e.message.chars().take(1000).collect::<String>(),
+    });
+    if let Some(job) = job(row.job)? {
+        let now = super::shared::now() as i64;
+        let after = model::after(&job.job, row.attempt, status, now, crate::settings::MAX_FAILURES.get());
+        let retry = after.retry.unzip();
+        spi::run(
+            "INSERT INTO wh.job_plan AS p (job, anchor, next_run, failures, retry_at, attempt, retry_for, paused)
+             SELECT id, anchor, first_run, $2, wh.instant($3), coalesce($4, 1), CASE WHEN $3 IS NOT NULL THEN wh.instant($5) END, $6
+             FROM wh.job WHERE id = $1
+             ON CONFLICT (job) DO UPDATE SET failures = excluded.failures, retry_at = excluded.retry_at,
+               attempt = coalesce($4, p.attempt), retry_for = excluded.retry_for, paused = coalesce(excluded.paused, p.paused)
+             WHERE p.anchor = excluded.anchor",
+            &[
+                row.job.into(),
+                after.failures.into(),
+                retry.0.into(),
+                retry.1.into(),
+                row.scheduled_for.into(),
+                after.pause.clone().into(),
+            ],
+        )?;
+        told["failures_in_a_row"] = after.failures.into();
+        told["retry"] = after.retry.is_some().into();
+        told["paused"] = after.pause.is_some().into();
+        if status.is_failure() {
+            let paused = after.pause.map(|p| format!("; it is paused, because it {p}")).unwrap_or_default();
+            pgrx::warning!("job \"{}\" {} (run {run}): {}{paused}", row.name, words(status), e.message);
+        }
+    }
+    if status.is_failure() {
+        spi::run("SELECT pg_catalog.pg_notify('wh_jobs', $1)", &[told.to_string().into()])?;
+    }
+    Ok(())
+}
+
+fn words(status: Status) -> &'static str {
+    match status {
+        Status::TimedOut => "timed out",
+        Status::Crashed => "crashed",
+        other => other.name(),
+    }
+}
+
+/// Writes down how many times came due while a run was running.
+pub fn missed(run: i64, times: i32) -> Result<()> {
+    spi::run("UPDATE wh.job_run SET missed = $2 WHERE id = $1", &[run.into(), times.into()])?;
+    Ok(())
+}
+
+/// The newest run of a job.
+pub fn last(job: i64) -> Result<i64> {
+    let run = spi::prepared("SELECT pg_catalog.max(id)::text FROM wh.job_run WHERE job = $1", &[job.into()])?;
+    Ok(run.first().copied().unwrap_or_default())
+}
+
+/// Runs that have no end yet, with their jobs.
+pub fn open() -> Result<Vec<(i64, i64)>> {
+    spi::rows(
+        "SELECT pg_catalog.json_build_array(id, job)::text FROM wh.job_run WHERE finished IS NULL ORDER BY id",
+        &[],
+    )
+}
+
+/// What a runner is to do.
+#[derive(Deserialize)]
+pub struct Work {
+    pub name: String,
+    pub command: String,
+    pub kind: model::Kind,
+    pub concurrently: Option<String>,
+}
+
+pub fn work(run: i64) -> Result<Option<Work>> {
+    Ok(spi::prepared(
+        "SELECT pg_catalog.json_build_object('name', r.job_name, 'command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode)::text
+         FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job WHERE r.id = $1",
+        &[run.into()],
+    )?
+    .pop())
+}
+
+/// Removes what is older than startup_wh.run_history days, some at a time; says whether there is more.
+pub fn trim() -> Result<bool> {
+    let days = crate::settings::RUN_HISTORY.get();
+    let gone = spi::rows::<i64>(
+        "DELETE FROM wh.job_run WHERE id IN (
+           SELECT id FROM wh.job_run WHERE recorded < pg_catalog.now() - pg_catalog.make_interval(days => $1) AND finished IS NOT NULL
+           ORDER BY recorded LIMIT 1000) RETURNING id::text",
+        &[days.into()],
+    )?;
+    spi::run(
+        "DELETE FROM wh.promise_missed WHERE missed_until < pg_catalog.now() - greatest(pg_catalog.make_interval(days => $1), '7 days')",
+        &[days.into()],
+    )?;
+    Ok(gone.len() == 1000)
+}

@@ -1,0 +1,435 @@
+//! Making, changing and forgetting jobs, as the extension's owner and on behalf of the role that calls.
+
+use serde::Deserialize;
+
+use super::model::Kind;
+use super::schedule::Schedule;
+use super::shared;
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{portal, session, spi, sql};
+use crate::refresh::Concurrently;
+
+/// The zone of a schedule that names none; that of pg_cron.
+const ZONE: &str = "UTC";
+
+/// How a job runs, whatever it does. Spans in microseconds.
+pub struct Options<'a> {
+    pub schedule: Option<&'a str>,
+    pub timezone: Option<&'a str>,
+    pub timeout: Option<i64>,
+    pub max_retries: i32,
+    pub retry_delay: i64,
+    pub catch_up: &'a str,
+    pub enabled: bool,
+}
+
+/// What a job does.
+pub struct What<'a> {
+    pub kind: Kind,
+    pub command: String,
+    pub database: Option<&'a str>,
+    pub relation: Option<u32>,
+    pub upstream: bool,
+    pub concurrently: &'a str,
+    pub max_lag: Option<i64>,
+}
+
+fn bad(message: impl Into<String>) -> Error {
+    Error::new(sqlstate::INVALID_PARAMETER_VALUE, message)
+}
+
+/// Jobs run only where the library is loaded with the server.
+pub fn require_preloading() -> Result<()> {
+    if shared::jobs().is_some() {
+        return Ok(());
+    }
+    Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, "jobs need startup_wh to be loaded with the server")
+        .hint("Add startup_wh to shared_preload_libraries in postgresql.conf and restart the server."))
+}
+
+/// Whether the calling role has the rights of another.
+fn has_role(role: u32) -> Result<bool> {
+    Ok(spi::prepared::<bool>(
+        "SELECT pg_catalog.to_json(pg_catalog.pg_has_role($1, $2, 'USAGE'))::text",
+        &[spi::oid(session::outer_user()), spi::oid(role)],
+    )? == [true])
+}
+
+/// Whether the calling role is a wh_admin.
+fn is_admin() -> Result<bool> {
+    Ok(spi::prepared::<bool>(
+        "SELECT pg_catalog.to_json(pg_catalog.pg_has_role($1, 'wh_admin', 'USAGE'))::text",
+        &[spi::oid(session::outer_user())],
+    )? == [true])
+}
+
+fn check_options(o: &Options) -> Result<()> {
+    if o.timeout.is_some_and(|t| t < 0) {
+        return Err(bad("timeout must not be negative").hint("For instance: timeout => '10 minutes'; '0' for none"));
+    }
+    if o.max_retries < 0 {
+        return Err(bad("max_retries must not be negative"));
+    }
+    if o.retry_delay < 0 {
+        return Err(bad("retry_delay must not be negative").hint("For instance: retry_delay => '1 minute'"));
+    }
+    if !["skip", "once"].contains(&o.catch_up) {
+        return Err(bad(format!("invalid value for catch_up: \"{}\"", o.catch_up)).hint("It is 'skip' or 'once'."));
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.trim().is_empty() || name.len() > 200 {
+        return Err(bad("job_name must be a text of 1 to 200 bytes"));
+    }
+    Ok(())
+}
+
+fn check_database(database: Option<&str>, owner: u32) -> Result<()> {
+    let Some(database) = database else { return Ok(()) };
+    let may: Option<bool> = spi::first(
+        "SELECT pg_catalog.to_json(pg_catalog.has_database_privilege($2, d.oid, 'CONNECT'))::text
+         FROM pg_catalog.pg_database d WHERE d.datname = $1 AND d.datallowconn",
+        &[database.into(), spi::oid(owner)],
+    )?;
+    match may {
+        None => Err(Error::new("3D000", format!("database \"{database}\" does not exist"))
+            .hint("SELECT datname FROM pg_database lists those that do.")),
+        Some(false) => {
+            Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for database \"{database}\"")))
+        }
+        Some(true) => Ok(()),
+    }
+}
+
+/// The owner of a refresh: the caller, who must have the view owner's rights; or, made by a wh_admin, the view's owner.
+pub fn owner_of_refresh(relation: u32) -> Result<(u32, String)> {
+    let facts = crate::refresh::facts(relation)?;
+    if has_role(facts.owner)? {
+        return Ok((session::outer_user(), facts.name));
+    }
+    if is_admin()? {
+        return Ok((facts.owner, facts.name));
+    }
+    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied to refresh {}", facts.name))
+        .detail(facts.not_permitted())
+        .hint(format!("Its owner \"{}\" can schedule it, or a member of wh_admin.", facts.owner_name)))
+}
+
+/// Makes a job, or replaces the one of that name and owner. Returns its number.
+pub fn make(name: &str, owner: u32, what: &What, o: &Options) -> Result<i64> {
+    require_preloading()?;
+    check_name(name)?;
+    check_options(o)?;
+    let _: Concurrently = what.concurrently.parse()?;
+    if what.kind == Kind::Sql {
+        portal::check(&what.command)?;
+    }
+    check_database(what.database, owner)?;
+    let zone = o.timezone.unwrap_or(ZONE);
+    let schedule = o.schedule.map(|s| Schedule::parse(s, zone)).transpose()?;
+    let now = shared::now() as i64;
+    let words = match (&schedule, what.max_lag) {
+        (Some(schedule), _) => schedule.words(),
+        (None, Some(lag)) => format!("at most {} behind", spi_interval(lag)?),
+        (None, None) => String::new(),
+    };
+    let next = first(schedule.as_ref(), now);
+    let taken: Option<(u32, String)> = spi::first(
+        "SELECT pg_catalog.json_build_array(owner::oid::int8, owner::text)::text FROM wh.job WHERE name = $1 FOR UPDATE",
+        &[name.into()],
+    )?;
+    if let Some((other, role)) = taken.filter(|t| t.0 != owner) {
+        let whose =
+            if has_role(other)? || is_admin()? { format!(" by {role}") } else { String::from(" by another owner") };
+        return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{name}\" is taken{whose}"))
+            .hint("Choose another name; a prefix such as your role's helps."));
+    }
+    let made: Option<i64> = spi::first(
+        "INSERT INTO wh.job AS j (name, owner, kind, schedule, timezone, words, command, database, relation, view_schema, view_name,
+            upstream, refresh_mode, max_lag, timeout, max_retries, retry_delay, catch_up, enabled, anchor, first_run)
+         SELECT $1, $2::regrole, $3, $4, $5, $6, $7, $8::name, $9,
+                (SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $9),
+                (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = $9),
+                $10, $11, $12 * interval '1 microsecond', nullif($13, 0) * interval '1 microsecond', $14,
+                $15 * interval '1 microsecond', $16, $17, wh.instant($18), wh.instant($19)
+         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, schedule = excluded.schedule, timezone = excluded.timezone,
+            words = excluded.words, command = excluded.command, database = excluded.database, relation = excluded.relation,
+            view_schema = excluded.view_schema, view_name = excluded.view_name, upstream = excluded.upstream,
+            refresh_mode = excluded.refresh_mode, max_lag = excluded.max_lag, timeout = excluded.timeout,
+            max_retries = excluded.max_retries, retry_delay = excluded.retry_delay, catch_up = excluded.catch_up,
+            enabled = excluded.enabled, disabled_reason = NULL, anchor = excluded.anchor, first_run = excluded.first_run
+         RETURNING pg_catalog.to_json(j.id)::text",
+        &[
+            name.into(),
+            spi::oid(owner),
+            what.kind.name().into(),
+            o.schedule.map(str::to_owned).into(),
+            o.schedule.map(|_| zone.to_owned()).into(),
+            words.into(),
+            what.command.as_str().into(),
+            what.database.map(str::to_owned).into(),
+            what.relation.map(pgrx::pg_sys::Oid::from).into(),
+            what.upstream.into(),
+            what.concurrently.into(),
+            what.max_lag.into(),
+            o.timeout.into(),
+            o.max_retries.into(),
+            o.retry_delay.into(),
+            o.catch_up.into(),
+            o.enabled.into(),
+            now.into(),
+            next.into(),
+        ],
+    )?;
+    made.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, "the job was not written"))
+}
+
+fn first(schedule: Option<&Schedule>, now: i64) -> Option<i64> {
+    let at = chrono::DateTime::from_timestamp_micros(now)?;
+    schedule?.next_after(at, at).map(|t| t.timestamp_micros())
+}
+
+/// A span in words of Postgres.
+fn spi_interval(micros: i64) -> Result<String> {
+    let text: Option<String> = spi::first(
+        "SELECT pg_catalog.to_json(pg_catalog.justify_interval($1 * interval '1 microsecond')::text)::text",
+        &[micros.into()],
+    )?;
+    Ok(text.unwrap_or_default())
+}
+
+#[derive(Deserialize)]
+struct Row {
+    id: i64,
+    owner: u32,
+    kind: Kind,
+    schedule: Option<String>,
+    timezone: Option<String>,
+}
+
+/// Finds a job that the caller may change, and locks it.
+fn mine(name: &str, admin_too: bool, lock: bool) -> Result<Row> {
+    let lock = if lock { " FOR NO KEY UPDATE" } else { "" };
+    let found: Option<Row> = spi::first(
+        &format!("SELECT pg_catalog.json_build_object('id', id, 'owner', owner::oid::int8, 'kind', kind, 'schedule', schedule, 'timezone', timezone)::text
+         FROM wh.job WHERE name = $1{lock}"),
+        &[name.into()],
+    )?;
+    let missing = || {
+        Error::new(sqlstate::UNDEFINED_OBJECT, format!("job \"{name}\" does not exist"))
+            .hint("SELECT name FROM wh.jobs lists those that do.")
+    };
+    let row = found.ok_or_else(missing)?;
+    let gone: Option<bool> =
+        spi::first("SELECT 'true' FROM pg_catalog.pg_roles WHERE oid = $1", &[spi::oid(row.owner)])?;
+    if (gone.is_some() && has_role(row.owner)?) || (admin_too && is_admin()?) {
+        return Ok(row);
+    }
+    match is_admin()? {
+        true => Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for job \"{name}\""))
+            .detail("What a job does runs with its owner's rights, so only they may change it.")
+            .hint("A member of wh_admin may pause, cancel, run and unschedule it.")),
+        // Whoever may not see a job does not learn that it is there.
+        false => Err(missing()),
+    }
+}
+
+/// What [`alter`] changes; `None` leaves it.
+#[derive(Default)]
+pub struct Changes<'a> {
+    pub schedule: Option<&'a str>,
+    pub command: Option<&'a str>,
+    pub timezone: Option<&'a str>,
+    pub timeout: Option<i64>,
+    pub max_retries: Option<i32>,
+    pub retry_delay: Option<i64>,
+    pub catch_up: Option<&'a str>,
+    pub database: Option<&'a str>,
+    pub enabled: Option<bool>,
+    pub max_lag: Option<i64>,
+    pub concurrently: Option<&'a str>,
+    pub upstream: Option<bool>,
+    pub owner: Option<&'a str>,
+    pub new_name: Option<&'a str>,
+}
+
+/// Changes a job. Its owner's rights are needed for what it does; a wh_admin may change when it does it.
+pub fn alter(name: &str, c: &Changes) -> Result<()> {
+    require_preloading()?;
+    let harmless = c.command.is_none() && c.database.is_none() && c.owner.is_none();
+    let row = mine(name, harmless, true)?;
+    let wrong = |argument: &str| Err(bad(format!("a job of kind {} has no {argument}", row.kind.name())));
+    if c.command.is_some() && row.kind != Kind::Sql {
+        return wrong("command of its own");
+    }
+    if c.database.is_some() && row.kind != Kind::Sql {
+        return wrong("database of its own");
+    }
+    if (c.schedule.is_some() || c.timezone.is_some()) && row.kind == Kind::KeepFresh {
+        return wrong("schedule");
+    }
+    if c.max_lag.is_some() && row.kind != Kind::KeepFresh {
+        return wrong("max_lag");
+    }
+    if (c.concurrently.is_some() || c.upstream.is_some()) && !row.kind.refreshes() {
+        return wrong("view");
+    }
+    if let Some(command) = c.command {
+        portal::check(command)?;
+    }
+    if let Some(how) = c.concurrently {
+        let _: Concurrently = how.parse()?;
+    }
+    if let Some(lag) = c.max_lag {
+        check_lag(lag)?;
+    }
+    check_options(&Options {
+        schedule: None,
+        timezone: None,
+        timeout: c.timeout,
+        max_retries: c.max_retries.unwrap_or_default(),
+        retry_delay: c.retry_delay.unwrap_or_default(),
+        catch_up: c.catch_up.unwrap_or("skip"),
+        enabled: true,
+    })?;
+    let owner = match c.owner {
+        None => row.owner,
+        Some(role) => {
+            let found: Option<u32> = spi::first(
+                "SELECT pg_catalog.to_json(oid::int8)::text FROM pg_catalog.pg_roles WHERE rolname = $1",
+                &[role.into()],
+            )?;
+            let oid = found
+                .ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, format!("role \"{role}\" does not exist")))?;
+            if !has_role(oid)? {
+                return Err(Error::new(
+                    sqlstate::INSUFFICIENT_PRIVILEGE,
+                    format!("must be a member of role {}", sql::ident(role)),
+                ));
+            }
+            oid
+        }
+    };
+    check_database(c.database, owner)?;
+    if let Some(new) = c.new_name {
+        check_name(new)?;
+        let taken: Option<i64> =
+            spi::first("SELECT id::text FROM wh.job WHERE name = $1 AND id <> $2", &[new.into(), row.id.into()])?;
+        if taken.is_some() {
+            return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{new}\" is taken")));
+        }
+    }
+    let text = c.schedule.map(str::to_owned).or(row.schedule);
+    let zone = c.timezone.map(str::to_owned).or(row.timezone);
+    let schedule = match (&text, c.schedule.is_some() || c.timezone.is_some() || c.enabled == Some(true)) {
+        // A job that is let go again counts anew.
+        (Some(text), true) => Some(Schedule::parse(text, zone.as_deref().unwrap_or(ZONE))?),
+        _ => None,
+    };
+    let words = match (&schedule, c.max_lag) {
+        (Some(schedule), _) => Some(schedule.words()),
+        (None, Some(lag)) => Some(format!("at most {} behind", spi_interval(lag)?)),
+        (None, None) => None,
+    };
+    let now = shared::now() as i64;
+    let next = first(schedule.as_ref(), now);
+    spi::run(
+        "UPDATE wh.job SET name = coalesce($2, name), owner = $3::regrole, schedule = $4, timezone = $5, words = coalesce($6, words),
+            command = coalesce($7, command), database = coalesce($8::name, database),
+            max_lag = coalesce($9 * interval '1 microsecond', max_lag),
+            timeout = CASE WHEN $10 IS NULL THEN timeout ELSE nullif($10, 0) * interval '1 microsecond' END,
+            max_retries = coalesce($11, max_retries), retry_delay = coalesce($12 * interval '1 microsecond', retry_delay),
+            catch_up = coalesce($13, catch_up), enabled = coalesce($14, enabled),
+            disabled_reason = CASE WHEN $14 THEN NULL ELSE disabled_reason END, refresh_mode = coalesce($15, refresh_mode),
+            upstream = coalesce($16, upstream), anchor = coalesce(wh.instant($17), anchor),
+            first_run = CASE WHEN $17 IS NULL THEN first_run ELSE wh.instant($18) END
+         WHERE id = $1",
+        &[
+            row.id.into(),
+            c.new_name.map(str::to_owned).into(),
+            spi::oid(owner),
+            text.into(),
+            zone.into(),
+            words.into(),
+            c.command.map(str::to_owned).into(),
+            c.database.map(str::to_owned).into(),
+            c.max_lag.into(),
+            c.timeout.into(),
+            c.max_retries.into(),
+            c.retry_delay.into(),
+            c.catch_up.map(str::to_owned).into(),
+            c.enabled.into(),
+            c.concurrently.map(str::to_owned).into(),
+            c.upstream.into(),
+            schedule.as_ref().map(|_| now).into(),
+            next.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+pub fn check_lag(lag: i64) -> Result<()> {
+    if lag >= 1_000_000 {
+        return Ok(());
+    }
+    Err(bad("max_lag must be at least one second").hint("For instance: wh.keep_fresh('reports.daily', '10 minutes')"))
+}
+
+/// Forgets a job.
+pub fn unschedule(name: &str) -> Result<()> {
+    let row = mine(name, true, true)?;
+    spi::run("DELETE FROM wh.job WHERE id = $1", &[row.id.into()])?;
+    Ok(())
+}
+
+/// Holds a job or lets it go, or all of them.
+pub fn hold(name: Option<&str>, hold: bool) -> Result<()> {
+    let who = session::session_user_name();
+    match name {
+        Some(name) => {
+            let row = mine(name, true, true)?;
+            spi::run(
+                "UPDATE wh.job SET enabled = NOT $2, anchor = CASE WHEN $2 THEN anchor ELSE pg_catalog.clock_timestamp() END, first_run = NULL,
+                   disabled_reason = CASE WHEN $2 THEN pg_catalog.format('wh.pause() by \"%s\" at %s', $3, pg_catalog.now()) END WHERE id = $1",
+                &[row.id.into(), hold.into(), who.into()],
+            )?;
+        }
+        None if is_admin()? => {
+            spi::run(
+                "UPDATE wh.job_state SET paused = $1, paused_by = CASE WHEN $1 THEN $2::name END, paused_at = CASE WHEN $1 THEN pg_catalog.now() END",
+                &[hold.into(), who.into()],
+            )?;
+        }
+        None => {
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, "must be a member of wh_admin to hold all jobs")
+                .hint("wh.pause('a job') holds one of yours."))
+        }
+    }
+    Ok(())
+}
+
+/// The number of a job that the caller may run or cancel.
+pub fn number(name: &str) -> Result<i64> {
+    require_preloading()?;
+    // Nothing is locked: the caller waits.
+    Ok(mine(name, true, false)?.id)
+}
+
+/// When a schedule comes, `n` times.
+pub fn preview(text: &str, zone: Option<&str>, n: i32) -> Result<(Schedule, Vec<i64>)> {
+    if !(1..=10_000).contains(&n) {
+        return Err(bad("n must be between 1 and 10000"));
+    }
+    let schedule = Schedule::parse(text, zone.unwrap_or(ZONE))?;
+    let now = chrono::DateTime::from_timestamp_micros(shared::now() as i64).unwrap_or_default();
+    let mut times = Vec::new();
+    let mut at = now;
+    while times.len() < n as usize {
+        let Some(next) = schedule.next_after(at, now) else { break };
+        times.push(next.timestamp_micros());
+        at = next;
+    }
+    Ok((schedule, times))
+}
