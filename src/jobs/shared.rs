@@ -264,7 +264,7 @@ pub fn wake_scheduler() {
 /// DROP DATABASE and the like need it for themselves, and give up after five seconds.
 pub fn let_go(database: u32, hold: std::time::Duration) -> bool {
     let Some(shared) = jobs() else { return false };
-    let Some(entry) = shared.database(database) else { return false };
+    let Some(entry) = shared.enter(database) else { return false };
     set(&entry.hold_until, now() + hold.as_micros() as u64);
     let begun = std::time::Instant::now();
     loop {
