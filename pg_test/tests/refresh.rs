@@ -154,6 +154,32 @@ fn readers_do_not_queue_behind_a_plain_refresh_that_waits() {
 }
 
 #[test]
+fn nothing_is_held_while_a_view_further_on_is_being_read() {
+    let pair = Pair::new("further_on");
+    let mut warehouse = pair.warehouse();
+    warehouse
+        .exec("CREATE MATERIALIZED VIEW base AS SELECT 1 AS n; CREATE MATERIALIZED VIEW top AS SELECT n FROM base");
+    let mut long = pair.warehouse();
+    long.exec("BEGIN; SELECT * FROM top");
+    let mut refresher = pair.warehouse();
+    let pid = refresher.pid();
+    let call = std::thread::spawn(move || refresh(&mut refresher, "'top', concurrently => 'never'"));
+    let mut reader = pair.warehouse();
+    reader.exec("SET statement_timeout = '10s'");
+    for _ in 0..3 {
+        wait_until("the refresh asks for the lock that it can't have", || {
+            warehouse.value(&format!(
+                "SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted AND relation = 'top'::regclass"
+            )) == "1"
+        });
+        assert_eq!(reader.value("SELECT n FROM base"), "1");
+    }
+    assert!(!call.is_finished());
+    long.exec("COMMIT");
+    assert_eq!(views(&call.join().expect("a call"), "refreshed"), ["public.base", "public.top"]);
+}
+
+#[test]
 fn a_cancel_is_no_failure_of_a_view() {
     let pair = Pair::new("cancel");
     let mut warehouse = pair.warehouse();

@@ -100,6 +100,15 @@ impl Choice {
     }
 }
 
+/// Takes the lock that [`refresh`] will need, as briefly as that does. Where the refresh is impossible it takes none:
+/// the refresh will say why.
+pub fn try_lock(facts: &Facts, how: Concurrently) -> Result<()> {
+    match choose(how, facts.not_concurrently(), session::others_are_connected()) {
+        Some(chosen) if facts.permitted => lock::briefly(facts.oid, chosen.mode()),
+        _ => Ok(()),
+    }
+}
+
 /// Refreshes the materialized view `oid`. Its lock is asked for briefly, so that nobody queues behind the request for
 /// longer than [`lock::QUEUE_MS`]: where it is not to be had this raises 55P03, and the caller tries again
 /// ([`lock::patiently`]). The same holds for whatever the view reads, since the view is locked by then.

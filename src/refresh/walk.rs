@@ -1,5 +1,9 @@
 //! A view and what is upstream of it, refreshed one after the other in the caller's transaction.
 //!
+//! Its locks are held until the transaction ends. So that readers of the first view don't wait for a reader of the last,
+//! nothing is refreshed before all locks were to be had at once; they are given back then, since the last view need not
+//! be closed while the first is being filled.
+//!
 //! Each view that isn't the target is refreshed in a subtransaction of its own: where it fails, what reads it is
 //! skipped and the rest goes on. The target's own error is the call's, and takes everything back. Nobody goes on after
 //! a cancel.
@@ -11,9 +15,9 @@ use std::time::{Duration, Instant};
 use super::catalog::{self, Facts};
 use super::one::{self, Concurrently, Refreshed};
 use crate::error::{Error, Result};
-use crate::pg::lock;
+use crate::pg::{lock, subxact};
 
-/// For how long one view's lock is tried for.
+/// For how long the locks are tried for: those of all views once, then each again.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// What became of a view.
@@ -41,6 +45,17 @@ pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>>
     let graph = catalog::load()?;
     let order = if upstream { graph.upstream(target) } else { vec![target] };
     let known: HashMap<u32, Facts> = catalog::all_facts(&order)?.into_iter().map(|f| (f.oid, f)).collect();
+    if order.len() > 1 {
+        patiently(|waiting_for| {
+            subxact::run_as(subxact::Outcome::Discard, || {
+                for facts in order.iter().filter_map(|oid| known.get(oid)) {
+                    waiting_for.set(facts.oid);
+                    one::try_lock(facts, how)?;
+                }
+                Ok(())
+            })
+        })?;
+    }
     let mut stale: HashMap<u32, String> = HashMap::new();
     let mut steps = Vec::with_capacity(order.len());
     for oid in order {
@@ -51,7 +66,10 @@ pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>>
         let outcome = match (broken_below, facts) {
             (Some(below), _) => Outcome::Skipped(format!("reads {below}, which was not refreshed")),
             (None, Some(f)) if !f.permitted && oid != target => Outcome::Skipped(f.not_permitted()),
-            _ => match patiently(oid, how) {
+            _ => match patiently(|waiting_for| {
+                waiting_for.set(oid);
+                one::refresh(oid, how)
+            }) {
                 Ok(done) => Outcome::Refreshed(done),
                 Err(e) if oid == target || e.is_an_interrupt() => return Err(e),
                 Err(e) => {
@@ -70,7 +88,7 @@ pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>>
     Ok(steps)
 }
 
-fn patiently(oid: u32, how: Concurrently) -> Result<Refreshed> {
+fn patiently<T>(unit: impl FnMut(&Cell<u32>) -> Result<T>) -> Result<T> {
     let patience = lock::Patience {
         lock_timeout: Duration::from_millis(lock::QUEUE_MS.into()),
         max_wait: MAX_WAIT,
@@ -78,10 +96,7 @@ fn patiently(oid: u32, how: Concurrently) -> Result<Refreshed> {
         waited: &Cell::new(Duration::ZERO),
         otherwise: "or call wh.refresh again later",
     };
-    lock::patiently(&patience, |waiting_for| {
-        waiting_for.set(oid);
-        one::refresh(oid, how)
-    })
+    lock::patiently(&patience, unit)
 }
 
 fn in_words(e: &Error) -> String {

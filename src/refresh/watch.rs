@@ -21,7 +21,6 @@
 //! track_counts off.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 
 use serde::Deserialize;
 
@@ -135,11 +134,10 @@ impl Watch {
             // Its own contents are what a refresh changes.
             let contents = if read.oid == self.target { (0, 0) } else { (read.file, read.changes) };
             let definition = read.action.as_deref().unwrap_or_default();
-            // A String takes whatever is written.
-            let _ = writeln!(text, "{} {} {} {definition}", read.oid, contents.0, contents.1);
+            text.push_str(&format!("{} {} {} {definition}\n", read.oid, contents.0, contents.1));
         }
         for function in self.functions.iter().filter(|f| !f.version.is_empty()) {
-            let _ = writeln!(text, "{} {}", function.oid, function.version);
+            text.push_str(&format!("{} {}\n", function.oid, function.version));
         }
         let digest: Vec<String> = spi::prepared(
             "SELECT pg_catalog.to_json(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to($1, 'UTF8')), 'hex'))::pg_catalog.text",
