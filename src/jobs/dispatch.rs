@@ -49,7 +49,9 @@ impl Runners {
 
     /// When to look again, whatever else happens.
     pub fn wakes_in(&self, queue: &Queue) -> Option<Duration> {
-        let again = self.again.filter(|_| !queue.is_empty()).map(|at| at.saturating_duration_since(Instant::now()));
+        // Whoever gives a runner back wakes us; the look in between is for one that nobody gave back.
+        let again = (!queue.is_empty())
+            .then(|| self.again.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now())));
         let told = self.told.values().map(|at| (*at + GRACE).saturating_duration_since(Instant::now())).min();
         [again, told].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
     }
@@ -206,6 +208,8 @@ impl Scheduler {
             return;
         }
         self.runners.again = None;
+        // Said before looking, so that whoever gives one back meanwhile wakes us.
+        set(&self.entry.wants_runner, u64::from(!self.queue.is_empty()));
         let shared = self.shared;
         let most = crate::settings::MAX_RUNNING_JOBS.get() as usize;
         loop {

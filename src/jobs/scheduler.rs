@@ -184,7 +184,9 @@ impl Scheduler {
         let mut known = std::mem::take(&mut self.jobs);
         for store::Loaded { job, enabled } in store::load()? {
             let zone = job.timezone.as_deref().unwrap_or("UTC");
-            let same = known.remove(&job.id).filter(|p| {
+            let known = known.remove(&job.id);
+            let was_held = known.as_ref().is_some_and(|p| !p.enabled) && enabled;
+            let same = known.filter(|p| {
                 (&p.job.schedule, &p.job.timezone, p.job.anchor, p.enabled)
                     == (&job.schedule, &job.timezone, job.anchor, enabled)
             });
@@ -202,6 +204,8 @@ impl Scheduler {
             let next = match (same, job.kind) {
                 (Some(planned), _) => planned.next.or(job.next_run),
                 (None, Kind::KeepFresh) => Some(shared::now() as i64),
+                // What came due while it was held does not run.
+                (None, _) if was_held => upcoming(&job, schedule.as_ref(), shared::now() as i64),
                 (None, _) => job.next_run.or_else(|| upcoming(&job, schedule.as_ref(), shared::now() as i64)),
             };
             self.jobs.insert(job.id, Planned { job, enabled, schedule, next });
@@ -282,8 +286,11 @@ impl Scheduler {
     /// Looks at a view that is kept fresh; a run, if it is time.
     fn look(&mut self, id: i64) -> Result<Option<NewRun<'static>>> {
         let Some(p) = self.jobs.get_mut(&id) else { return Ok(None) };
-        let (Some(relation), Some(max_lag)) = (p.job.relation, p.job.max_lag) else { return Ok(None) };
         let now = shared::now() as i64;
+        let (Some(relation), Some(max_lag)) = (p.job.relation, p.job.max_lag) else {
+            p.next = None;
+            return Ok(None);
+        };
         let next = match subxact::run(|| steps::look(relation, max_lag)) {
             Ok(next) => next,
             // The run will say what is wrong with it.

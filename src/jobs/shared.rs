@@ -77,6 +77,8 @@ crate::shared! {
         latch: AtomicU64,
         /// The answer: the run's number, or 0.
         run: AtomicU64,
+        /// When it was made (microseconds, Unix): a session that was killed does not give it back.
+        since: AtomicU64,
     }
 }
 
@@ -225,7 +227,9 @@ impl Jobs {
     /// Puts a wish before the scheduler of this database; `None` when too many are.
     pub fn request(&self, database: u32, job: i64, what: u64) -> Option<&Request> {
         let request = AREA.locked(|| {
-            let free = self.requests.iter().find(|r| get(&r.state) == wish::FREE)?;
+            let old = now().saturating_sub(60_000_000);
+            let free = self.requests.iter().find(|r| get(&r.state) == wish::FREE || get(&r.since) < old)?;
+            set(&free.since, now());
             set(&free.state, wish::TAKEN);
             Some(free)
         })?;

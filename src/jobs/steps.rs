@@ -1,6 +1,7 @@
 //! The views of a refreshing run: which they are, how each of them ended, and what that makes of the run.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +9,11 @@ use super::model::{Job, Status};
 use super::promise::{self, Known, Next};
 use super::store::{self, Ended};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{identity, spi, worker};
+use crate::pg::{identity, lock, spi, worker};
 use crate::refresh::{self, Graph, Refreshed};
+
+/// How long a step waits for its locks, unless the job's timeout is shorter.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One view of a run.
 #[derive(Debug, Serialize)]
@@ -197,6 +201,10 @@ pub fn known(relation: u32, max_lag: i64) -> Result<Known> {
     let Some((refreshed, elapsed, mark, seen_clean, dirty_since)) = state else {
         return Ok(Known { max_lag, refreshed: None, unchanged: None, seen_clean: 0, dirty_since: None });
     };
+    // A view without data, after REFRESH … WITH NO DATA, is like one that was never refreshed.
+    if !refresh::facts(relation)?.populated {
+        return Ok(Known { max_lag, refreshed: None, unchanged: None, seen_clean: 0, dirty_since: None });
+    }
     let now = refresh::mark(relation)?;
     let unchanged = now.zip(mark).map(|(now, then)| now == then);
     Ok(Known { max_lag, refreshed: Some((refreshed, elapsed)), unchanged, seen_clean, dirty_since })
@@ -229,7 +237,8 @@ pub fn run(
     extension_owner: u32,
     started: i64,
 ) -> Result<()> {
-    let mut pause = std::time::Duration::from_millis(10);
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(10);
     loop {
         let done = worker::transaction(worker::Snapshot::Taken, || {
             let mark = {
@@ -248,9 +257,15 @@ pub fn run(
         });
         match done {
             // A lock that is not to be had for a moment.
-            Err(e) if e.is_lock_conflict() => {
+            Err(e) if e.is_lock_conflict() && begun.elapsed() < PATIENCE => {
                 worker::pause(pause)?;
-                pause = (pause * 2).min(std::time::Duration::from_millis(500));
+                pause = (pause * 2).min(Duration::from_millis(500));
+            }
+            Err(e) if e.is_lock_conflict() => {
+                return worker::transaction(worker::Snapshot::Taken, || {
+                    let _owner = identity::As::extension_owner(extension_owner);
+                    Err(lock::not_available(e, relation, begun.elapsed(), "or let the next run try again"))
+                })
             }
             other => return other,
         }

@@ -118,7 +118,7 @@ fn holders(relation: u32) -> Result<Vec<Holder>> {
 }
 
 /// The error of work that gave up on a lock: names who holds it.
-fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &str) -> Error {
+pub fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &str) -> Error {
     let Ok(holders) = holders(relation) else {
         return cause;
     };
