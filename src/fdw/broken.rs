@@ -128,7 +128,12 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
         .and_then(|()| subxact::run(|| heal_one(&b, &renamed, policy)));
         match attempt {
             Ok(mut more) => changes.append(&mut more),
-            Err(e) if e.is_about_the_definition() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
+            // Its owner may not use what came back: that is a grant away, and nobody else's run should wait for it.
+            Err(e)
+                if e.is_about_the_definition()
+                    || [sqlstate::DEPENDENT_OBJECTS_STILL_EXIST, sqlstate::INSUFFICIENT_PRIVILEGE]
+                        .contains(&e.sqlstate.as_str()) =>
+            {
                 spi::run(
                     "UPDATE wh.broken SET reason = $2 WHERE relation = $1 AND missing = '{}' AND reason <> $2",
                     &[spi::oid(b.oid), e.message.as_str().into()],
