@@ -7,6 +7,7 @@ use super::model::Change;
 use super::properties::{self, Properties, Property};
 use super::renamed::{self, Read, Renamed};
 use super::standing::{nulls, what, Held, Policy, Standing};
+use super::text::{self, Literals};
 use super::{rebuild, standing};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
@@ -153,17 +154,20 @@ fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Chan
     let mut changes = Vec::new();
     let query = b.analyse(renamed)?;
     let saved = |p: &&Property| p.2 == CHECK_OPTION;
+    let new_name = |sql: &str| text::renamed(sql, &b.old_name, &b.name, Literals::Keep);
     if !materialized && query.outputs == b.outputs {
         rewrite::store(b.oid, query);
         for statement in b.properties.iter().filter(saved).filter_map(Property::statement) {
-            spi::run(&statement.replace(&b.old_name, &b.name), &[])?;
+            spi::run(&new_name(statement), &[])?;
         }
     } else {
         // Owner and grants as they are today, all else as it was.
         let mut saved: Properties = current.iter().filter(|p| p.is_identity() || !materialized).cloned().collect();
         let lost = b.properties.iter().filter(|p| if materialized { !p.is_identity() } else { p.2 == CHECK_OPTION });
-        saved.extend(lost.cloned());
-        saved.iter_mut().for_each(|p| p.rewrite(|text| text.replace(&b.old_name, &b.name)));
+        saved.extend(lost.cloned().map(|mut p| {
+            p.rewrite(|sql| new_name(&sql));
+            p
+        }));
         let held = Held::stub(b.oid, (&b.schema, &b.name), &b.owner, &b.definition, &b.outputs, b.populated, current);
         let mut above = Standing::new(policy);
         above.survey([b.oid])?;

@@ -29,6 +29,7 @@ mod run;
 mod setup;
 mod standing;
 mod tables;
+mod text;
 mod types;
 mod uri;
 mod wanted;

@@ -29,9 +29,11 @@ impl Property {
         self.4.as_deref()
     }
 
-    /// Changes the texts, where they say names that have moved.
+    /// Changes the texts, where they say names that have moved. A value that is no SQL is somebody's words.
     pub fn rewrite(&mut self, change: impl Fn(String) -> String) {
-        self.3 = self.3.take().map(&change);
+        if [40, 41, 50, 51, 60, 62, 70, 80].contains(&self.1) {
+            self.3 = self.3.take().map(&change);
+        }
         self.4 = self.4.take().map(&change);
     }
 

@@ -13,6 +13,7 @@ use super::dependents::{self, Above, Dependent, Kind};
 use super::model::Change;
 use super::properties::{self, Properties};
 use super::rename::Asides;
+use super::text::{self, Literals};
 use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
@@ -414,8 +415,8 @@ fn as_owner(held: &Held, statement: &str) -> Result<()> {
 }
 
 /// A text with the names that it is to say.
-pub fn said(asides: &Asides, text: String) -> String {
-    asides.iter().fold(text, |text, (aside, name)| text.replace(aside, name))
+pub fn said(asides: &Asides, sql: String) -> String {
+    asides.iter().fold(sql, |sql, (aside, name)| text::renamed(&sql, aside, name, Literals::Read))
 }
 
 /// Locks the relations that a change of these dependents touches.
