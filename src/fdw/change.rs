@@ -91,7 +91,12 @@ impl Work<'_> {
             let oid = self.existing[t.existing].oid;
             let retyped: Vec<String> = self.retyped(t);
             let loose = match before.get(&oid).filter(|_| !retyped.is_empty()) {
-                Some(properties) => Some(loose::take_off(&self.table(self.final_name(t)), &retyped, properties)?),
+                Some(properties) => Some(loose::take_off(
+                    &self.app.local_schema,
+                    &self.table(self.final_name(t)),
+                    &retyped,
+                    properties,
+                )?),
                 None => None,
             };
             self.alter(t, done)?;

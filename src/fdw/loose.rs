@@ -4,18 +4,21 @@
 use super::model::Change;
 use super::properties::Property;
 use crate::error::Result;
-use crate::pg::{spi, subxact};
+use crate::pg::{identity, spi, subxact};
 
 /// Things taken off one table.
 pub struct Loose {
     table: String,
+    schema: String,
+    owner: String,
     /// Statements that put them on, with the keys of the properties that they restore.
     again: Vec<(String, String)>,
 }
 
 /// Takes off what the new types of `columns` (quoted) could not pass.
-pub fn take_off(table: &str, columns: &[String], properties: &[Property]) -> Result<Loose> {
-    let mut loose = Loose { table: table.into(), again: Vec::new() };
+pub fn take_off(schema: &str, table: &str, columns: &[String], properties: &[Property]) -> Result<Loose> {
+    let owner = properties.iter().find(|p| p.2 == "owner").and_then(|p| p.3.clone()).unwrap_or_default();
+    let mut loose = Loose { table: table.into(), schema: schema.into(), owner, again: Vec::new() };
     let mut names: Vec<String> = Vec::new();
     for p in properties {
         let Some(statement) = p.statement() else { continue };
@@ -41,10 +44,16 @@ pub fn take_off(table: &str, columns: &[String], properties: &[Property]) -> Res
 
 impl Loose {
     /// Puts them on again, each by itself; what does not fit the new type is reported.
+    /// The expressions are the table's owner's: reading them can run code.
     pub fn put_on(self, say: impl Fn(String) -> String) -> Result<(Vec<Change>, Vec<String>)> {
         let (mut changes, mut lost) = (Vec::new(), Vec::new());
+        let _open = identity::Usable::schemas(&[self.schema], &self.owner)?;
         for (key, statement) in self.again {
-            match subxact::run(|| spi::run(&say(statement), &[])) {
+            let again = || {
+                let _owner = identity::As::named(&self.owner)?;
+                spi::run(&say(statement), &[])
+            };
+            match subxact::run(again) {
                 Ok(_) => {}
                 Err(e) if e.is_about_the_definition() => {
                     let detail = format!("{key} does not fit any more: {}", e.message);

@@ -18,6 +18,7 @@ pub struct Property(u32, pub i32, pub String, pub Option<String>, pub Option<Str
 const GRANT: i32 = 20;
 const COLUMN_GRANT: i32 = 21;
 const OWNER: i32 = 10;
+const TRIGGER: i32 = 62;
 
 impl Property {
     pub fn is_identity(&self) -> bool {
@@ -40,7 +41,17 @@ impl Property {
     /// Whether the statement is the definer's to run: it needs rights over more than the relation, and holds no
     /// expression of anybody's.
     fn is_definers(&self) -> bool {
-        [51, 71, 81, 97, 98].contains(&self.1)
+        [51, 71, 81, 97, 98].contains(&self.1) || self.makes_an_object() && self.5 == 0
+    }
+
+    /// An index or a statistics object: its schema is asked for CREATE.
+    fn makes_an_object(&self) -> bool {
+        [70, 80].contains(&self.1)
+    }
+
+    /// A generation expression that holds a value of somebody's type.
+    pub fn is_code(&self) -> bool {
+        self.5 != 0
     }
 
     fn is_grant(&self) -> bool {
@@ -121,9 +132,12 @@ pub fn restore(
         }
     }
     // Index expressions, defaults, rules and the like are the owner's code: parsing them can run it.
-    let _place = identity::Usable::place(schema, &owner_name)?;
+    let _place = identity::Usable::schemas(&[schema.to_owned()], &owner_name)?;
     for property in kept.iter().filter(|p| p.1 != OWNER && !p.is_grant()) {
         if let Some(statement) = &property.4 {
+            if property.makes_an_object() && property.is_code() {
+                identity::refuse_to_lend_create(schema, &owner_name, &property.2)?;
+            }
             let _owner = (!property.is_definers()).then(|| identity::As::named(&owner_name)).transpose()?;
             spi::run(statement, &[])?;
         }
@@ -139,8 +153,17 @@ SELECT json_build_array(g.key, g.value)::text FROM (
   FROM pg_class c CROSS JOIN aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) x WHERE c.oid = $1) g
 ORDER BY g.key";
 
-/// Refuses a relation that an extension made: its next update would meet something else.
-pub fn refuse_member_of_extension(name: &str, properties: &[Property]) -> Result<()> {
+/// Refuses a relation that an extension made: its next update would meet something else. And one with a trigger whose
+/// condition cannot be read without running the code of somebody who is not the relation's owner.
+pub fn refuse_to_make_again(name: &str, properties: &[Property]) -> Result<()> {
+    if let Some(trigger) = properties.iter().find(|p| p.1 == TRIGGER && p.4.is_none()) {
+        return Err(Error::new(
+            sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("\"{name}\" would have to be made again, but {} cannot be", trigger.2),
+        )
+        .detail("Its condition holds a value of a type of somebody who does not own the relation, and reading it runs their code.")
+        .hint("Nothing was changed. Drop the trigger, run this again, and create it anew."));
+    }
     let Some(member) = properties.iter().find(|p| p.2 == "member of extension") else {
         return Ok(());
     };

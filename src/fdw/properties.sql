@@ -1,7 +1,7 @@
 -- Everything about a relation that its definition does not say, one row a property: what it is (compared before
 -- and after a run) and the statement that makes it so again. Parameter: an array of OIDs of views, materialized
 -- views and foreign tables. Columns: relation, place in the order of restoring, key, value, statement, role that
--- must run it (0: the definer), whether a plain view can have it too.
+-- must run it (0: whoever may, there is no expression in it), whether a plain view can have it too.
 -- Sources: pg_dump's getters (src/bin/pg_dump/pg_dump.c) for what there is, ruleutils.c for the texts.
 WITH r AS (
   SELECT c.oid, c.relkind, c.relowner, c.relacl, c.reloptions, c.reltoastrelid, c.reltablespace, c.relam, c.relispopulated,
@@ -16,9 +16,18 @@ WITH r AS (
   FROM r JOIN pg_attribute a ON a.attrelid = r.oid JOIN pg_type t ON t.oid = a.atttypid
   WHERE a.attnum > 0 AND NOT a.attisdropped
 ), i AS (
-  SELECT r.oid, r.q, x.indexrelid, x.indisclustered, x.indisreplident, x.indkey, ic.relname AS iname, ic.reltablespace,
+  SELECT r.oid, r.relowner, r.q, x.indexrelid, x.indexprs IS NOT NULL OR x.indpred IS NOT NULL AS code, x.indisclustered, x.indisreplident, x.indkey, ic.relname AS iname, ic.reltablespace,
          format('%I.%I', r.nspname, ic.relname) AS iq
   FROM r JOIN pg_index x ON x.indrelid = r.oid JOIN pg_class ic ON ic.oid = x.indexrelid
+), theirs AS MATERIALIZED (
+  -- Values of types of people's own, in triggers and in expressions of columns: the input of such a value can check a domain.
+  SELECT e.classid, e.objid, t.typowner
+  FROM (SELECT 'pg_trigger'::regclass AS classid, t.oid AS objid FROM r JOIN pg_trigger t ON t.tgrelid = r.oid WHERE t.tgqual IS NOT NULL
+        UNION ALL
+        SELECT 'pg_attrdef'::regclass, f.oid FROM r JOIN pg_attrdef f ON f.adrelid = r.oid) e
+  JOIN pg_depend d ON d.classid = e.classid AND d.objid = e.objid AND d.refclassid = 'pg_type'::regclass
+  JOIN pg_type t ON t.oid = d.refobjid
+  WHERE NOT (SELECT rolsuper FROM pg_roles o WHERE o.oid = t.typowner)
 )
 SELECT json_build_array(p.oid::int8, p.place, p.key, p.value, p.ddl, coalesce(p.role, 0)::int8, p.in_view)::text
 FROM (
@@ -54,7 +63,8 @@ FROM (
   SELECT oid, 40, 'type of ' || col, format_type(atttypid, atttypmod) || coalesce((SELECT ' collate ' || collname FROM pg_collation k WHERE k.oid = attcollation AND k.oid <> 100), ''), NULL, NULL, true FROM a
   UNION ALL
   SELECT a.oid, 41, 'default of ' || a.col, pg_get_expr(d.adbin, d.adrelid),
-         CASE WHEN a.attgenerated = '' THEN format('ALTER %s %s ALTER COLUMN %s SET DEFAULT %s', a.kw, a.q, a.col, pg_get_expr(d.adbin, d.adrelid)) END, NULL, true
+         CASE WHEN a.attgenerated = '' THEN format('ALTER %s %s ALTER COLUMN %s SET DEFAULT %s', a.kw, a.q, a.col, pg_get_expr(d.adbin, d.adrelid)) END,
+         CASE WHEN a.attgenerated = '' OR EXISTS (SELECT FROM theirs y WHERE y.classid = 'pg_attrdef'::regclass AND y.objid = d.oid) THEN a.relowner END, true
   FROM a JOIN pg_attrdef d ON d.adrelid = a.oid AND d.adnum = a.attnum
   UNION ALL
   SELECT oid, 42, 'not null of ' || col, 'true', format('ALTER FOREIGN TABLE %s ALTER COLUMN %s SET NOT NULL', q, col), NULL, false
@@ -105,7 +115,11 @@ FROM (
               WHEN 'A' THEN format('ALTER TABLE %s ENABLE ALWAYS RULE %I', r.q, w.rulename) END, NULL, true
   FROM r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE w.rulename <> '_RETURN'
   UNION ALL
-  SELECT r.oid, 62, 'trigger ' || quote_ident(t.tgname), pg_get_triggerdef(t.oid), pg_get_triggerdef(t.oid), NULL, true
+  -- Whoever made a trigger need not own the relation. A condition that holds a value of their type runs their code when it
+  -- is read, and nobody can read it safely: it has no statement.
+  SELECT r.oid, 62, 'trigger ' || quote_ident(t.tgname), pg_get_triggerdef(t.oid),
+         CASE WHEN NOT EXISTS (SELECT FROM theirs y WHERE y.classid = 'pg_trigger'::regclass AND y.objid = t.oid AND y.typowner <> r.relowner)
+              THEN pg_get_triggerdef(t.oid) END, NULL, true
   FROM r JOIN pg_trigger t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal
   UNION ALL
   SELECT r.oid, 63, 'state of trigger ' || quote_ident(t.tgname), t.tgenabled::text,
@@ -115,7 +129,8 @@ FROM (
   FROM r JOIN pg_trigger t ON t.tgrelid = r.oid WHERE NOT t.tgisinternal
   UNION ALL
   -- Indexes.
-  SELECT i.oid, 70, 'index ' || quote_ident(i.iname), pg_get_indexdef(i.indexrelid), pg_get_indexdef(i.indexrelid), NULL, false FROM i
+  SELECT i.oid, 70, 'index ' || quote_ident(i.iname), pg_get_indexdef(i.indexrelid), pg_get_indexdef(i.indexrelid),
+         CASE WHEN i.code THEN i.relowner END, false FROM i
   UNION ALL
   SELECT i.oid, 71, 'tablespace of index ' || quote_ident(i.iname), s.spcname::text, format('ALTER INDEX %s SET TABLESPACE %I', i.iq, s.spcname), NULL, false
   FROM i JOIN pg_tablespace s ON s.oid = i.reltablespace
@@ -133,7 +148,8 @@ FROM (
   FROM r WHERE r.relkind = 'm'
   UNION ALL
   -- Extended statistics: definition, owner, target.
-  SELECT r.oid, 80, format('statistics %I.%I', n.nspname, s.stxname), pg_get_statisticsobjdef(s.oid), pg_get_statisticsobjdef(s.oid), NULL, false
+  SELECT r.oid, 80, format('statistics %I.%I', n.nspname, s.stxname), pg_get_statisticsobjdef(s.oid), pg_get_statisticsobjdef(s.oid),
+         CASE WHEN s.stxexprs IS NOT NULL THEN r.relowner END, false
   FROM r JOIN pg_statistic_ext s ON s.stxrelid = r.oid JOIN pg_namespace n ON n.oid = s.stxnamespace
   UNION ALL
   SELECT r.oid, 81, format('owner of statistics %I.%I', n.nspname, s.stxname), pg_get_userbyid(s.stxowner)::text,

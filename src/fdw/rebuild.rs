@@ -30,7 +30,7 @@ pub fn view(
     refresh: bool,
     explained: impl Fn(&str) -> bool,
 ) -> Result<Option<String>> {
-    properties::refuse_member_of_extension(&held.name, saved)?;
+    properties::refuse_to_make_again(&held.name, saved)?;
     // Its owner's query is the owner's code. What is made here is a shell of the right columns; the query goes in
     // once the shell is the owner's.
     let query = match text {
@@ -141,13 +141,21 @@ pub fn foreign_tables(schema: &str, tables: &[Existing], server: &str) -> Result
 }
 
 fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, saved: &[Property]) -> Result<u32> {
-    properties::refuse_member_of_extension(name, saved)?;
+    properties::refuse_to_make_again(name, saved)?;
     let aside = format!("wh_rebuild_{}", existing.oid);
     let mut columns = Vec::with_capacity(existing.columns.len());
     for c in &existing.columns {
         let column = sql::ident(&c.name);
         // A default without a statement of its own is a generation expression.
         let generated = saved.iter().find(|p| p.4.is_none() && p.2.strip_prefix("default of ") == Some(&column));
+        if generated.is_some_and(Property::is_code) {
+            return Err(Error::new(
+                sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+                format!("{name} would have to be made again, but its generated column {column} cannot be"),
+            )
+            .detail("Its expression holds a value of a type of somebody's own, and reading it runs their code.")
+            .hint("Nothing was changed. Drop the column, run this again, and add it anew."));
+        }
         let generated = generated.and_then(|p| p.3.as_ref()).map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"));
         columns.push(format!(
             "{column} {}{}{}{}",

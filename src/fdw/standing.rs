@@ -408,7 +408,10 @@ fn reads(view: u32) -> Result<Vec<(u32, Vec<i16>)>> {
 /// Runs a statement of somebody's rule or function as that somebody: its expressions are theirs.
 fn as_owner(held: &Held, statement: &str) -> Result<()> {
     subxact::run(|| {
-        let _open = identity::Usable::place(&held.schema, &held.owner)?;
+        if held.kind == Kind::Function {
+            identity::refuse_to_lend_create(&held.schema, &held.owner, &format!("function {}", held.name))?;
+        }
+        let _open = identity::Usable::schemas(std::slice::from_ref(&held.schema), &held.owner)?;
         let _owner = identity::As::named(&held.owner)?;
         spi::run(statement, &[]).map(|_| ())
     })

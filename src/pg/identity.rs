@@ -69,30 +69,25 @@ impl Drop for As {
     }
 }
 
-/// Rights on schemas that an owner has lost and needs while what they made there is put back; taken away on drop.
+/// The right to look names up in schemas, where an owner has lost it and needs it while what they made is put back;
+/// taken away on drop. The right to make things is never lent: the owner's code may run meanwhile, and could use it.
 pub struct Usable {
     revoke: Vec<String>,
 }
 
 impl Usable {
-    /// Lets `owner` look names up in schemas that they may not use.
-    pub fn schemas(closed: &[String], owner: &str) -> Result<Self> {
+    /// Lets `owner` look names up in those of `schemas` that they may not use.
+    pub fn schemas(schemas: &[String], owner: &str) -> Result<Self> {
         let mut usable = Usable { revoke: Vec::new() };
-        for schema in closed {
-            usable.grant("USAGE", schema, owner)?;
+        if schemas.is_empty() {
+            return Ok(usable);
         }
-        Ok(usable)
-    }
-
-    /// Lets `owner` make things in `schema`.
-    pub fn place(schema: &str, owner: &str) -> Result<Self> {
-        let lacking: Vec<String> = spi::prepared(
-            "SELECT to_json(p)::text FROM unnest('{USAGE,CREATE}'::text[]) p WHERE NOT has_schema_privilege($2, $1, p)",
-            &[schema.into(), owner.into()],
+        let closed: Vec<String> = spi::prepared(
+            "SELECT to_json(nspname)::text FROM pg_namespace WHERE nspname = ANY ($1) AND NOT has_schema_privilege($2, oid, 'USAGE')",
+            &[schemas.to_vec().into(), owner.into()],
         )?;
-        let mut usable = Usable { revoke: Vec::new() };
-        for privilege in lacking {
-            usable.grant(&privilege, schema, owner)?;
+        for schema in closed {
+            usable.grant("USAGE", &schema, owner)?;
         }
         Ok(usable)
     }
@@ -106,6 +101,23 @@ impl Usable {
         self.revoke.push(format!("REVOKE {privilege} ON SCHEMA {schema} FROM {owner}"));
         Ok(())
     }
+}
+
+/// Refuses what only somebody who may make things in `schema` can put back.
+pub fn refuse_to_lend_create(schema: &str, owner: &str, what: &str) -> Result<()> {
+    if spi::prepared::<bool>(
+        "SELECT to_json(has_schema_privilege($2, $1, 'CREATE'))::text",
+        &[schema.into(), owner.into()],
+    )? == [true]
+    {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("{what} cannot be made again: \"{owner}\" may not create in schema \"{schema}\" any more"),
+    )
+    .detail("Its expressions are its owner's code, which must not run with a right that its owner does not have.")
+    .hint(format!("GRANT CREATE ON SCHEMA {} TO {}, or drop it.", sql::ident(schema), sql::ident(owner))))
 }
 
 impl Drop for Usable {
