@@ -72,6 +72,11 @@ impl Error {
         ["42", "22", "0A"].iter().any(|class| self.sqlstate.starts_with(class))
             && self.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE
     }
+
+    /// Whether it comes of what a relation's owner wrote or may not do, and is no reason for a run to fail.
+    pub fn is_the_owners(&self) -> bool {
+        ["22", "23", "38", "39", "42", "0A", "P0"].iter().any(|class| self.sqlstate.starts_with(class))
+    }
 }
 
 /// Five characters to the packed integer of `MAKE_SQLSTATE` (src/include/utils/elog.h).

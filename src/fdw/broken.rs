@@ -130,11 +130,7 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
         match attempt {
             Ok(mut more) => changes.append(&mut more),
             // Its owner may not use what came back: that is a grant away, and nobody else's run should wait for it.
-            Err(e)
-                if e.is_about_the_definition()
-                    || [sqlstate::DEPENDENT_OBJECTS_STILL_EXIST, sqlstate::INSUFFICIENT_PRIVILEGE]
-                        .contains(&e.sqlstate.as_str()) =>
-            {
+            Err(e) if e.is_the_owners() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
                 spi::run(
                     "UPDATE wh.broken SET reason = $2 WHERE relation = $1 AND missing = '{}' AND reason <> $2",
                     &[spi::oid(b.oid), e.message.as_str().into()],

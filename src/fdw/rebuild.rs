@@ -70,7 +70,7 @@ pub fn view(
             Ok(_) => {
                 spi::run(&format!("ANALYZE {}", held.name), &[])?;
             }
-            Err(e) if ["22", "23", "42", "0A", "38", "39", "P0"].iter().any(|c| e.sqlstate.starts_with(c)) => {
+            Err(e) if e.is_the_owners() => {
                 failure = Some(e.message);
             }
             Err(e) => return Err(e),

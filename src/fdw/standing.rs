@@ -292,7 +292,7 @@ impl<'a> Standing<'a> {
                     other => other,
                 }
             }
-            Err(e) if e.is_about_the_definition() => self.break_view(held, &e),
+            Err(e) if e.is_the_owners() => self.break_view(held, &e),
             Err(e) => Err(e),
         }
     }
@@ -542,7 +542,11 @@ SELECT json_build_object('oid', c.oid::int8, 'name', format('%I.%I', n.nspname, 
                        LEFT JOIN pg_type dt ON d.refclassid = 'pg_type'::regclass AND dt.oid = d.refobjid
                        LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
                        JOIN pg_namespace s ON s.oid = coalesce(dc.relnamespace, dp.pronamespace, dt.typnamespace, o.oprnamespace)
-                     WHERE w.ev_class = c.oid AND NOT has_schema_privilege(c.relowner, s.oid, 'USAGE')), '[]'),
+                     WHERE w.ev_class = c.oid AND NOT has_schema_privilege(c.relowner, s.oid, 'USAGE')
+                       -- Values of people's own types run their code when they are read, and nothing is lent to that.
+                       AND NOT EXISTS (SELECT FROM pg_rewrite v JOIN pg_depend u ON u.classid = 'pg_rewrite'::regclass AND u.objid = v.oid
+                             JOIN pg_type y ON u.refclassid = 'pg_type'::regclass AND y.oid = u.refobjid
+                             JOIN pg_roles o ON o.oid = y.typowner AND NOT o.rolsuper WHERE v.ev_class = c.oid)), '[]'),
          'outputs', coalesce((SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
                        'collation', a.attcollation::int8) ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
