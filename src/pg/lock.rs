@@ -119,7 +119,8 @@ fn holders(relation: u32) -> Result<Vec<Holder>> {
 
 /// The error of work that gave up on a lock: names who holds it.
 pub fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &str) -> Error {
-    let Ok(holders) = holders(relation) else {
+    // A caller that runs as itself may have anything on its path by now, and operators are looked up there.
+    let Ok(holders) = guc::Scope::new(guc::DEPARSE).and_then(|_path| holders(relation)) else {
         return cause;
     };
     let Some(first) = holders.first() else {
