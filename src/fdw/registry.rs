@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::pattern::Hidden;
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{import, spi, sql};
+use crate::pg::{import, session, spi, sql};
 
 /// A foreign application.
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +88,9 @@ pub fn lock_or_adopt(name: &str) -> Result<Registered> {
     match servers.as_slice() {
         [] => Err(missing(name)),
         [(server, remote_schema)] => {
+            // All tables of the remote schema come with it, not only those that somebody chose.
+            refuse_without_usage(server)?;
+            refuse_closed_schema(name)?;
             register(&New {
                 name,
                 server,
@@ -108,6 +111,33 @@ pub fn lock_or_adopt(name: &str) -> Result<Registered> {
         .detail(several.iter().map(|(s, r)| format!("Server \"{s}\", schema \"{r}\".")).collect::<Vec<_>>().join("\n"))
         .hint("Move the tables of each place into a schema of their own.")),
     }
+}
+
+/// Whoever may not use a server may not have it used for them.
+pub fn refuse_without_usage(server: &str) -> Result<()> {
+    let usable: Option<bool> = spi::first(
+        "SELECT to_json(has_server_privilege($2, s.oid, 'USAGE'))::text FROM pg_foreign_server s WHERE s.srvname = $1",
+        &[server.into(), spi::oid(session::outer_user())],
+    )?;
+    if usable != Some(false) {
+        return Ok(());
+    }
+    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for foreign server {server}"))
+        .hint(format!("GRANT USAGE ON FOREIGN SERVER {} TO the role that calls.", sql::ident(server))))
+}
+
+/// Whether a schema is there; refuses one where the caller may make nothing. The extension's owner's own are open to
+/// whoever may register.
+pub fn refuse_closed_schema(name: &str) -> Result<bool> {
+    let usable: Option<bool> = spi::first(
+        "SELECT to_json(has_schema_privilege($2, n.oid, 'CREATE') OR n.nspowner = $3)::text FROM pg_namespace n WHERE n.nspname = $1",
+        &[name.into(), spi::oid(session::outer_user()), spi::oid(session::current_user())],
+    )?;
+    if usable != Some(false) {
+        return Ok(usable.is_some());
+    }
+    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for schema {name}"))
+        .hint("Choose another one with local_schema => '...', or have its owner grant CREATE on it."))
 }
 
 /// A registration that is to be written.

@@ -5,7 +5,7 @@ use super::registry::{self, New, Registered};
 use super::types::UNUSED;
 use super::{dependents, local, run, uri};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{identity, secret, session, spi, sql};
+use crate::pg::{identity, secret, session, spi, sql, subxact};
 
 /// The arguments of create_fdw.
 pub struct Wish<'a> {
@@ -34,10 +34,11 @@ pub fn create(wish: &Wish) -> Result<Vec<Change>> {
         let server = wish.server.unwrap_or(wish.name);
         match &connection {
             Some(connection) => {
+                refuse_files(connection)?;
                 make_server(server, connection)?;
-                connect_as_caller(server)?;
+                connect_without_rights(server)?;
             }
-            None => refuse_without_usage(server)?,
+            None => registry::refuse_without_usage(server)?,
         }
         registry::importing_server(server)?;
         let owns_schema = make_schema(wish.local_schema)?;
@@ -101,9 +102,10 @@ fn make_server(name: &str, connection: &uri::Connection) -> Result<()> {
     ))
 }
 
-/// Connects once with the rights of the caller: postgres_fdw lets only a superuser go in without a password
-/// (contrib/postgres_fdw/connection.c, connect_pg_server), and the caller need not be one.
-fn connect_as_caller(server: &str) -> Result<()> {
+/// Connects once as a role without rights of its own: postgres_fdw lets only a superuser go in without a password
+/// (contrib/postgres_fdw/connection.c, connect_pg_server). Who calls does not count: a definer function of somebody
+/// else's may stand between a superuser's session and this one, and analysts could not read through it anyway.
+fn connect_without_rights(server: &str) -> Result<()> {
     spi::run(
         &format!(
             "CREATE FOREIGN TABLE pg_temp.wh_probe (stats_reset text) SERVER {} OPTIONS (schema_name 'pg_catalog', table_name 'pg_stat_archiver')",
@@ -111,43 +113,38 @@ fn connect_as_caller(server: &str) -> Result<()> {
         ),
         &[],
     )?;
-    let caller = session::outer_user();
-    let name: Option<String> =
-        spi::first("SELECT to_json(quote_ident(pg_get_userbyid($1)))::text", &[spi::oid(caller)])?;
-    spi::run(&format!("GRANT SELECT ON pg_temp.wh_probe TO {}", name.unwrap_or_default()), &[])?;
-    {
-        let _caller = identity::As::role(caller)?;
-        spi::run("SELECT stats_reset FROM pg_temp.wh_probe", &[])?;
-    }
+    spi::run("GRANT SELECT ON pg_temp.wh_probe TO wh_admin", &[])?;
+    subxact::run(|| {
+        let _nobody = identity::As::named("wh_admin")?;
+        spi::run("SELECT stats_reset FROM pg_temp.wh_probe", &[])
+    })
+    .map_err(|e| match e.sqlstate.as_str() {
+        "2F003" => e.hint("Give a password that the product asks for. A product without passwords is for superusers alone: make its server by hand, and name it with server => '...'."),
+        _ => e,
+    })?;
     spi::run("DROP FOREIGN TABLE pg_temp.wh_probe", &[])?;
     Ok(())
 }
 
-/// Whoever may not use a server may not have it used for them.
-fn refuse_without_usage(server: &str) -> Result<()> {
-    let usable: Option<bool> = spi::first(
-        "SELECT to_json(has_server_privilege($2, s.oid, 'USAGE'))::text FROM pg_foreign_server s WHERE s.srvname = $1",
-        &[server.into(), spi::oid(session::outer_user())],
-    )?;
-    if usable != Some(false) {
+/// The server's files are the server's: postgres_fdw lets only a superuser name them in a mapping
+/// (contrib/postgres_fdw/option.c, postgres_fdw_validator), and the mapping is made as one.
+fn refuse_files(connection: &uri::Connection) -> Result<()> {
+    let Some((file, _)) = connection.mapping.iter().find(|(k, _)| ["sslcert", "sslkey"].contains(&k.as_str())) else {
+        return Ok(());
+    };
+    let superuser: Option<bool> =
+        spi::first("SELECT to_json(rolsuper)::text FROM pg_roles WHERE oid = $1", &[spi::oid(session::outer_user())])?;
+    if superuser == Some(true) {
         return Ok(());
     }
-    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for foreign server {server}"))
-        .hint(format!("GRANT USAGE ON FOREIGN SERVER {} TO the role that calls.", sql::ident(server))))
+    Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("only a superuser may give {file} in uri")).hint(
+        "Leave it out, or have a superuser make the server and its user mapping, and name it with server => '...'.",
+    ))
 }
 
 fn make_schema(name: &str) -> Result<bool> {
-    let usable: Option<bool> = spi::first(
-        "SELECT to_json(has_schema_privilege($2, n.oid, 'CREATE') OR n.nspowner = $3)::text FROM pg_namespace n WHERE n.nspname = $1",
-        &[name.into(), spi::oid(session::outer_user()), spi::oid(session::current_user())],
-    )?;
-    match usable {
-        Some(true) => return Ok(false),
-        Some(false) => {
-            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for schema {name}"))
-                .hint("Choose another one with local_schema => '...', or have its owner grant CREATE on it."))
-        }
-        None => {}
+    if registry::refuse_closed_schema(name)? {
+        return Ok(false);
     }
     spi::run(&format!("CREATE SCHEMA {}", sql::ident(name)), &[])?;
     Ok(true)
