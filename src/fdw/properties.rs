@@ -32,7 +32,7 @@ impl Property {
 
     /// Changes the texts, where they say names that have moved. A value that is no SQL is somebody's words.
     pub fn rewrite(&mut self, change: impl Fn(String) -> String) {
-        if [40, 41, 50, 51, 60, 62, 70, 80].contains(&self.1) {
+        if self.is_expression() || [40, 51].contains(&self.1) {
             self.3 = self.3.take().map(&change);
         }
         self.4 = self.4.take().map(&change);
@@ -52,6 +52,11 @@ impl Property {
     /// A generation expression that holds a value of somebody's type.
     pub fn is_code(&self) -> bool {
         self.5 != 0
+    }
+
+    /// Whether its value is SQL that names the relation's columns.
+    pub fn is_expression(&self) -> bool {
+        [41, 50, 60, 62, 70, 80].contains(&self.1)
     }
 
     fn is_grant(&self) -> bool {
