@@ -208,3 +208,34 @@ fn an_analysts_code_cannot_stop_a_run_by_raising() {
         assert_eq!(recreate(&pair, "")[0].action, "healed");
     }
 }
+
+/// A key's expressions are planned when a partition is attached, by whoever attaches it.
+#[test]
+fn a_partition_keys_code_does_not_run_when_the_partition_is_made_again() {
+    let pair = fixture("partition");
+    let mut warehouse = pair.warehouse();
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec(
+        "CREATE FUNCTION ana.zero() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 0; END';
+         CREATE TABLE ana.parent (id int, user_id int, note text) PARTITION BY LIST ((id * ana.zero()));
+         CREATE TABLE ana.plain (id int, email text, note text) PARTITION BY LIST (note)",
+    );
+    // Harmless on the day when it was attached.
+    warehouse.exec(
+        "ALTER TABLE ana.parent ATTACH PARTITION app.orders FOR VALUES IN (0);
+         ALTER TABLE ana.plain ATTACH PARTITION app.users FOR VALUES IN ('n')",
+    );
+    let roles = warehouse.table(ROLES);
+    ana.exec("CREATE OR REPLACE FUNCTION ana.zero() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN PERFORM ana.evil(''key''); RETURN 0; END'");
+    let error = warehouse.error("SELECT * FROM wh.recreate_fdw('app', rebuild => true)");
+    nothing_was_gained(&pair, &roles, "an attachment");
+    assert_eq!(
+        (error.code().code(), error.message().contains("partition of ana.parent")),
+        ("2BP01", true),
+        "{error:?}"
+    );
+    ana.exec("ALTER TABLE ana.parent DETACH PARTITION app.orders");
+    warehouse.changes("SELECT * FROM wh.recreate_fdw('app', rebuild => true)");
+    assert_eq!(warehouse.table("SELECT inhrelid::regclass FROM pg_inherits"), "app.users");
+    nothing_was_gained(&pair, &roles, "an attachment to a plain key");
+}

@@ -18,6 +18,7 @@ pub struct Property(u32, pub i32, pub String, pub Option<String>, pub Option<Str
 const GRANT: i32 = 20;
 const COLUMN_GRANT: i32 = 21;
 const OWNER: i32 = 10;
+const PARENT: i32 = 51;
 const TRIGGER: i32 = 62;
 
 impl Property {
@@ -49,7 +50,7 @@ impl Property {
         [70, 80].contains(&self.1)
     }
 
-    /// A generation expression that holds a value of somebody's type.
+    /// Whether making it so reads or runs what somebody wrote.
     pub fn is_code(&self) -> bool {
         self.5 != 0
     }
@@ -168,6 +169,19 @@ pub fn refuse_to_make_again(name: &str, properties: &[Property]) -> Result<()> {
         )
         .detail("Its condition holds a value of a type of somebody who does not own the relation, and reading it runs their code.")
         .hint("Nothing was changed. Drop the trigger, run this again, and create it anew."));
+    }
+    if let Some(parent) = properties.iter().find(|p| p.1 == PARENT && p.is_code()) {
+        let parent = parent.3.as_deref().unwrap_or("");
+        return Err(Error::new(
+            sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+            format!(
+                "\"{name}\" would have to be made again, but is a partition of {parent}, whose key has expressions"
+            ),
+        )
+        .detail("Attaching it anew would run the code of the parent's owner, who is no superuser.")
+        .hint(format!(
+            "Nothing was changed. ALTER TABLE {parent} DETACH PARTITION {name}, run this again, and attach it."
+        )));
     }
     let Some(member) = properties.iter().find(|p| p.2 == "member of extension") else {
         return Ok(());

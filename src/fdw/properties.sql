@@ -102,7 +102,11 @@ FROM (
   SELECT r.oid, 51, 'parent', h.inhparent::regclass::text,
          CASE WHEN r.relispartition
               THEN format('ALTER TABLE %s ATTACH PARTITION %s %s', h.inhparent::regclass, r.q, pg_get_expr(r.relpartbound, r.oid))
-              ELSE format('ALTER FOREIGN TABLE %s INHERIT %s', r.q, h.inhparent::regclass) END, NULL, false
+              ELSE format('ALTER FOREIGN TABLE %s INHERIT %s', r.q, h.inhparent::regclass) END,
+         -- Attaching plans the partition's constraint, and with it what the parent's owner wrote into the key.
+         CASE WHEN r.relispartition THEN (SELECT o.oid FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner AND NOT o.rolsuper
+                                          JOIN pg_partitioned_table k ON k.partrelid = c.oid AND k.partexprs IS NOT NULL
+                                          WHERE c.oid = h.inhparent) END, false
   FROM r JOIN pg_inherits h ON h.inhrelid = r.oid
   UNION ALL
   -- Rules and triggers.
