@@ -1,14 +1,15 @@
 //! A product and a warehouse for one test.
 //!
 //! The two clusters are shared by the tests of a process; each test has databases of its own in them. Roles belong
-//! to clusters: those here are the same for all tests, and a test that changes one makes its own.
+//! to clusters: those here are the same for all tests, and a test that changes one makes its own. So does a test that
+//! kills a server: [`Pair::apart`].
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use postgres::Client;
 
 use crate::client::{change_rows, changes, describe, exec, Change};
-use crate::cluster::Cluster;
+use crate::cluster::{Builder, Cluster};
 
 /// Reads everything of the product; what the warehouse connects as.
 pub const READER: &str = "wh_reader";
@@ -32,11 +33,10 @@ struct Clusters {
     creating: Mutex<()>,
 }
 
-fn clusters() -> &'static Clusters {
-    static CLUSTERS: OnceLock<Clusters> = OnceLock::new();
-    CLUSTERS.get_or_init(|| {
-        let started = Cluster::start("product").and_then(|p| Ok((p, Cluster::start("warehouse")?)));
-        let (product, warehouse) = match started {
+impl Clusters {
+    #[track_caller]
+    fn start(product: Builder, warehouse: Builder) -> Clusters {
+        let (product, warehouse) = match product.start().and_then(|p| Ok((p, warehouse.start()?))) {
             Ok(both) => both,
             Err(e) => panic!("{e}"),
         };
@@ -49,7 +49,12 @@ fn clusters() -> &'static Clusters {
             exec(&mut client, &format!("CREATE ROLE {role} LOGIN PASSWORD '{}'", password(role)));
         }
         Clusters { product, warehouse, creating: Mutex::new(()) }
-    })
+    }
+}
+
+fn clusters() -> &'static Clusters {
+    static CLUSTERS: OnceLock<Clusters> = OnceLock::new();
+    CLUSTERS.get_or_init(|| Clusters::start(Cluster::builder("product"), Cluster::builder("warehouse")))
 }
 
 #[track_caller]
@@ -63,17 +68,44 @@ fn admin(cluster: &Cluster, database: &str) -> Client {
 /// Two databases of a test's own: a product's, and a warehouse with the extension. Gone when it is dropped.
 pub struct Pair {
     name: String,
+    /// Clusters that no other test sees.
+    own: Option<Clusters>,
 }
 
 impl Pair {
     /// The name must be one that no other test of this process uses.
     #[track_caller]
     pub fn new(name: &str) -> Pair {
-        let shared = clusters();
-        let pair = Pair { name: name.into() };
-        exec(&mut admin(&shared.product, "postgres"), &format!("CREATE DATABASE {}", pair.product_database()));
-        exec(&mut admin(&shared.warehouse, "postgres"), &format!("CREATE DATABASE {}", pair.warehouse_database()));
-        let _one_at_a_time = shared.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        let pair = Pair { name: name.into(), own: None };
+        pair.set_up();
+        pair
+    }
+
+    /// A pair in clusters of its own, with settings for the warehouse's.
+    #[track_caller]
+    pub fn apart(name: &str, settings: &[(&str, &str)]) -> Pair {
+        // What was committed must outlive a killed backend.
+        let product = Cluster::builder(&format!("product-{name}"));
+        let mut warehouse = Cluster::builder(&format!("warehouse-{name}")).set("synchronous_commit", "on");
+        for (setting, value) in settings {
+            warehouse = warehouse.set(setting, value);
+        }
+        let pair = Pair { name: name.into(), own: Some(Clusters::start(product, warehouse)) };
+        pair.set_up();
+        pair
+    }
+
+    fn clusters(&self) -> &Clusters {
+        self.own.as_ref().unwrap_or_else(|| clusters())
+    }
+
+    #[track_caller]
+    fn set_up(&self) {
+        let pair = self;
+        let clusters = pair.clusters();
+        exec(&mut admin(&clusters.product, "postgres"), &format!("CREATE DATABASE {}", pair.product_database()));
+        exec(&mut admin(&clusters.warehouse, "postgres"), &format!("CREATE DATABASE {}", pair.warehouse_database()));
+        let _one_at_a_time = clusters.creating.lock().unwrap_or_else(PoisonError::into_inner);
         let mut warehouse = pair.warehouse();
         exec(&mut warehouse, "CREATE EXTENSION postgres_fdw; CREATE EXTENSION startup_wh");
         exec(&mut warehouse, &format!("GRANT wh_admin TO {DEPLOY}"));
@@ -83,7 +115,6 @@ impl Pair {
                 &format!("GRANT wh_analyst TO {analyst}; CREATE SCHEMA {analyst} AUTHORIZATION {analyst}"),
             );
         }
-        pair
     }
 
     pub fn product_database(&self) -> String {
@@ -94,12 +125,21 @@ impl Pair {
         format!("warehouse_{}", self.name)
     }
 
-    pub fn product_cluster(&self) -> &'static Cluster {
-        &clusters().product
+    pub fn product_cluster(&self) -> &Cluster {
+        &self.clusters().product
     }
 
-    pub fn warehouse_cluster(&self) -> &'static Cluster {
-        &clusters().warehouse
+    /// The product of a pair apart, to stop it and start it again.
+    #[track_caller]
+    pub fn own_product(&mut self) -> &mut Cluster {
+        match &mut self.own {
+            Some(own) => &mut own.product,
+            None => panic!("other tests use this product; take Pair::apart"),
+        }
+    }
+
+    pub fn warehouse_cluster(&self) -> &Cluster {
+        &self.clusters().warehouse
     }
 
     /// A new connection to the product, as its superuser.
@@ -173,10 +213,10 @@ impl Pair {
 impl Drop for Pair {
     /// Best effort: the clusters go anyway when the process ends.
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || self.own.is_some() {
             return;
         }
-        let shared = clusters();
+        let shared = self.clusters();
         for (cluster, database) in
             [(&shared.warehouse, self.warehouse_database()), (&shared.product, self.product_database())]
         {
