@@ -3,12 +3,13 @@
 
 use super::local;
 use super::model::{Wanted, WantedColumn};
-use super::registry::Registered;
+use super::registry::{self, Registered};
 use crate::error::Result;
 use crate::pg::{spi, sql};
 
 /// What the remote schema has, by importing it aside.
 pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
+    registry::importing_server(&app.server)?;
     let aside = format!("wh_import_{}", std::process::id());
     let aside_name = sql::ident(&aside);
     spi::run(&format!("CREATE SCHEMA {aside_name}"), &[])?;
