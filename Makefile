@@ -47,7 +47,8 @@ test-unit: prerequisites
 	major=$$('$(PG_CONFIG)' --version | sed 's/[^0-9]*\([0-9]*\).*/\1/') && \
 	  cargo test --package startup_wh --lib --no-default-features --features "pg$$major" -- $(TESTS)
 
-test-install: prerequisites
+test-install:
+	@pg_test/prerequisites cargo-pgrx test-extensions
 	@$(PG_TEST) pg_test -- install
 
 test-regress: test-install

@@ -147,7 +147,9 @@ pub fn install(profile: Profile) -> Result<()> {
 
 fn copy_installation(pg_config: &Path, origin: &Server, root: &Path) -> Result<()> {
     let build = std::fs::metadata(origin.program("postgres"))?;
-    let stamp = format!("{} {} {:?}\n", origin.version, build.len(), build.modified()?);
+    // Another extension's files came or went: the copy should have them too.
+    let extensions = std::fs::metadata(origin.share.join("extension"))?.modified()?;
+    let stamp = format!("{} {} {:?} {extensions:?}\n", origin.version, build.len(), build.modified()?);
     let stamp_file = root.join("copied");
     if std::fs::read_to_string(&stamp_file).is_ok_and(|have| have == stamp) {
         return Ok(());
