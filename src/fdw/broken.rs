@@ -131,9 +131,13 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
             Ok(mut more) => changes.append(&mut more),
             // Its owner may not use what came back: that is a grant away, and nobody else's run should wait for it.
             Err(e) if e.is_the_owners() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
+                let denied = e.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE;
                 spi::run(
-                    "UPDATE wh.broken SET reason = $2 WHERE relation = $1 AND missing = '{}' AND reason <> $2",
-                    &[spi::oid(b.oid), e.message.as_str().into()],
+                    "UPDATE wh.broken SET reason = n.reason
+                     FROM (SELECT CASE WHEN $3 OR missing = '{}' THEN $2 ELSE array_to_string(missing, ', ') || ' is gone' END AS reason
+                           FROM wh.broken WHERE relation = $1) n
+                     WHERE relation = $1 AND broken.reason <> n.reason",
+                    &[spi::oid(b.oid), e.message.as_str().into(), denied.into()],
                 )?;
             }
             Err(e) => return Err(e),
