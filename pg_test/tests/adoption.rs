@@ -1,0 +1,120 @@
+//! Schemas of foreign tables that were made by hand are taken on as they stand.
+
+use pg_test::{Change, ClientExt, Pair};
+use postgres::Client;
+
+fn actions(changes: &[Change]) -> Vec<String> {
+    let mut lines: Vec<String> = changes.iter().map(|c| format!("{} {} {}", c.kind, c.object, c.action)).collect();
+    lines.sort();
+    lines
+}
+
+fn as_deploy(pair: &Pair, call: &str) -> Vec<Change> {
+    pair.warehouse_as("deploy").changes(&format!("SELECT * FROM wh.{call}"))
+}
+
+fn columns(client: &mut Client, table: &str) -> String {
+    client.value(&format!(
+        "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+    ))
+}
+
+/// A pair whose warehouse has the server, and no registration.
+fn by_hand(name: &str) -> Pair {
+    let pair = Pair::new(name);
+    pair.product().exec(
+        "CREATE TABLE users (id int, email text, name text); CREATE TABLE orders (id int, note text);
+         CREATE SCHEMA sales; CREATE TABLE sales.leads (id int);
+         INSERT INTO users VALUES (1, 'ida@example.org', 'ida')",
+    );
+    let (port, database) = (pair.product_cluster().port(), pair.product_database());
+    for server in ["shop", "shop2"] {
+        pair.warehouse().exec(&format!(
+            "CREATE SERVER {server} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{database}');
+             CREATE USER MAPPING FOR PUBLIC SERVER {server} OPTIONS (user '{}', password '{}')",
+            pg_test::pair::READER, pg_test::pair::READER_PASSWORD
+        ));
+    }
+    pair
+}
+
+#[test]
+fn an_adopted_schema_keeps_its_names_and_grants() {
+    let pair = by_hand("aliases");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(
+        "CREATE SCHEMA app;
+         CREATE FOREIGN TABLE app.people (id int, mail text OPTIONS (column_name 'email'), name text)
+           SERVER shop OPTIONS (schema_name 'public', table_name 'users', fetch_size '7');
+         COMMENT ON COLUMN app.people.mail IS 'theirs';
+         GRANT USAGE ON SCHEMA app TO ana; GRANT SELECT (mail) ON app.people TO ana;
+         CREATE VIEW public.mails AS SELECT mail FROM app.people",
+    );
+    let oid = warehouse.value("SELECT 'app.people'::regclass::oid");
+    pair.product().exec("ALTER TABLE users ADD phone text");
+    let done = actions(&as_deploy(&pair, "recreate_fdw('app')"));
+    assert_eq!(done, ["column app.people.phone added", "foreign table app.orders created"]);
+    assert_eq!(
+        warehouse.table("SELECT name, server, remote_schema, local_schema, only_tables FROM wh.fdws"),
+        "app|shop|public|app|"
+    );
+    // From now on the product's numbers are known, and the names that people gave here are kept.
+    pair.product().exec("ALTER TABLE users RENAME email TO e_mail; ALTER TABLE users RENAME TO customers");
+    let done = as_deploy(&pair, "recreate_fdw('app')");
+    assert!(done.iter().all(|c| ["altered", "renamed"].contains(&c.action.as_str())), "{done:?}");
+    assert_eq!(columns(&mut warehouse, "app.people"), "id mail name phone");
+    assert_eq!(warehouse.value("SELECT 'app.people'::regclass::oid"), oid);
+    assert_eq!(warehouse.value("SELECT mail FROM public.mails"), "ida@example.org");
+    assert_eq!(pair.warehouse_as("ana").value("SELECT mail FROM app.people"), "ida@example.org");
+    assert_eq!(warehouse.value("SELECT col_description('app.people'::regclass, 2)"), "theirs");
+    assert!(warehouse
+        .value("SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'app.people'::regclass")
+        .contains("fetch_size=7"));
+    assert_eq!(as_deploy(&pair, "recreate_fdw('app')"), []);
+    // What was there before the registration stays when it is forgotten.
+    warehouse.exec("DROP VIEW public.mails");
+    as_deploy(&pair, "drop_fdw('app')");
+    assert_eq!(warehouse.value("SELECT count(*) FROM pg_foreign_server WHERE srvname = 'shop'"), "1");
+    assert_eq!(warehouse.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'app'"), "1");
+}
+
+#[test]
+fn a_schema_of_several_sources_is_not_adopted() {
+    let pair = by_hand("several");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(
+        "CREATE SCHEMA servers; CREATE SCHEMA schemas;
+         IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO servers;
+         IMPORT FOREIGN SCHEMA public LIMIT TO (orders) FROM SERVER shop2 INTO servers;
+         IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO schemas;
+         IMPORT FOREIGN SCHEMA sales FROM SERVER shop INTO schemas",
+    );
+    let before = warehouse.table("SELECT ftrelid, ftserver, ftoptions FROM pg_foreign_table ORDER BY 1");
+    for (schema, lines) in [
+        ("servers", ["Server \"shop\", schema \"public\".", "Server \"shop2\", schema \"public\"."]),
+        ("schemas", ["Server \"shop\", schema \"public\".", "Server \"shop\", schema \"sales\"."]),
+    ] {
+        for call in ["recreate_fdw", "plan_recreate_fdw"] {
+            let error = pair.warehouse_as("deploy").error(&format!("SELECT * FROM wh.{call}('{schema}')"));
+            assert_eq!(error.code().code(), "55000", "{error:?}");
+            for line in lines {
+                assert!(error.detail().is_some_and(|d| d.lines().any(|l| l == line)), "{line} in {error:?}");
+            }
+            assert!(error.hint().is_some(), "{error:?}");
+        }
+    }
+    assert_eq!(warehouse.value("SELECT count(*) FROM wh.fdws"), "0");
+    assert_eq!(warehouse.table("SELECT ftrelid, ftserver, ftoptions FROM pg_foreign_table ORDER BY 1"), before);
+}
+
+#[test]
+fn a_plan_of_an_unregistered_schema_registers_nothing() {
+    let pair = by_hand("unregistered");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec("CREATE SCHEMA app; IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO app");
+    let planned = actions(&as_deploy(&pair, "plan_recreate_fdw('app')"));
+    assert_eq!(planned, ["foreign table app.orders created"]);
+    assert_eq!(warehouse.value("SELECT count(*) FROM wh.fdws"), "0");
+    assert_eq!(actions(&as_deploy(&pair, "recreate_fdw('app')")), planned);
+}
