@@ -117,7 +117,10 @@ SELECT pg_catalog.pg_extension_config_dump('wh.broken', '');
 
 CREATE VIEW wh.fdws AS
 SELECT f.name, f.server, f.remote_schema, f.local_schema, f.only_tables, f.except_tables,
-       (SELECT pg_catalog.count(*) FROM wh.fdw_table t WHERE t.fdw = f.name) AS tables,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_foreign_table t
+        JOIN pg_catalog.pg_class c ON c.oid = t.ftrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
+        WHERE n.nspname = f.local_schema AND s.srvname = f.server) AS tables,
        (SELECT pg_catalog.max(r.ended) FROM wh.fdw_run r WHERE r.fdw = f.name AND r.status = 'succeeded') AS last_success,
        f.created_at, f.created_by
 FROM wh.fdw f;

@@ -232,24 +232,35 @@ impl Drop for Files {
     }
 }
 
+/// A server `files` over a directory of its own; none where the wrapper is not to be had.
+fn with_files(warehouse: &mut Client, name: &str) -> Option<Files> {
+    if warehouse.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'ogr_fdw'") == "0" {
+        eprintln!("skipped: the wrapper ogr_fdw is not installed here");
+        return None;
+    }
+    let files = Files::new(name);
+    // An empty directory is no source.
+    files.table("logs", &[("id", "Integer"), ("line", "String")], &["1,x"]);
+    warehouse.exec(&format!(
+        "CREATE EXTENSION ogr_fdw;
+         CREATE SERVER files FOREIGN DATA WRAPPER ogr_fdw OPTIONS (datasource '{}', format 'CSV')",
+        files.0.display()
+    ));
+    Some(files)
+}
+
 #[test]
 fn files_behind_a_wrapper_that_knows_no_postgres_are_followed() {
     let pair = Pair::new("files");
     let mut warehouse = pair.warehouse();
-    if warehouse.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'ogr_fdw'") == "0" {
-        eprintln!("skipped: the wrapper ogr_fdw is not installed here");
+    let Some(files) = with_files(&mut warehouse, "files") else {
         return;
-    }
-    let files = Files::new("files");
+    };
     files.table("users", &[("id", "Integer"), ("email", "String")], &["1,ida@example.org", "2,bo@example.org"]);
     files.table("orders", &[("id", "Integer"), ("user_id", "Integer"), ("note", "String")], &["1,1,gift", "2,1,"]);
-    files.table("logs", &[("id", "Integer"), ("line", "String")], &["1,x"]);
-    warehouse.exec(&format!(
-        "CREATE EXTENSION ogr_fdw;
-         CREATE SERVER files FOREIGN DATA WRAPPER ogr_fdw OPTIONS (datasource '{}', format 'CSV');
-         SELECT * FROM wh.create_fdw('app', server => 'files', remote_schema => 'ogr_all', except_tables => '{{logs}}')",
-        files.0.display()
-    ));
+    warehouse.exec(
+        "SELECT * FROM wh.create_fdw('app', server => 'files', remote_schema => 'ogr_all', except_tables => '{logs}')",
+    );
     warehouse.exec("GRANT USAGE ON SCHEMA app TO ana, ben; GRANT SELECT ON ALL TABLES IN SCHEMA app TO ana, ben");
     pair.warehouse_as("ana").exec(
         "CREATE VIEW ana.emails AS SELECT id, email FROM app.users;
@@ -307,4 +318,63 @@ fn files_behind_a_wrapper_that_knows_no_postgres_are_followed() {
     assert_eq!(pair.recreate_fdw(), []);
     assert!(!pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('app', rebuild => true)").is_empty());
     assert_eq!(ben.table("SELECT * FROM ana.notes"), "ida@example.org|gift");
+}
+
+#[test]
+fn tables_of_another_wrapper_that_were_made_by_hand_are_taken_on_as_they_stand() {
+    let pair = second_wrapper("taken_on");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(
+        "CREATE SCHEMA app; IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO app;
+         ALTER FOREIGN TABLE app.users RENAME TO people;
+         CREATE VIEW public.mails AS SELECT email FROM app.people",
+    );
+    let done = actions(&pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('app')"));
+    assert_eq!(done, ["foreign table app.logs created", "foreign table app.orders created"]);
+    assert_eq!(warehouse.table("SELECT server, remote_schema FROM wh.fdws"), "shop|public");
+    assert_eq!(warehouse.value("SELECT email FROM public.mails"), "ida@example.org");
+
+    let Some(files) = with_files(&mut warehouse, "taken_on") else {
+        return;
+    };
+    files.table("users", &[("id", "Integer"), ("email", "String")], &["1,ida@example.org"]);
+    files.table("orders", &[("id", "Integer"), ("note", "String")], &["1,gift"]);
+    warehouse.exec(
+        "CREATE SCHEMA csv; CREATE FOREIGN TABLE csv.people (id int, email text) SERVER files OPTIONS (layer 'users');
+         COMMENT ON FOREIGN TABLE csv.people IS 'by hand';
+         CREATE VIEW public.csv_mails AS SELECT email FROM csv.people",
+    );
+    // Nothing says which part of the source these are of; to take it for an empty one would drop them.
+    for call in ["recreate_fdw", "plan_recreate_fdw"] {
+        let error = warehouse.error(&format!("SELECT * FROM wh.{call}('csv')"));
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        assert!(
+            error.hint().is_some_and(|h| h.contains("wh.create_fdw('csv', server => 'files', remote_schema => ")),
+            "{error:?}"
+        );
+    }
+    assert_eq!(warehouse.value("SELECT email FROM public.csv_mails"), "ida@example.org");
+    let oid = warehouse.value("SELECT 'csv.people'::regclass::oid");
+    let made = warehouse.changes("SELECT * FROM wh.create_fdw('csv', server => 'files', remote_schema => 'ogr_all')");
+    assert!(made.iter().all(|c| c.action != "dropped" && c.action != "broken"), "{made:?}");
+    assert!(made.iter().any(|c| c.object == "csv.orders" && c.action == "created"), "{made:?}");
+    files.table("users", &[("id", "Integer"), ("email", "String"), ("age", "Real")], &["1,ida@example.org,30"]);
+    let done = actions(&pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('csv')"));
+    assert_eq!(done, ["column csv.people.age added"]);
+    assert_eq!(warehouse.value("SELECT 'csv.people'::regclass::oid"), oid);
+    assert_eq!(warehouse.value("SELECT email FROM public.csv_mails"), "ida@example.org");
+    // A new table of the name that somebody gave the old one is not taken for it.
+    files.table("people", &[("id", "Integer"), ("name", "String")], &["1,somebody"]);
+    let done = actions(&pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('csv')"));
+    assert_eq!(done, ["foreign table csv.people skipped"]);
+    // A second table over the same layer is somebody's own.
+    warehouse.exec("CREATE FOREIGN TABLE csv.ours (id int) SERVER files OPTIONS (layer 'users')");
+    let done = actions(&pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('csv')"));
+    assert_eq!(done, ["foreign table csv.people skipped"]);
+    assert_eq!(warehouse.value("SELECT id FROM csv.ours"), "1");
+    assert_eq!(warehouse.value("SELECT email FROM public.csv_mails"), "ida@example.org");
+    assert_eq!(
+        warehouse.value("SELECT tables FROM wh.fdws WHERE name = 'csv'"),
+        warehouse.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'csv'::regnamespace AND relkind = 'f'")
+    );
 }

@@ -10,7 +10,7 @@ use super::remote::Remote;
 use super::standing::Policy;
 use super::types::Types;
 use super::wanted::{self, Notes};
-use super::{broken, diff, local};
+use super::{broken, diff, fallback, local};
 use crate::error::Result;
 use crate::pg::{enums, spi};
 
@@ -49,7 +49,10 @@ pub fn unit(
     let mut replaced_types = Vec::new();
     let mut trust = true;
     let wanted: Vec<Wanted> = match source {
-        Source::Imported(wanted) => wanted.clone(),
+        Source::Imported(wanted) => {
+            fallback::recognise(&mut existing, wanted);
+            wanted.clone()
+        }
         Source::Nothing => Vec::new(),
         Source::Here => existing.iter().filter(|t| app.wants(t.remote_name())).map(|t| wanted::as_is(app, t)).collect(),
         Source::Catalog(remote) => {

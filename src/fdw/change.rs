@@ -198,7 +198,9 @@ impl Work<'_> {
         let now = local::some(self.app, tables)?;
         let then = self.existing.iter().filter(|e| tables.contains(&e.oid));
         let same_tables = now.len() == tables.iter().collect::<HashSet<_>>().len()
-            && then.into_iter().all(|e| now.iter().any(|n| n == e));
+            && then
+                .into_iter()
+                .all(|e| now.iter().any(|n| Existing { imported_as: e.imported_as.clone(), ..n.clone() } == *e));
         let key = |d: &Dependent| (d.oid, d.on, d.columns.clone());
         let again = dependents::direct(losing.keys().copied())?;
         let before: HashSet<_> = edges.iter().filter(|d| losing.contains_key(&d.on)).map(key).collect();

@@ -259,7 +259,7 @@ mod tests {
             })
             .collect();
         let options = Options::from([("table_name".into(), name.into())]);
-        Existing { oid: 1, name: name.into(), options, remote_oid: oid, columns }
+        Existing { oid: 1, name: name.into(), options, imported_as: None, remote_oid: oid, columns }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! schema says what the remote side has, and names are the only identity.
 
 use super::local;
-use super::model::{Wanted, WantedColumn};
+use super::model::{Existing, Wanted, WantedColumn};
 use super::registry::{self, Registered};
 use crate::error::Result;
 use crate::pg::{spi, sql};
@@ -48,6 +48,18 @@ pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
             options: t.options,
         })
         .collect())
+}
+
+/// Which imported table each of those that are there is over: the one whose options it has, whatever somebody called it
+/// here. Each wrapper has options of its own to name a remote table.
+pub fn recognise(existing: &mut [Existing], wanted: &[Wanted]) {
+    for table in existing {
+        let has_all = |w: &&Wanted| w.options.iter().all(|(name, value)| table.options.get(name) == Some(value));
+        let mut same = wanted.iter().filter(|w| !w.options.is_empty()).filter(has_all);
+        if let (Some(one), None) = (same.next(), same.next()) {
+            table.imported_as = Some(one.name.clone());
+        }
+    }
 }
 
 /// What to ask for: a table that is left out cannot fail the import.

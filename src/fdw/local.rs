@@ -98,7 +98,14 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
                 let known: HashMap<&str, i16> = names.iter().map(String::as_str).zip(nums.iter().copied()).collect();
                 columns.iter_mut().for_each(|c| c.remote_num = known.get(c.name.as_str()).copied());
             }
-            Existing { oid: t.oid, name: t.name, options: t.options, remote_oid: t.remote_oid, columns }
+            Existing {
+                oid: t.oid,
+                name: t.name,
+                options: t.options,
+                imported_as: None,
+                remote_oid: t.remote_oid,
+                columns,
+            }
         })
         .collect())
 }

@@ -40,6 +40,8 @@ pub struct Existing {
     pub oid: u32,
     pub name: String,
     pub options: Options,
+    /// What an import calls the table that it is over, where only names are known.
+    pub imported_as: Option<String>,
     /// Remembered from an earlier run.
     pub remote_oid: Option<u32>,
     pub columns: Vec<ExistingColumn>,
@@ -61,7 +63,7 @@ pub struct ExistingColumn {
 impl Existing {
     /// The product's name for the table, as far as the warehouse knows.
     pub fn remote_name(&self) -> &str {
-        self.options.get("table_name").unwrap_or(&self.name)
+        self.imported_as.as_ref().or_else(|| self.options.get("table_name")).unwrap_or(&self.name)
     }
 }
 

@@ -78,16 +78,32 @@ pub fn lock_or_adopt(name: &str) -> Result<Registered> {
     if let Some(app) = lock(name)? {
         return Ok(app);
     }
-    let servers: Vec<(String, String)> = spi::rows(
+    // Wrappers call the remote schema schema_name (postgres_fdw, tds_fdw), schema (oracle_fdw) or dbname (mysql_fdw).
+    // postgres_fdw takes the local schema's name where a table does not say; no other can be asked what it takes.
+    let servers: Vec<(String, Option<String>)> = spi::rows(
         "SELECT DISTINCT json_build_array(s.srvname, coalesce((SELECT o.option_value
-                FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), n.nspname))::text
+                FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name IN ('schema_name', 'schema', 'dbname')
+                ORDER BY o.option_name DESC LIMIT 1), CASE WHEN w.fdwname = 'postgres_fdw' THEN n.nspname END))::text
          FROM pg_foreign_table t JOIN pg_class c ON c.oid = t.ftrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-         JOIN pg_foreign_server s ON s.oid = t.ftserver WHERE n.nspname = $1",
+         JOIN pg_foreign_server s ON s.oid = t.ftserver JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+         WHERE n.nspname = $1",
         &[name.into()],
     )?;
     match servers.as_slice() {
         [] => Err(missing(name)),
-        [(server, remote_schema)] => {
+        [(server, None)] => {
+            importing_server(server)?;
+            Err(Error::new(
+                sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("schema \"{name}\" cannot be adopted: its foreign tables do not say which remote schema they are of"),
+            )
+            .hint(format!(
+                "SELECT * FROM wh.create_fdw({}, server => {}, remote_schema => '...') registers it with the tables that are there.",
+                sql::literal(name),
+                sql::literal(server)
+            )))
+        }
+        [(server, Some(remote_schema))] => {
             // All tables of the remote schema come with it, not only those that somebody chose.
             refuse_without_usage(server)?;
             refuse_closed_schema(name)?;
@@ -108,7 +124,16 @@ pub fn lock_or_adopt(name: &str) -> Result<Registered> {
             sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("schema \"{name}\" cannot be adopted: its foreign tables come from {} places", several.len()),
         )
-        .detail(several.iter().map(|(s, r)| format!("Server \"{s}\", schema \"{r}\".")).collect::<Vec<_>>().join("\n"))
+        .detail(
+            several
+                .iter()
+                .map(|(s, r)| match r {
+                    Some(r) => format!("Server \"{s}\", schema \"{r}\"."),
+                    None => format!("Server \"{s}\"."),
+                })
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
         .hint("Move the tables of each place into a schema of their own.")),
     }
 }
