@@ -368,10 +368,10 @@ fn tables_of_another_wrapper_that_were_made_by_hand_are_taken_on_as_they_stand()
     let done = actions(&pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('csv')"));
     assert_eq!(done, ["foreign table csv.people skipped"]);
     // A second table over the same layer is somebody's own.
-    warehouse.exec("CREATE FOREIGN TABLE csv.ours (id int) SERVER files OPTIONS (layer 'users')");
+    warehouse.exec("CREATE FOREIGN TABLE csv.x_users (id int) SERVER files OPTIONS (layer 'users')");
     let done = actions(&pair.warehouse_as("deploy").changes("SELECT * FROM wh.recreate_fdw('csv')"));
     assert_eq!(done, ["foreign table csv.people skipped"]);
-    assert_eq!(warehouse.value("SELECT id FROM csv.ours"), "1");
+    assert_eq!(warehouse.value("SELECT id FROM csv.x_users"), "1");
     assert_eq!(warehouse.value("SELECT email FROM public.csv_mails"), "ida@example.org");
     assert_eq!(
         warehouse.value("SELECT tables FROM wh.fdws WHERE name = 'csv'"),

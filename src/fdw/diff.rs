@@ -96,7 +96,11 @@ fn columns_agree(table: &Existing, wanted: &Wanted) -> bool {
 pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &HashSet<String>) -> Diff {
     let mut diff = Diff::default();
     let pairs = pair(
-        existing.iter().map(|t| (t.remote_oid.filter(|_| trust_oids), t.remote_name())),
+        existing.iter().map(|t| {
+            // Of two over one remote table it is the one that was followed, that bears its name, or that is older.
+            let rank = (t.remote_oid.is_none(), t.name != t.remote_name(), t.oid);
+            (t.remote_oid.filter(|_| trust_oids), t.remote_name(), rank)
+        }),
         wanted.iter().map(|t| (t.remote_oid, t.name.as_str())),
     );
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
@@ -147,7 +151,7 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
     // Attribute numbers mean something only within the table that they were read from.
     let same_table = trust_oids && existing.remote_oid.is_some() && existing.remote_oid == wanted.remote_oid;
     let pairs = pair(
-        existing.columns.iter().map(|c| (c.remote_num.filter(|_| same_table), c.remote_name())),
+        existing.columns.iter().map(|c| (c.remote_num.filter(|_| same_table), c.remote_name(), c.num)),
         wanted.columns.iter().map(|c| (c.remote_num, c.name.as_str())),
     );
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
@@ -201,19 +205,24 @@ fn options_diff(have: &Options, want: &Options) -> Vec<OptionDiff> {
 ///
 /// An existing thing whose identity is known and gone from the product still goes by its name where that name
 /// is there under a new identity: dropped and made again on the product, it is the same name to whoever reads it.
-fn pair<'a, I: Copy + Eq + std::hash::Hash>(
-    existing: impl Iterator<Item = (Option<I>, &'a str)>,
+/// Where several have one name, the lowest rank counts.
+fn pair<'a, I: Copy + Eq + std::hash::Hash, R: Copy + Ord>(
+    existing: impl Iterator<Item = (Option<I>, &'a str, R)>,
     wanted: impl Iterator<Item = (Option<I>, &'a str)>,
 ) -> Vec<Option<usize>> {
     let existing: Vec<_> = existing.collect();
     let wanted: Vec<_> = wanted.collect();
     let by_identity: HashMap<I, usize> =
-        existing.iter().enumerate().filter_map(|(i, (id, _))| Some(((*id)?, i))).collect();
+        existing.iter().enumerate().filter_map(|(i, (id, ..))| Some(((*id)?, i))).collect();
     let mut pairs: Vec<Option<usize>> =
         wanted.iter().map(|(id, _)| id.and_then(|id| by_identity.get(&id).copied())).collect();
     let used: HashSet<usize> = pairs.iter().flatten().copied().collect();
-    let by_name: HashMap<&str, usize> =
-        existing.iter().enumerate().filter(|(i, _)| !used.contains(i)).map(|(i, (_, name))| (*name, i)).collect();
+    let mut unused: Vec<usize> = (0..existing.len()).filter(|i| !used.contains(i)).collect();
+    unused.sort_by_key(|i| existing[*i].2);
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    for i in unused {
+        by_name.entry(existing[i].1).or_insert(i);
+    }
     for (pair, (_, name)) in pairs.iter_mut().zip(&wanted) {
         if pair.is_none() {
             *pair = by_name.get(name).copied();
@@ -368,5 +377,18 @@ mod tests {
         let want = [wanted(1, "orders", &[]), wanted(2, "users", &[])];
         let d = diff(&[], &want, true, &taken);
         assert_eq!((d.blocked, d.create), (vec![0], vec![1]));
+    }
+
+    #[test]
+    fn a_second_table_over_the_same_one_is_never_taken_for_it() {
+        // The second one was made by hand, and its name sorts behind; the product has been restored from a dump.
+        let first = existing(Some(1), "users", &[(1, "id")]);
+        let second = Existing { name: "x_users".into(), oid: 2, ..existing(None, "users", &[(1, "id")]) };
+        let restored = [wanted(77, "users", &[(1, "id")])];
+        for both in [[first.clone(), second.clone()], [second.clone(), first.clone()]] {
+            let diff = diff(&both, &restored, false, &HashSet::new());
+            let (e, _) = diff.same[0];
+            assert_eq!((both[e].oid, diff.drop.len(), diff.alter.len()), (1, 0, 0));
+        }
     }
 }
