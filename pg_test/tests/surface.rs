@@ -138,6 +138,23 @@ fn a_forgotten_product_lists_whom_it_would_hurt_and_its_views_come_back() {
 }
 
 #[test]
+fn a_product_whose_server_is_gone_can_be_forgotten() {
+    let pair = Pair::new("server_gone");
+    pair.product().exec("CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE users (id int, mood mood)");
+    pair.create_fdw();
+    let mut warehouse = pair.warehouse();
+    warehouse.exec("DROP SERVER app CASCADE");
+    let error = pair.warehouse_as("deploy").error("SELECT * FROM wh.recreate_fdw('app')");
+    assert_eq!(error.code().code(), "42704", "{error:?}");
+    assert_eq!(error.hint(), Some("SELECT * FROM wh.drop_fdw('app') forgets it."));
+    // It does.
+    assert_eq!(as_deploy(&pair, "drop_fdw('app')"), []);
+    assert_eq!(warehouse.table("SELECT (SELECT count(*) FROM wh.fdws), (SELECT count(*) FROM pg_enum)"), "0|0");
+    assert_eq!(warehouse.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'app'"), "0");
+    assert!(!pair.create_fdw().is_empty());
+}
+
+#[test]
 fn what_a_pattern_hides_is_visible_at_no_moment() {
     let pair = Pair::new("no_moment");
     pair.product().exec("CREATE TABLE users (id int, password text); CREATE TABLE secret_log (id int)");

@@ -45,13 +45,25 @@ pub fn missing(name: &str) -> Error {
 
 /// Reads a registration, and locks its row: runs of one name follow one another.
 pub fn lock(name: &str) -> Result<Option<Registered>> {
+    match lock_as_it_is(name)? {
+        Some(app) if app.server_oid == 0 => Err(Error::new(
+            sqlstate::UNDEFINED_OBJECT,
+            format!("the server of foreign application \"{name}\" does not exist any more"),
+        )
+        .hint(format!("SELECT * FROM wh.drop_fdw({}) forgets it.", sql::literal(name)))),
+        found => Ok(found),
+    }
+}
+
+/// Like [`lock`]; without its server, whose OID is 0 then, it can still be forgotten.
+pub fn lock_as_it_is(name: &str) -> Result<Option<Registered>> {
     let locked: Option<String> =
         spi::first("SELECT to_json(name)::text FROM wh.fdw WHERE name = $1 FOR UPDATE", &[name.into()])?;
     if locked.is_none() {
         return Ok(None);
     }
-    let found: Option<Registered> = spi::first(
-        "SELECT json_build_object('name', f.name, 'server', f.server, 'server_oid', s.oid::int8,
+    spi::first(
+        "SELECT json_build_object('name', f.name, 'server', f.server, 'server_oid', coalesce(s.oid::int8, 0),
                 'remote_schema', f.remote_schema, 'local_schema', f.local_schema, 'only_tables', f.only_tables,
                 'except_tables', f.except_tables, 'lineage', f.lineage, 'owns_server', f.owns_server,
                 'owns_schema', f.owns_schema,
@@ -60,17 +72,9 @@ pub fn lock(name: &str) -> Result<Option<Registered>> {
                     WHERE d.classid = 'pg_foreign_data_wrapper'::regclass AND d.objid = s.srvfdw AND d.deptype = 'e'
                       AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'postgres_fdw'),
                 'hidden', (SELECT coalesce(json_agg(h), '[]') FROM wh.hidden_pattern h WHERE h.fdw = f.name))::text
-         FROM wh.fdw f JOIN pg_foreign_server s ON s.srvname = f.server WHERE f.name = $1",
+         FROM wh.fdw f LEFT JOIN pg_foreign_server s ON s.srvname = f.server WHERE f.name = $1",
         &[name.into()],
-    )?;
-    match found {
-        Some(app) => Ok(Some(app)),
-        None => Err(Error::new(
-            sqlstate::UNDEFINED_OBJECT,
-            format!("the server of foreign application \"{name}\" does not exist any more"),
-        )
-        .hint(format!("SELECT * FROM wh.drop_fdw({}) forgets it.", sql::literal(name)))),
-    }
+    )
 }
 
 /// Like [`lock`]; a schema of that name with foreign tables in it is adopted as it stands.

@@ -157,9 +157,13 @@ pub fn with_locks<T>(
 }
 
 /// Locks the registration, waiting for another run of the same name.
-fn lock_registration(name: &str, options: &Options, adopt: bool) -> Result<Registered> {
+fn lock_registration(
+    name: &str,
+    options: &Options,
+    find: impl FnOnce(&str) -> Result<Option<Registered>>,
+) -> Result<Registered> {
     let _timeout = guc::Scope::new(&[("lock_timeout", &options.max_wait.as_millis().max(1).to_string())])?;
-    let found = subxact::run(|| if adopt { registry::lock_or_adopt(name).map(Some) } else { registry::lock(name) });
+    let found = subxact::run(|| find(name));
     let found = found.map_err(|e| match e.is_lock_conflict() {
         true => Error::new(
             &e.sqlstate,
@@ -175,6 +179,10 @@ fn lock_registration(name: &str, options: &Options, adopt: bool) -> Result<Regis
         Some(app) => Ok(app),
         None => Err(registry::missing(name)),
     }
+}
+
+fn or_adopt(name: &str) -> Result<Option<Registered>> {
+    registry::lock_or_adopt(name).map(Some)
 }
 
 fn policy(options: &Options, name: &str, run: i64) -> Policy {
@@ -199,7 +207,7 @@ fn source(app: &Registered, first: bool) -> Result<Source> {
 pub fn recreate(name: &str, options: &Options) -> Result<Vec<Change>> {
     registry::refuse_unknown(name)?;
     recorded(name, "recreate_fdw", options, |run, attempts, waited| {
-        let app = lock_registration(name, options, true)?;
+        let app = lock_registration(name, options, or_adopt)?;
         let source = source(&app, false)?;
         let policy = policy(options, name, run);
         with_locks(options, (attempts, waited), |waiting_for| {
@@ -213,7 +221,7 @@ pub fn create(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Ch
     let options = Options::default();
     recorded(name, "create_fdw", &options, |run, attempts, waited| {
         prepare()?;
-        let app = lock_registration(name, &options, false)?;
+        let app = lock_registration(name, &options, registry::lock)?;
         let source = source(&app, app.owns_server)?;
         registry::refuse_missing_tables(&app, &source)?;
         let policy = policy(&options, name, run);
@@ -226,9 +234,9 @@ pub fn hide(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Chan
     registry::refuse_unknown(name)?;
     let options = Options::default();
     recorded(name, "hide", &options, |run, attempts, waited| {
-        lock_registration(name, &options, true)?;
+        lock_registration(name, &options, or_adopt)?;
         prepare()?;
-        let app = lock_registration(name, &options, false)?;
+        let app = lock_registration(name, &options, registry::lock)?;
         let policy = policy(&options, name, run);
         with_locks(&options, (attempts, waited), |waiting_for| {
             apply::unit(&app, &Source::Here, false, &policy, waiting_for)
@@ -244,7 +252,7 @@ pub fn drop(
 ) -> Result<Vec<Change>> {
     let options = Options::default();
     recorded(name, "drop_fdw", &options, |run, attempts, waited| {
-        let app = lock_registration(name, &options, false)?;
+        let app = lock_registration(name, &options, registry::lock_as_it_is)?;
         before(&app)?;
         let policy = policy(&options, name, run);
         let done = with_locks(&options, (attempts, waited), |waiting_for| {

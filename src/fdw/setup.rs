@@ -260,7 +260,7 @@ fn forget(app: &Registered) -> Result<()> {
         for user in mappings {
             spi::run(&format!("DROP USER MAPPING FOR {user} SERVER {server}"), &[])?;
         }
-        spi::run(&format!("DROP SERVER {server}"), &[])?;
+        spi::run(&format!("DROP SERVER IF EXISTS {server}"), &[])?;
     }
     let used: Option<bool> = spi::first(
         "SELECT to_json(true)::text FROM pg_depend d JOIN pg_namespace n ON n.oid = d.refobjid
