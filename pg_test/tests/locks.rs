@@ -252,3 +252,31 @@ fn a_deadlock_is_tried_again() {
     assert_eq!(run.join().expect("a thread").expect("a run").len(), 2);
     assert_eq!(warehouse.value("SELECT status FROM wh.fdw_runs ORDER BY run DESC LIMIT 1"), "succeeded");
 }
+
+#[test]
+fn a_broken_view_that_cannot_heal_costs_its_readers_no_lock() {
+    let pair = fixture("broken_lock");
+    pair.product().exec("ALTER TABLE orders DROP note");
+    pair.recreate_fdw();
+    let mut warehouse = pair.warehouse();
+    assert_eq!(warehouse.value("SELECT count(*) FROM wh.broken_views"), "1");
+    let mut deploy = pair.warehouse_as("deploy");
+    let pid = deploy.pid();
+    deploy.exec("BEGIN");
+    assert_eq!(deploy.changes("SELECT * FROM wh.recreate_fdw('app')"), []);
+    assert_eq!(locks(&pair, pid, "mode <> 'AccessShareLock'"), "");
+    assert_eq!(deploy.changes("SELECT * FROM wh.repair_views()"), []);
+    assert_eq!(locks(&pair, pid, "mode <> 'AccessShareLock'"), "");
+    deploy.exec("COMMIT");
+    // Where one can heal, its lock is had or it is tried again, like any other.
+    pair.product().exec("ALTER TABLE orders ADD note text");
+    let mut reader = pair.warehouse_as("ben");
+    reader.exec("BEGIN; LOCK TABLE ana.bought IN ACCESS SHARE MODE");
+    let error = deploy.error("SELECT * FROM wh.recreate_fdw('app', max_wait => '200ms')");
+    assert_eq!(error.code().code(), "55P03", "{error:?}");
+    assert!(error.message().starts_with("could not lock \"ana.bought\" within "), "{error:?}");
+    assert!(error.detail().is_some_and(|d| d.contains(&format!("User \"ben\", pid {},", reader.pid()))), "{error:?}");
+    reader.exec("COMMIT");
+    let done = deploy.changes("SELECT * FROM wh.recreate_fdw('app')");
+    assert_eq!(done.iter().filter(|c| c.action == "healed").count(), 1, "{done:?}");
+}

@@ -20,7 +20,7 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
     let policy = Policy { types: TypePolicy::Follow, on_broken: OnBroken::Fail, refresh: true, fdw: None, run: 0 };
     let options = run::Options { max_wait: Duration::from_secs(60), ..run::Options::default() };
     let waits = Default::default();
-    run::with_locks(&options, (&waits, &Default::default()), |waiting_for| {
+    run::with_locks(&options, (&waits, &Default::default()), || {
         let mut standing = Standing::new(&policy);
         let touched = {
             let _surroundings = guc::Scope::new(guc::DEPARSE)?;
@@ -38,10 +38,7 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
                 .filter(|d| !target.renames && family.contains(&d.on) && d.kind != Kind::Other)
                 .cloned()
                 .collect();
-            lock::access_exclusive(
-                family.into_iter().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
-                waiting_for,
-            )?;
+            lock::access_exclusive(family.into_iter().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)))?;
             standing.hold(&touched.iter().collect::<Vec<_>>(), &HashMap::new())?;
             touched
         };

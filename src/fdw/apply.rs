@@ -36,13 +36,7 @@ pub struct Done {
 }
 
 /// Runs the unit.
-pub fn unit(
-    app: &Registered,
-    source: &Source,
-    rebuild: bool,
-    policy: &Policy,
-    waiting_for: &std::cell::Cell<u32>,
-) -> Result<Done> {
+pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy) -> Result<Done> {
     let mut existing = local::tables(app)?;
     let mut done = Done::default();
     let mut notes = Notes::new();
@@ -87,7 +81,7 @@ pub fn unit(
     }
     let _lifted = enums::BanLifted::new();
     if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() {
-        work.carry_out(rebuild, policy, waiting_for, &mut done)?;
+        work.carry_out(rebuild, policy, &mut done)?;
     }
     let healed = broken::heal(None, policy)?;
     done.healed = healed.iter().filter(|c| c.action == "healed").count();

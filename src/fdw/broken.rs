@@ -147,7 +147,7 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
 }
 
 fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Change>> {
-    lock::access_exclusive([b.oid], &std::cell::Cell::new(0))?;
+    lock::access_exclusive([b.oid])?;
     let current = properties::of(b.oid)?;
     let materialized = b.kind == what(Kind::MaterializedView);
     let mut detail = None;

@@ -38,13 +38,7 @@ impl Work<'_> {
     }
 
     /// Does all of it.
-    pub fn carry_out(
-        &self,
-        rebuild: bool,
-        policy: &Policy,
-        waiting_for: &std::cell::Cell<u32>,
-        done: &mut Done,
-    ) -> Result<()> {
+    pub fn carry_out(&self, rebuild: bool, policy: &Policy, done: &mut Done) -> Result<()> {
         // 1. What is touched, and locks on all of it or on nothing.
         let mut losing: HashMap<u32, Option<HashSet<i16>>> = HashMap::new();
         for e in &self.diff.drop {
@@ -67,10 +61,7 @@ impl Work<'_> {
         let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing)).collect();
         let tables: Vec<u32> =
             losing.keys().copied().chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid)).collect();
-        lock::access_exclusive(
-            tables.iter().copied().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)),
-            waiting_for,
-        )?;
+        lock::access_exclusive(tables.iter().copied().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)))?;
         self.refuse_if_moved(&tables, &edges, &losing)?;
 
         // 2. Renames, in place: views follow them by themselves, and their texts are read afterwards.

@@ -84,7 +84,7 @@ pub fn is_back(missing: &[String], then: &[Read]) -> Result<bool> {
 
 /// Runs `analysis` under the old names. Inside a subtransaction: a failure leaves the names to its rollback.
 pub fn under_old_names<T>(renamed: &[Renamed], analysis: impl FnOnce() -> Result<T>) -> Result<T> {
-    lock::access_exclusive(renamed.iter().map(|r| r.table), &std::cell::Cell::new(0))?;
+    lock::access_exclusive(renamed.iter().map(|r| r.table))?;
     for r in renamed {
         spi::run(&r.back, &[])?;
     }

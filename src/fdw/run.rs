@@ -144,7 +144,7 @@ fn finish(run: i64, name: &str, done: &Done, attempts: i32, waited: Duration) ->
 pub fn with_locks<T>(
     options: &Options,
     (attempts, waited): (&Cell<i32>, &Cell<Duration>),
-    unit: impl FnMut(&Cell<u32>) -> Result<T>,
+    unit: impl FnMut() -> Result<T>,
 ) -> Result<T> {
     let patience = lock::Patience {
         lock_timeout: options.lock_timeout,
@@ -210,9 +210,7 @@ pub fn recreate(name: &str, options: &Options) -> Result<Vec<Change>> {
         let app = lock_registration(name, options, or_adopt)?;
         let source = source(&app, false)?;
         let policy = policy(options, name, run);
-        with_locks(options, (attempts, waited), |waiting_for| {
-            apply::unit(&app, &source, options.rebuild, &policy, waiting_for)
-        })
+        with_locks(options, (attempts, waited), || apply::unit(&app, &source, options.rebuild, &policy))
     })
 }
 
@@ -225,7 +223,7 @@ pub fn create(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Ch
         let source = source(&app, app.owns_server)?;
         registry::refuse_missing_tables(&app, &source)?;
         let policy = policy(&options, name, run);
-        with_locks(&options, (attempts, waited), |waiting_for| apply::unit(&app, &source, false, &policy, waiting_for))
+        with_locks(&options, (attempts, waited), || apply::unit(&app, &source, false, &policy))
     })
 }
 
@@ -238,9 +236,7 @@ pub fn hide(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Chan
         prepare()?;
         let app = lock_registration(name, &options, registry::lock)?;
         let policy = policy(&options, name, run);
-        with_locks(&options, (attempts, waited), |waiting_for| {
-            apply::unit(&app, &Source::Here, false, &policy, waiting_for)
-        })
+        with_locks(&options, (attempts, waited), || apply::unit(&app, &Source::Here, false, &policy))
     })
 }
 
@@ -255,9 +251,7 @@ pub fn drop(
         let app = lock_registration(name, &options, registry::lock_as_it_is)?;
         before(&app)?;
         let policy = policy(&options, name, run);
-        let done = with_locks(&options, (attempts, waited), |waiting_for| {
-            apply::unit(&app, &Source::Nothing, false, &policy, waiting_for)
-        })?;
+        let done = with_locks(&options, (attempts, waited), || apply::unit(&app, &Source::Nothing, false, &policy))?;
         after(&app)?;
         Ok(done)
     })
@@ -272,7 +266,7 @@ pub fn repair(name: Option<&str>) -> Result<Vec<Change>> {
     recorded(name.unwrap_or("*"), "repair_views", &options, |run, attempts, waited| {
         let mut policy = policy(&options, "", run);
         policy.fdw = name.map(str::to_owned);
-        with_locks(&options, (attempts, waited), |_| {
+        with_locks(&options, (attempts, waited), || {
             let changes = super::broken::heal(name, &policy)?;
             Ok(Done { healed: changes.len(), changes, ..Done::default() })
         })

@@ -424,8 +424,7 @@ pub fn said(asides: &Asides, sql: String) -> String {
 
 /// Locks the relations that a change of these dependents touches.
 pub fn lock_relations(dependents: &[Dependent]) -> Result<()> {
-    let waiting_for = std::cell::Cell::new(0);
-    lock::access_exclusive(dependents.iter().map(|d| d.relation).filter(|r| *r != 0), &waiting_for)
+    lock::access_exclusive(dependents.iter().map(|d| d.relation).filter(|r| *r != 0))
 }
 
 /// The error of the check that closes a run.

@@ -1,6 +1,7 @@
 //! Relation locks by OID (`LOCK TABLE` refuses foreign tables and materialized views), and patience for them.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
@@ -11,21 +12,29 @@ use crate::error::{Error, Result};
 /// How long one request may stand in a lock queue, where it makes every later reader wait behind it.
 pub const QUEUE_MS: u32 = 20;
 
+/// What is being asked for; a backend asks for one lock at a time.
+static WAITING_FOR: AtomicU32 = AtomicU32::new(0);
+
+/// The relation whose lock was asked for last and not to be had, 0 where all were; forgotten by this.
+fn waiting_for() -> u32 {
+    WAITING_FOR.swap(0, Ordering::Relaxed)
+}
+
 /// Takes ACCESS EXCLUSIVE on each relation, in the order of OIDs. Each request stands in the queue for `lock_timeout`
 /// at most, which a unit of work sets to [`QUEUE_MS`] or less.
 ///
 /// Call it inside [`patiently`]: the first request that fails raises 55P03, and the rollback gives
-/// back the locks taken before it. The relation that was not to be had is the message's.
-pub fn access_exclusive(relations: impl IntoIterator<Item = u32>, waiting_for: &Cell<u32>) -> Result<()> {
+/// back the locks taken before it.
+pub fn access_exclusive(relations: impl IntoIterator<Item = u32>) -> Result<()> {
     let mut relations: Vec<u32> = relations.into_iter().collect();
     relations.sort_unstable();
     relations.dedup();
     for oid in relations {
-        waiting_for.set(oid);
+        WAITING_FOR.store(oid, Ordering::Relaxed);
         // SAFETY: a lock by OID may be taken whether or not the relation still is; callers read it again.
         unsafe { pg_sys::LockRelationOid(oid.into(), pg_sys::AccessExclusiveLock as i32) };
     }
-    waiting_for.set(0);
+    WAITING_FOR.store(0, Ordering::Relaxed);
     Ok(())
 }
 
@@ -46,8 +55,10 @@ pub fn briefly(relation: u32, mode: Mode) -> Result<()> {
         Mode::Exclusive => pg_sys::ExclusiveLock,
         Mode::AccessExclusive => pg_sys::AccessExclusiveLock,
     };
+    WAITING_FOR.store(relation, Ordering::Relaxed);
     // SAFETY: as in access_exclusive.
     unsafe { pg_sys::LockRelationOid(relation.into(), mode as i32) };
+    WAITING_FOR.store(0, Ordering::Relaxed);
     Ok(())
 }
 
@@ -65,23 +76,22 @@ pub struct Patience<'a> {
     pub otherwise: &'a str,
 }
 
-/// Tries a unit of work, each time in a subtransaction, until its locks are to be had or `max_wait` is over. The unit
-/// sets its argument to the relation that it asks for.
-pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut(&Cell<u32>) -> Result<T>) -> Result<T> {
+/// Tries a unit of work, each time in a subtransaction, until its locks are to be had or `max_wait` is over.
+pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     let each = patience.lock_timeout.min(Duration::from_millis(QUEUE_MS.into())).as_millis().max(1);
     let _timeout = guc::Scope::new(&[("lock_timeout", &each.to_string())])?;
     let mut pause = Duration::from_millis(10);
     loop {
-        let waiting_for = Cell::new(0);
+        waiting_for();
         patience.attempts.set(patience.attempts.get() + 1);
-        let error = match subxact::run(|| unit(&waiting_for)) {
+        let error = match subxact::run(&mut unit) {
             Err(e) if e.is_lock_conflict() => e,
             other => return other,
         };
         let left = patience.max_wait.saturating_sub(begun.elapsed());
         if left.is_zero() {
-            return Err(match waiting_for.get() {
+            return Err(match waiting_for() {
                 0 => error,
                 relation => not_available(error, relation, begun.elapsed(), patience.otherwise),
             });

@@ -46,10 +46,9 @@ pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>>
     let order = if upstream { graph.upstream(target) } else { vec![target] };
     let known: HashMap<u32, Facts> = catalog::all_facts(&order)?.into_iter().map(|f| (f.oid, f)).collect();
     if order.len() > 1 {
-        patiently(|waiting_for| {
+        patiently(|| {
             subxact::run_as(subxact::Outcome::Discard, || {
                 for facts in order.iter().filter_map(|oid| known.get(oid)) {
-                    waiting_for.set(facts.oid);
                     one::try_lock(facts, how)?;
                 }
                 Ok(())
@@ -66,10 +65,7 @@ pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>>
         let outcome = match (broken_below, facts) {
             (Some(below), _) => Outcome::Skipped(format!("reads {below}, which was not refreshed")),
             (None, Some(f)) if !f.permitted && oid != target => Outcome::Skipped(f.not_permitted()),
-            _ => match patiently(|waiting_for| {
-                waiting_for.set(oid);
-                one::refresh(oid, how)
-            }) {
+            _ => match patiently(|| one::refresh(oid, how)) {
                 Ok(done) => Outcome::Refreshed(done),
                 Err(e) if oid == target || e.is_an_interrupt() => return Err(e),
                 Err(e) => {
@@ -88,7 +84,7 @@ pub fn walk(target: u32, upstream: bool, how: Concurrently) -> Result<Vec<Step>>
     Ok(steps)
 }
 
-fn patiently<T>(unit: impl FnMut(&Cell<u32>) -> Result<T>) -> Result<T> {
+fn patiently<T>(unit: impl FnMut() -> Result<T>) -> Result<T> {
     let patience = lock::Patience {
         lock_timeout: Duration::from_millis(lock::QUEUE_MS.into()),
         max_wait: MAX_WAIT,
