@@ -260,3 +260,31 @@ fn a_product_that_goes_down_half_way_leaves_everything_as_it_was() {
     }
     succeeds(&pair);
 }
+
+#[test]
+fn a_record_says_succeeded_exactly_where_all_is_done() {
+    let pair = fixture("exactly");
+    let before = state(&pair);
+    let mut deploy = pair.warehouse_as("deploy");
+    let begun = Instant::now();
+    deploy.exec("BEGIN; SELECT * FROM wh.recreate_fdw('app'); ROLLBACK");
+    let length = begun.elapsed();
+    // Later and later, until one is through before it is killed.
+    for n in 1.. {
+        let (run, pid) = begin(&pair, "");
+        let begun = Instant::now();
+        while begun.elapsed() < length / 2 + length * n / 16 {
+            std::hint::spin_loop();
+        }
+        kill_backend(&pair, pid);
+        let told = end(run).is_ok();
+        if newest(&pair) == "recreate_fdw|succeeded|" {
+            assert_ne!(state(&pair), before);
+            assert_eq!(pair.recreate_fdw(), [], "killed after {:?} of {length:?}", length / 2 + length * n / 16);
+            break;
+        }
+        assert!(!told, "a run that was told to have succeeded is gone");
+        assert_eq!(newest(&pair), "recreate_fdw|aborted|");
+        assert_eq!(state(&pair), before);
+    }
+}
