@@ -279,7 +279,7 @@ fn explained(key: &str, meant: &[String]) -> bool {
             key.ends_with(&format!(" {c}")) || key.contains(&format!("({c})"))
                 // What hangs on a column goes or changes with it.
                 || key.starts_with("constraint ") || key.starts_with("comment on constraint ")
-                || key.starts_with("statistics ") || key.starts_with("owner of statistics ")
+                || key.starts_with("statistics ") || key.starts_with("owner of statistics ") || key.starts_with("schema of statistics ")
                 || key.starts_with("target of statistics ") || key.starts_with("comment on statistics ")
         })
 }

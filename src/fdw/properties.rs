@@ -42,7 +42,7 @@ impl Property {
     /// Whether the statement is the definer's to run: it needs rights over more than the relation, and holds no
     /// expression of anybody's.
     fn is_definers(&self) -> bool {
-        [51, 71, 81, 97, 98].contains(&self.1) || self.makes_an_object() && self.5 == 0
+        [51, 71, 82, 95, 97, 98, 99].contains(&self.1) || self.makes_an_object() && self.5 == 0
     }
 
     /// An index or a statistics object: its schema is asked for CREATE.
@@ -113,13 +113,36 @@ pub fn restore(
     if let Some(owner) = kept.iter().find(|p| p.1 == OWNER).and_then(|p| p.4.as_deref()) {
         spi::run(owner, &[])?;
     }
-    // What default privileges put on top goes first: who made the relation must not show.
-    let owner: Option<(u32, String)> = spi::prepared(
-        "SELECT json_build_array(relowner::int8, pg_get_userbyid(relowner))::text FROM pg_class WHERE oid = $1",
+    let owner: Option<(u32, String, bool)> = spi::prepared(
+        "SELECT json_build_array(relowner::int8, pg_get_userbyid(relowner), has_table_privilege(relowner, oid, 'TRIGGER'))::text
+         FROM pg_class WHERE oid = $1",
         &[spi::oid(relation)],
     )?
     .pop();
-    let (owner, owner_name) = owner.unwrap_or_default();
+    let (owner, owner_name, may_make_triggers) = owner.unwrap_or_default();
+    if !may_make_triggers {
+        let _owner = identity::As::role(owner)?;
+        spi::run(&format!("GRANT TRIGGER ON {name} TO {}", sql::ident(&owner_name)), &[])?;
+    }
+    let value = |key: &str| kept.iter().find(|p| p.2 == key).and_then(|p| p.3.as_deref());
+    // Index expressions, defaults, rules and the like are the owner's code: parsing them can run it.
+    let _place = identity::Usable::schemas(&[schema.to_owned()], &owner_name)?;
+    for property in kept.iter().filter(|p| p.1 != OWNER && !p.is_grant()) {
+        if let Some(statement) = &property.4 {
+            let place = value(&format!("schema of {}", property.2)).unwrap_or(schema);
+            if property.makes_an_object() && property.is_code() {
+                identity::refuse_to_lend_create(place, &owner_name, &property.2)?;
+            }
+            let _elsewhere = match place == schema {
+                true => None,
+                false => Some(identity::Usable::schemas(&[place.to_owned()], &owner_name)?),
+            };
+            let _owner = (!property.is_definers()).then(|| identity::As::named(&owner_name)).transpose()?;
+            spi::run(statement, &[])?;
+        }
+    }
+    // Grants come last: an owner may have taken from themselves what the statements above need. What default privileges
+    // put on top goes first: who made the relation must not show.
     let present: Vec<(String, String)> = spi::prepared(PRESENT_GRANTS, &[spi::oid(relation)])?;
     let grants = |list: &[&Property]| -> Vec<(String, String)> {
         list.iter().filter(|p| p.is_grant()).map(|p| (p.2.clone(), p.3.clone().unwrap_or_default())).collect()
@@ -135,17 +158,6 @@ pub fn restore(
         for grant in grants::in_order(owner, wanted) {
             let _grantor = identity::As::role(grant.grantor)?;
             spi::run(&grant.statement, &[])?;
-        }
-    }
-    // Index expressions, defaults, rules and the like are the owner's code: parsing them can run it.
-    let _place = identity::Usable::schemas(&[schema.to_owned()], &owner_name)?;
-    for property in kept.iter().filter(|p| p.1 != OWNER && !p.is_grant()) {
-        if let Some(statement) = &property.4 {
-            if property.makes_an_object() && property.is_code() {
-                identity::refuse_to_lend_create(schema, &owner_name, &property.2)?;
-            }
-            let _owner = (!property.is_definers()).then(|| identity::As::named(&owner_name)).transpose()?;
-            spi::run(statement, &[])?;
         }
     }
     Ok(())

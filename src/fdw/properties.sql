@@ -151,12 +151,15 @@ FROM (
               WHEN 'i' THEN format('ALTER MATERIALIZED VIEW %s REPLICA IDENTITY USING INDEX %I', r.q, (SELECT i.iname FROM i WHERE i.oid = r.oid AND i.indisreplident)) END, NULL, false
   FROM r WHERE r.relkind = 'm'
   UNION ALL
-  -- Extended statistics: definition, owner, target.
+  -- Extended statistics: definition, target, and last, since the rest is the relation's owner's to do, owner.
+  SELECT r.oid, 79, format('schema of statistics %I.%I', n.nspname, s.stxname), n.nspname::text, NULL, NULL, false
+  FROM r JOIN pg_statistic_ext s ON s.stxrelid = r.oid JOIN pg_namespace n ON n.oid = s.stxnamespace
+  UNION ALL
   SELECT r.oid, 80, format('statistics %I.%I', n.nspname, s.stxname), pg_get_statisticsobjdef(s.oid), pg_get_statisticsobjdef(s.oid),
          CASE WHEN s.stxexprs IS NOT NULL THEN r.relowner END, false
   FROM r JOIN pg_statistic_ext s ON s.stxrelid = r.oid JOIN pg_namespace n ON n.oid = s.stxnamespace
   UNION ALL
-  SELECT r.oid, 81, format('owner of statistics %I.%I', n.nspname, s.stxname), pg_get_userbyid(s.stxowner)::text,
+  SELECT r.oid, 99, format('owner of statistics %I.%I', n.nspname, s.stxname), pg_get_userbyid(s.stxowner)::text,
          format('ALTER STATISTICS %I.%I OWNER TO %I', n.nspname, s.stxname, pg_get_userbyid(s.stxowner)), NULL, false
   FROM r JOIN pg_statistic_ext s ON s.stxrelid = r.oid JOIN pg_namespace n ON n.oid = s.stxnamespace
   UNION ALL
