@@ -195,9 +195,18 @@ FROM (
               ELSE format('SECURITY LABEL FOR %I ON COLUMN %s.%I IS %L', l.provider, r.q, (SELECT attname FROM pg_attribute t WHERE t.attrelid = r.oid AND t.attnum = l.objsubid), l.label) END, NULL, true
   FROM r JOIN pg_seclabel l ON l.classoid = 'pg_class'::regclass AND l.objoid = r.oid
   UNION ALL
-  SELECT r.oid, 98, CASE d.deptype WHEN 'e' THEN 'member of extension' ELSE 'depends on extension' END, e.extname::text,
+  SELECT r.oid, 98, CASE d.deptype WHEN 'e' THEN 'member of extension' ELSE format('depends on extension %I', e.extname) END, e.extname::text,
          CASE WHEN d.deptype = 'x' THEN format('ALTER %s %s DEPENDS ON EXTENSION %I', r.kw, r.q, e.extname) END, NULL, false
   FROM r JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.objsubid = 0 AND d.refclassid = 'pg_extension'::regclass AND d.deptype IN ('e', 'x')
+  JOIN pg_extension e ON e.oid = d.refobjid
+  UNION ALL
+  SELECT i.oid, 98, format('index %I depends on extension %I', i.iname, e.extname), '', format('ALTER INDEX %s DEPENDS ON EXTENSION %I', i.iq, e.extname), NULL, false
+  FROM i JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
+  JOIN pg_extension e ON e.oid = d.refobjid
+  UNION ALL
+  SELECT r.oid, 98, format('trigger %I depends on extension %I', t.tgname, e.extname), '', format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION %I', t.tgname, r.q, e.extname), NULL, true
+  FROM r JOIN pg_trigger t ON t.tgrelid = r.oid
+  JOIN pg_depend d ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
   JOIN pg_extension e ON e.oid = d.refobjid
 ) p
 ORDER BY p.oid, p.place, p.key
