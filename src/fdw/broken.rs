@@ -25,7 +25,7 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
         format!(" FROM wh.raise_broken({}, {}, {}) OFFSET 0", sql::literal(&held.name), policy.run, sql::literal(&reason));
     let stub = nulls(&held.outputs, &tail)?;
     let relation = if held.kind == Kind::MaterializedView {
-        rebuild::view(held, rebuild::Text::Ours(&stub), &held.properties, Kind::View, false, |_| false)?;
+        rebuild::view(held, rebuild::Text::Ours(&stub), &held.properties, Kind::View, false, false)?;
         spi::first::<u32>("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?.unwrap_or(0)
     } else {
         // A stub is not updatable, and a dump with this option on it could not be restored.
@@ -173,9 +173,7 @@ fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Chan
         above.survey([b.oid])?;
         above.hold_above(&held)?;
         let kind = if materialized { Kind::MaterializedView } else { Kind::View };
-        let failure = rebuild::view(&held, rebuild::Text::Analysed(query), &saved, kind, policy.refresh, |key| {
-            key.starts_with("type of ")
-        })?;
+        let failure = rebuild::view(&held, rebuild::Text::Analysed(query), &saved, kind, policy.refresh, true)?;
         detail = failure.map(|f| format!("not refreshed: {f}"));
         above.put_back()?;
         changes = above.changes;

@@ -20,7 +20,7 @@ pub enum Text<'a> {
 
 /// Makes a view or materialized view again. What stands on it must be held by now.
 ///
-/// `explained` names the properties that are meant to differ. Returns why a materialized view that had data could
+/// `retyped` says that its columns may have other types now. Returns why a materialized view that had data could
 /// not be filled: its query runs as its owner, and its failure is the owner's, not the run's.
 pub fn view(
     held: &Held,
@@ -28,7 +28,7 @@ pub fn view(
     saved: &[Property],
     kind: Kind,
     refresh: bool,
-    explained: impl Fn(&str) -> bool,
+    retyped: bool,
 ) -> Result<Option<String>> {
     properties::refuse_to_make_again(&held.name, saved)?;
     // Its owner's query is the owner's code. What is made here is a shell of the right columns; the query goes in
@@ -77,10 +77,12 @@ pub fn view(
         }
     }
     let after = properties::of(oid)?;
-    // Under a column's new type the same text can read otherwise: note <> '' becomes (note)::text <> ''.
-    let retyped = !properties::differences(&saved, &after, |key| !key.starts_with("type of ")).is_empty();
-    let reads_otherwise = |key: &str| retyped && after.iter().any(|p| p.2 == key && p.is_expression());
-    let lost = properties::differences(&saved, &after, |key| explained(key) || reads_otherwise(key));
+    // Texts over columns say the casts that the columns' types ask for: what is there is there, whatever it is written.
+    let follows = |key: &str| {
+        key.starts_with("type of ")
+            || after.iter().any(|p| p.2 == key && p.is_expression()) && saved.iter().any(|p| p.2 == key)
+    };
+    let lost = properties::differences(&saved, &after, |key| retyped && follows(key));
     if lost.is_empty() {
         Ok(failure)
     } else {

@@ -319,9 +319,7 @@ impl<'a> Standing<'a> {
         self.hold_above(held)?;
         let refreshed = subxact::run(|| {
             let query = rebuild::Text::Owners(&held.definition);
-            rebuild::view(held, query, &held.properties, held.kind, self.policy.refresh, |key| {
-                key.starts_with("type of ")
-            })
+            rebuild::view(held, query, &held.properties, held.kind, self.policy.refresh, true)
         })?;
         let detail = match refreshed {
             Some(error) => format!("{why}; not refreshed: {error}"),
@@ -359,9 +357,7 @@ impl<'a> Standing<'a> {
                 *o = Output { name: o.name.clone(), ..Output::text() };
             }
             let shell = nulls(&outputs, "")?;
-            rebuild::view(&held, rebuild::Text::Ours(&shell), &held.properties, held.kind, false, |key| {
-                key.starts_with("type of ")
-            })?;
+            rebuild::view(&held, rebuild::Text::Ours(&shell), &held.properties, held.kind, false, true)?;
             let oid = rebuild::oid_of(&held.name)?;
             let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
             self.waiting.remove(&(level, held.oid));
