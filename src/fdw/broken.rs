@@ -115,10 +115,25 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
          WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation",
         &[fdw.map(str::to_owned).into()],
     )?;
+    // One that waited for another may come first in the order: again, for as long as something heals.
     let mut changes = Vec::new();
+    let mut left = broken;
+    loop {
+        let before = left.len();
+        left = heal_some(left, policy, &mut changes)?;
+        if left.is_empty() || left.len() == before {
+            return Ok(changes);
+        }
+    }
+}
+
+/// Heals what can be healed, and returns the rest.
+fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) -> Result<Vec<Broken>> {
+    let mut left = Vec::new();
     for b in broken {
         let renamed = renamed::since(&b.reads)?;
         if !renamed.is_empty() && !renamed::is_back(&b.missing, &b.reads)? {
+            left.push(b);
             continue;
         }
         // The analysis alone, first: one that cannot heal costs its readers no lock.
@@ -139,11 +154,12 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
                      WHERE relation = $1 AND broken.reason <> n.reason",
                     &[spi::oid(b.oid), e.message.as_str().into(), denied.into()],
                 )?;
+                left.push(b);
             }
             Err(e) => return Err(e),
         }
     }
-    Ok(changes)
+    Ok(left)
 }
 
 fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Change>> {
