@@ -173,7 +173,7 @@ ORDER BY g.key";
 
 /// Refuses a relation that an extension made: its next update would meet something else. And one with a trigger whose
 /// condition cannot be read without running the code of somebody who is not the relation's owner.
-pub fn refuse_to_make_again(name: &str, properties: &[Property]) -> Result<()> {
+pub fn refuse_to_make_again(kind: &str, name: &str, properties: &[Property]) -> Result<()> {
     if let Some(trigger) = properties.iter().find(|p| p.1 == TRIGGER && p.4.is_none()) {
         return Err(Error::new(
             sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
@@ -203,5 +203,8 @@ pub fn refuse_to_make_again(name: &str, properties: &[Property]) -> Result<()> {
         sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
         format!("\"{name}\" would have to be made again, but belongs to extension \"{extension}\""),
     )
-    .hint(format!("ALTER EXTENSION {} DROP VIEW {name} makes it an ordinary view.", sql::ident(extension))))
+    .hint(format!(
+        "Nothing was changed. ALTER EXTENSION {} DROP {kind} {name} makes it an ordinary one.",
+        sql::ident(extension)
+    )))
 }

@@ -30,7 +30,7 @@ pub fn view(
     refresh: bool,
     retyped: bool,
 ) -> Result<Option<String>> {
-    properties::refuse_to_make_again(&held.name, saved)?;
+    properties::refuse_to_make_again(keyword(held.kind), &held.name, saved)?;
     // Its owner's query is the owner's code. What is made here is a shell of the right columns; the query goes in
     // once the shell is the owner's.
     let query = match text {
@@ -146,7 +146,7 @@ pub fn foreign_tables(schema: &str, tables: &[Existing], server: &str) -> Result
 }
 
 fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, saved: &[Property]) -> Result<u32> {
-    properties::refuse_to_make_again(name, saved)?;
+    properties::refuse_to_make_again("FOREIGN TABLE", name, saved)?;
     let aside = format!("wh_rebuild_{}", existing.oid);
     let mut columns = Vec::with_capacity(existing.columns.len());
     for c in &existing.columns {
