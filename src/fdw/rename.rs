@@ -6,8 +6,9 @@ use super::apply::Done;
 use super::change::Work;
 use super::diff::{ColumnDiff, TableDiff};
 use super::model::Change;
+use super::tables::in_the_way;
 use crate::error::Result;
-use crate::pg::{spi, sql};
+use crate::pg::{spi, sql, subxact};
 
 /// Names given for the length of a unit, with the names that definitions read meanwhile are to say instead.
 ///
@@ -73,7 +74,7 @@ impl Work<'_> {
         let rename = |from: &str, to: &str| {
             let statement =
                 format!("ALTER FOREIGN TABLE {table} RENAME COLUMN {} TO {}", sql::ident(from), sql::ident(to));
-            spi::run(&statement, &[]).map(|_| ())
+            subxact::run(|| spi::run(&statement, &[]).map(|_| ())).map_err(|e| in_the_way(e, &table))
         };
         for c in &t.columns {
             if let ColumnDiff::Drop { existing } = c {

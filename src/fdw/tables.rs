@@ -6,9 +6,9 @@ use super::diff::{ColumnDiff, OptionDiff, TableDiff};
 use super::model::{Change, WantedColumn};
 use super::rebuild;
 use super::rename::dropped_column;
-use crate::error::Result;
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
-use crate::pg::{spi, sql};
+use crate::pg::{spi, sql, subxact};
 
 impl Work<'_> {
     /// Everything but renames, in one statement a table.
@@ -94,8 +94,9 @@ impl Work<'_> {
                 }
             }
         }
+        let statement = format!("ALTER FOREIGN TABLE {table} {}", commands.join(", "));
         if !commands.is_empty() {
-            spi::run(&format!("ALTER FOREIGN TABLE {table} {}", commands.join(", ")), &[])?;
+            subxact::run(|| spi::run(&statement, &[]).map(|_| ())).map_err(|e| in_the_way(e, &table))?;
         }
         Ok(())
     }
@@ -171,6 +172,21 @@ impl Work<'_> {
             &[spi::oids(kept), count.into()],
         )
     }
+}
+
+/// Table columns of the row type, generated columns and parents are what Postgres itself refuses to change a column under
+/// (ATPrepAlterColumnType, ATExecDropColumn and renameatt_internal, src/backend/commands/tablecmds.c).
+pub fn in_the_way(e: Error, table: &str) -> Error {
+    if !e.is_about_the_definition() && e.sqlstate != sqlstate::DEPENDENT_OBJECTS_STILL_EXIST {
+        return e;
+    }
+    let reason = [Some(e.message), e.detail].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    Error::new(
+        sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("columns of {table} cannot be changed as those of the product were"),
+    )
+    .detail(reason)
+    .hint("Nothing was changed. Drop what is in the way, or detach the table from its parent, run this again, and put it back.")
 }
 
 fn set_options(options: &[OptionDiff]) -> String {
