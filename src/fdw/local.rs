@@ -96,7 +96,8 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
             columns.sort_unstable_by_key(|c| c.num);
             if let (Some(names), Some(nums)) = (&t.column_names, &t.column_nums) {
                 let known: HashMap<&str, i16> = names.iter().map(String::as_str).zip(nums.iter().copied()).collect();
-                columns.iter_mut().for_each(|c| c.remote_num = known.get(c.name.as_str()).copied());
+                // By the product's names: a column may have been given another one here since.
+                columns.iter_mut().for_each(|c| c.remote_num = known.get(c.remote_name()).copied());
             }
             Existing {
                 oid: t.oid,

@@ -45,8 +45,11 @@ impl Work<'_> {
             };
             let nums: HashMap<&str, i16> =
                 wanted.columns.iter().filter_map(|c| Some((c.name.as_str(), c.remote_num?))).collect();
-            let (names, nums): (Vec<String>, Vec<i16>) =
-                table.columns.iter().filter_map(|c| Some((c.name.clone(), *nums.get(c.remote_name())?))).unzip();
+            let (names, nums): (Vec<String>, Vec<i16>) = table
+                .columns
+                .iter()
+                .filter_map(|c| Some((c.remote_name().to_owned(), *nums.get(c.remote_name())?)))
+                .unzip();
             spi::run(
                 "INSERT INTO wh.fdw_table (fdw, relation, remote_oid, column_names, column_nums)
                  VALUES ($1, $2::regclass, $3, $4::text[]::name[], $5)
