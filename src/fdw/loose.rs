@@ -30,8 +30,21 @@ pub fn take_off(schema: &str, table: &str, columns: &[String], properties: &[Pro
         } else if let Some(name) = p.2.strip_prefix("trigger ") {
             names.push(p.2.clone());
             format!("DROP TRIGGER {name} ON {table}")
+        } else if p.2.strip_prefix("storage of ").is_some_and(|c| columns.iter().any(|r| r == c)) {
+            // A column gets its new type's (ATExecAlterColumnType).
+            loose.again.push((p.2.clone(), statement.to_owned()));
+            continue;
+        } else if p.2.starts_with("target of statistics ") {
+            // Statistics are made again without (ATPostAlterTypeCleanup).
+            let again = statement.replacen("ALTER STATISTICS ", "ALTER STATISTICS IF EXISTS ", 1);
+            loose.again.push((p.2.clone(), again));
+            continue;
         } else {
-            if names.iter().any(|n| [format!("state of {n}"), format!("comment on {n}")].contains(&p.2)) {
+            let hangs_on = |n: &String| {
+                [format!("state of {n}"), format!("comment on {n}")].contains(&p.2)
+                    || p.2.starts_with(&format!("dependency of {n} on "))
+            };
+            if names.iter().any(hangs_on) {
                 loose.again.push((p.2.clone(), statement.to_owned()));
             }
             continue;

@@ -200,11 +200,11 @@ FROM (
   FROM r JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = r.oid AND d.objsubid = 0 AND d.refclassid = 'pg_extension'::regclass AND d.deptype IN ('e', 'x')
   JOIN pg_extension e ON e.oid = d.refobjid
   UNION ALL
-  SELECT i.oid, 98, format('index %I depends on extension %I', i.iname, e.extname), '', format('ALTER INDEX %s DEPENDS ON EXTENSION %I', i.iq, e.extname), NULL, false
+  SELECT i.oid, 98, format('dependency of index %I on %I', i.iname, e.extname), '', format('ALTER INDEX %s DEPENDS ON EXTENSION %I', i.iq, e.extname), NULL, false
   FROM i JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
   JOIN pg_extension e ON e.oid = d.refobjid
   UNION ALL
-  SELECT r.oid, 98, format('trigger %I depends on extension %I', t.tgname, e.extname), '', format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION %I', t.tgname, r.q, e.extname), NULL, true
+  SELECT r.oid, 98, format('dependency of trigger %I on %I', t.tgname, e.extname), '', format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION %I', t.tgname, r.q, e.extname), NULL, true
   FROM r JOIN pg_trigger t ON t.tgrelid = r.oid
   JOIN pg_depend d ON d.classid = 'pg_trigger'::regclass AND d.objid = t.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'x'
   JOIN pg_extension e ON e.oid = d.refobjid
