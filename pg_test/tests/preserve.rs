@@ -1,16 +1,19 @@
 //! Whatever hangs on a view or materialized view is there after each kind of change.
 //!
 //! [fixture.sql](preserve/fixture.sql) has each thing once. Two readers that know nothing of the extension's own say
-//! what there is: whole catalog rows ([facts.sql](preserve/facts.sql)), and what pg_dump writes.
+//! what there is: whole catalog rows ([facts.sql](facts/facts.sql)), and what pg_dump writes.
+
+mod facts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Once;
 
+use facts::{facts, Facts};
 use pg_test::client::Change;
 use pg_test::{ClientExt, Pair};
 use postgres::Client;
 
-const SCHEMAS: [&str; 3] = ["--schema=ana", "--schema=ben", "--schema=lab"];
+const SCHEMAS: &[&str] = &["ana", "ben", "lab"];
 
 /// What a careless session has set, none of which may show.
 const STRANGE: &str = "SET IntervalStyle = sql_standard; SET DateStyle = 'German'; SET TimeZone = 'Asia/Kathmandu';
@@ -49,61 +52,11 @@ fn with(done: &[Change], action: &str) -> Vec<String> {
     done.iter().filter(|c| c.action == action).map(|c| c.object.clone()).collect()
 }
 
-/// All that is to stay, one line each.
-#[derive(Debug, PartialEq, Eq)]
-struct Facts {
-    catalog: BTreeSet<String>,
-    dump: BTreeSet<String>,
-}
-
-fn facts(pair: &Pair) -> Facts {
-    let catalog = pair.warehouse().table(include_str!("preserve/facts.sql"));
-    let catalog = catalog.lines().map(plain).collect();
-    let dump = pair
-        .warehouse_cluster()
-        .dump(&pair.warehouse_database(), &[&["--schema-only"], &SCHEMAS[..]].concat())
-        .expect("a dump");
-    // Its order depends on numbers of objects, and its last line on chance.
-    let dump = dump.split("\n-- PostgreSQL database dump complete").next().unwrap_or_default();
-    let dump = dump.split("\n--\n-- Name: ").skip(1).map(|entry| plain(entry.trim())).collect();
-    Facts { catalog, dump }
-}
-
-/// The same text whatever the order of options; and a list of values that was read once more has a space before it.
-fn plain(text: &str) -> String {
-    let text = text.replace("( VALUES", "(VALUES");
-    let Some((head, (options, tail))) =
-        text.split_once("\nWITH (").and_then(|(head, rest)| Some((head, rest.split_once(')')?)))
-    else {
-        return text;
-    };
-    let mut options: Vec<&str> = options.split(", ").collect();
-    options.sort_unstable();
-    format!("{head}\nWITH ({}){tail}", options.join(", "))
-}
-
-impl Facts {
-    /// With one type called by another's name.
-    fn called(&self, from: &str, to: &str) -> Facts {
-        let all = |set: &BTreeSet<String>| set.iter().map(|line| line.replace(from, to)).collect();
-        Facts { catalog: all(&self.catalog), dump: all(&self.dump) }
-    }
-
-    /// Without the queries of views.
-    fn but_queries(mut self) -> Facts {
-        self.catalog.retain(|line| !line.starts_with("rule|") || !line.contains("._RETURN|"));
-        self.dump.retain(|entry| !entry.contains("; Type: VIEW;") && !entry.contains("; Type: MATERIALIZED VIEW;"));
-        self
-    }
-
-    #[track_caller]
-    fn assert_same(&self, after: &Facts) {
-        for (what, before, after) in [("catalog", &self.catalog, &after.catalog), ("dump", &self.dump, &after.dump)] {
-            let lost: Vec<&String> = before.difference(after).collect();
-            let new: Vec<&String> = after.difference(before).collect();
-            assert!(lost.is_empty() && new.is_empty(), "{what}\nbefore: {lost:#?}\nafter: {new:#?}");
-        }
-    }
+/// A line or entry of a view's query.
+fn is_query(fact: &str) -> bool {
+    fact.starts_with("rule|") && fact.contains("._RETURN|")
+        || fact.contains("; Type: VIEW;")
+        || fact.contains("; Type: MATERIALIZED VIEW;")
 }
 
 /// Numbers of relations, files, triggers, rules, statistics, defaults and functions by name.
@@ -140,11 +93,11 @@ fn data(pair: &Pair) -> BTreeMap<String, String> {
 #[test]
 fn an_added_column_and_table_leave_everything_alone() {
     let pair = fixture("added");
-    let before = (facts(&pair), identities(&pair), data(&pair));
+    let before = (facts(&pair, SCHEMAS), identities(&pair), data(&pair));
     pair.product().exec("ALTER TABLE users ADD phone text NOT NULL DEFAULT ''; CREATE TABLE coupons (code text)");
     let done = deploy(&pair, "");
     assert_eq!(done.iter().map(|c| c.object.as_str()).collect::<Vec<_>>(), ["app.users.phone", "app.coupons"]);
-    before.0.assert_same(&facts(&pair));
+    before.0.assert_same(&facts(&pair, SCHEMAS));
     assert_eq!(identities(&pair), before.1);
     // The whole row has the column.
     let but_rows = |mut d: BTreeMap<String, String>| d.remove("ana.whole").map(|_| d);
@@ -154,7 +107,7 @@ fn an_added_column_and_table_leave_everything_alone() {
 #[test]
 fn renames_there_and_back_leave_everything_alone() {
     let pair = fixture("renamed");
-    let before = (facts(&pair), identities(&pair), data(&pair));
+    let before = (facts(&pair, SCHEMAS), identities(&pair), data(&pair));
     pair.product().exec(
         "ALTER TABLE users RENAME id TO number; ALTER TABLE users RENAME email TO mail;
          ALTER TABLE orders RENAME TO purchases; ALTER TABLE purchases RENAME note TO remark; ALTER TABLE purchases RENAME weight TO mass",
@@ -164,7 +117,7 @@ fn renames_there_and_back_leave_everything_alone() {
     assert_eq!(identities(&pair), before.1);
     assert_eq!(data(&pair), before.2);
     // Only texts that name the table or column say other names: none but queries, rules, and functions do.
-    let now = facts(&pair);
+    let now = facts(&pair, SCHEMAS);
     let changed: Vec<&String> = before.0.catalog.difference(&now.catalog).collect();
     assert!(!changed.is_empty());
     for line in changed {
@@ -175,18 +128,18 @@ fn renames_there_and_back_leave_everything_alone() {
          ALTER TABLE purchases RENAME TO orders; ALTER TABLE orders RENAME remark TO note; ALTER TABLE orders RENAME mass TO weight",
     );
     deploy(&pair, "");
-    before.0.assert_same(&facts(&pair));
+    before.0.assert_same(&facts(&pair, SCHEMAS));
     assert_eq!(identities(&pair), before.1);
 }
 
 #[test]
 fn a_new_type_inside_leaves_everything_alone() {
     let pair = fixture("retyped_inside");
-    let before = (facts(&pair), identities(&pair), data(&pair));
+    let before = (facts(&pair, SCHEMAS), identities(&pair), data(&pair));
     pair.product().exec("ALTER TABLE orders ALTER weight TYPE bigint");
     let done = deploy(&pair, "");
     assert_eq!(done.iter().map(|c| c.object.as_str()).collect::<Vec<_>>(), ["app.orders.weight"], "{done:?}");
-    before.0.assert_same(&facts(&pair));
+    before.0.assert_same(&facts(&pair, SCHEMAS));
     assert_eq!(identities(&pair), before.1);
     assert_eq!(data(&pair), before.2);
 }
@@ -194,7 +147,7 @@ fn a_new_type_inside_leaves_everything_alone() {
 #[test]
 fn a_new_type_outside_changes_types_and_numbers_alone() {
     let pair = fixture("retyped_outside");
-    let before = (facts(&pair), identities(&pair), data(&pair));
+    let before = (facts(&pair, SCHEMAS), identities(&pair), data(&pair));
     pair.product().exec("ALTER TABLE users ALTER id TYPE bigint; ALTER TABLE orders ALTER id TYPE bigint");
     let done = deploy(&pair, "");
     for view in ["ana.rich", "ana.rich_mat", "ana.empty", "ana.tree", "lab.stranded", "lab.stranded_mat", "ben.level4"]
@@ -203,7 +156,7 @@ fn a_new_type_outside_changes_types_and_numbers_alone() {
     }
     assert_eq!(with(&done, "pinned").len() + with(&done, "broken").len(), 0, "{done:?}");
     assert!(done.iter().all(|c| !c.detail.contains("not refreshed")), "{done:?}");
-    before.0.called("bigint", "integer").assert_same(&facts(&pair).called("bigint", "integer"));
+    before.0.called("bigint", "integer").assert_same(&facts(&pair, SCHEMAS).called("bigint", "integer"));
     assert_eq!(data(&pair), before.2);
     // Nothing is made again that did not have to be.
     let after = identities(&pair);
@@ -220,14 +173,14 @@ fn a_new_type_outside_changes_types_and_numbers_alone() {
 #[test]
 fn pinned_types_leave_all_but_queries_alone() {
     let pair = fixture("pinned_types");
-    let before = (facts(&pair), identities(&pair), data(&pair));
+    let before = (facts(&pair, SCHEMAS), identities(&pair), data(&pair));
     pair.product().exec(
         "ALTER TABLE users ALTER id TYPE bigint, ALTER name TYPE text; ALTER TABLE orders ALTER id TYPE bigint, ALTER total TYPE numeric(12,2)",
     );
     let done = deploy(&pair, ", types => 'pin'");
     assert!(with(&done, "pinned").len() > 20, "{done:?}");
     assert_eq!(with(&done, "rebuilt").len() + with(&done, "broken").len(), 0, "{done:?}");
-    before.0.but_queries().assert_same(&facts(&pair).but_queries());
+    before.0.without(is_query).assert_same(&facts(&pair, SCHEMAS).without(is_query));
     assert_eq!(identities(&pair), before.1);
     assert_eq!(data(&pair), before.2);
 }
@@ -235,7 +188,7 @@ fn pinned_types_leave_all_but_queries_alone() {
 #[test]
 fn a_wider_text_type_reaches_the_views() {
     let pair = fixture("wider");
-    let before = facts(&pair);
+    let before = facts(&pair, SCHEMAS);
     pair.product().exec("ALTER TABLE users ALTER name TYPE text; UPDATE users SET name = repeat('x', 99)");
     let done = deploy(&pair, "");
     assert_eq!(with(&done, "broken").len() + with(&done, "pinned").len(), 0, "{done:?}");
@@ -250,19 +203,19 @@ fn a_wider_text_type_reaches_the_views() {
             .called("character varying", "text")
             .called("\"atttypmod\": 14", "\"atttypmod\": -1")
             .called("(name)::text", "name")
-            .but_queries()
+            .without(is_query)
     };
-    as_text(before).assert_same(&as_text(facts(&pair)));
+    as_text(before).assert_same(&as_text(facts(&pair, SCHEMAS)));
 }
 
 /// The views that read `app.orders.note`, and what can only be broken with them.
 fn broken_and_healed(pair: &Pair, take: impl Fn(), bring: impl Fn(), same_data: bool) {
-    let before = (facts(pair), identities(pair), data(pair));
+    let before = (facts(pair, SCHEMAS), identities(pair), data(pair));
     take();
     let broken = pair.warehouse().table("SELECT view FROM wh.broken_views ORDER BY view COLLATE \"C\"");
     assert_eq!(broken, "ana.empty\nana.rich\nana.rich_mat\nana.sample");
     // The view that stays has all but its query, and the option that its query could not have.
-    let now = (facts(pair), identities(pair));
+    let now = (facts(pair, SCHEMAS), identities(pair));
     assert_eq!(now.1.get("ana.rich"), before.1.get("ana.rich"));
     let of_rich = |f: &Facts| -> BTreeSet<String> {
         let is_its = |l: &&String| l.contains("|ana.rich|") || l.contains("|ana.rich.") && !l.contains("._RETURN|");
@@ -280,7 +233,7 @@ fn broken_and_healed(pair: &Pair, take: impl Fn(), bring: impl Fn(), same_data: 
     assert_eq!(grants(&now.0), grants(&before.0));
     bring();
     assert_eq!(pair.warehouse().table("SELECT view, reason FROM wh.broken_views"), "");
-    before.0.assert_same(&facts(pair));
+    before.0.assert_same(&facts(pair, SCHEMAS));
     let after = identities(pair);
     for (name, number) in &before.1 {
         let made_again = ["rich_mat", "ana.empty", "Odd \"\"index", "toast"].iter().any(|n| name.contains(n));
@@ -334,10 +287,10 @@ fn what_is_hidden_and_shown_again_has_everything_as_before() {
 #[test]
 fn a_rebuild_of_all_tables_leaves_every_view_alone() {
     let pair = fixture("rebuilt");
-    let before = (facts(&pair), identities(&pair), data(&pair));
+    let before = (facts(&pair, SCHEMAS), identities(&pair), data(&pair));
     let done = deploy(&pair, ", rebuild => true");
     assert_eq!(with(&done, "rebuilt").len(), 4, "{done:?}");
-    before.0.assert_same(&facts(&pair));
+    before.0.assert_same(&facts(&pair, SCHEMAS));
     let mut after = identities(&pair);
     // Its column is of the table's row type, and that is another one now.
     after.insert("ana.whole".into(), before.1.get("ana.whole").cloned().unwrap_or_default());

@@ -1,11 +1,11 @@
--- Catalog rows of all that is in the analysts' schemas, whole, less what identifies or measures: numbers of objects become
--- names. What the catalog gains in another version is compared without being named here.
-WITH s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('ana', 'ben', 'lab')),
-c AS (SELECT c.* FROM pg_class c JOIN s ON s.oid = c.relnamespace WHERE c.relkind IN ('v', 'm', 'i', 'r')),
+-- Catalog rows of all that is in {schemas}, whole, less what identifies or measures: numbers of objects become names.
+-- What the catalog gains in another version is compared without being named here.
+WITH s AS (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY ('{schemas}')),
+c AS (SELECT c.* FROM pg_class c JOIN s ON s.oid = c.relnamespace WHERE c.relkind IN ('v', 'm', 'i', 'r', 'f')),
 f AS (
   SELECT 'class' AS what, c.oid::regclass::text AS name,
-         (to_jsonb(c) - '{oid,relfilenode,reltype,reloftype,reltoastrelid,relfrozenxid,relminmxid,relpages,reltuples,relallvisible,relacl,relowner,relam,reltablespace,relrewrite,relnamespace,reloptions}'::text[])
-         || jsonb_build_object('owner', c.relowner::regrole, 'reloptions', array(SELECT o FROM unnest(c.reloptions) o ORDER BY 1), 'am', (SELECT amname FROM pg_am WHERE oid = c.relam),
+         (to_jsonb(c) - '{oid,relfilenode,reltype,reloftype,reltoastrelid,relfrozenxid,relminmxid,relpages,reltuples,relallvisible,relacl,relowner,relam,reltablespace,relrewrite,relnamespace,reloptions,relnatts,relpartbound}'::text[])
+         || jsonb_build_object('owner', c.relowner::regrole, 'bound', pg_get_expr(c.relpartbound, c.oid), 'reloptions', array(SELECT o FROM unnest(c.reloptions) o ORDER BY 1), 'am', (SELECT amname FROM pg_am WHERE oid = c.relam),
               'tablespace', (SELECT spcname FROM pg_tablespace WHERE oid = c.reltablespace),
               'toast', array(SELECT o FROM pg_class t CROSS JOIN unnest(t.reloptions) o WHERE t.oid = c.reltoastrelid ORDER BY 1),
               'reads', (SELECT relpages > 0 FROM pg_class p WHERE p.oid = c.oid AND c.relkind = 'm')) AS fact
@@ -15,7 +15,7 @@ f AS (
   FROM c WHERE relkind <> 'i'
   UNION ALL
   SELECT 'schema', nspname, to_jsonb(array(SELECT x::text FROM unnest(coalesce(nspacl, acldefault('n', nspowner))) x ORDER BY 1))
-  FROM pg_namespace WHERE nspname IN ('ana', 'ben', 'lab', 'app', 'public')
+  FROM pg_namespace WHERE nspname = ANY ('{schemas}') OR nspname IN ('app', 'public')
   UNION ALL
   SELECT 'column', c.oid::regclass || '.' || a.attname,
          (to_jsonb(a) - '{attrelid,atttypid,attcacheoff,attacl,attoptions,attmissingval,attnum,attcollation,attlen,attbyval,attalign}'::text[]) - CASE c.relkind WHEN 'i' THEN 'attcompression' ELSE '' END
@@ -29,7 +29,7 @@ f AS (
   SELECT 'index', x.indexrelid::regclass::text, (to_jsonb(x) - '{indexrelid,indrelid,indclass,indcollation,indexprs,indpred,indcheckxmin,indkey}'::text[]) || jsonb_build_object('def', pg_get_indexdef(x.indexrelid))
   FROM pg_index x JOIN c ON c.oid = x.indrelid
   UNION ALL
-  SELECT 'trigger', t.tgrelid::regclass || '.' || t.tgname, (to_jsonb(t) - '{oid,tgrelid,tgfoid}'::text[]) || jsonb_build_object('def', pg_get_triggerdef(t.oid))
+  SELECT 'trigger', t.tgrelid::regclass || '.' || t.tgname, (to_jsonb(t) - '{oid,tgrelid,tgfoid,tgqual}'::text[]) || jsonb_build_object('def', pg_get_triggerdef(t.oid))
   FROM pg_trigger t JOIN c ON c.oid = t.tgrelid
   UNION ALL
   SELECT 'rule', w.ev_class::regclass || '.' || w.rulename, (to_jsonb(w) - '{oid,ev_class,ev_qual,ev_action}'::text[]) || jsonb_build_object('def', pg_get_ruledef(w.oid))
@@ -45,14 +45,24 @@ f AS (
   UNION ALL
   SELECT 'comment', i.type || ' ' || i.identity, to_jsonb(d.description)
   FROM pg_description d CROSS JOIN pg_identify_object(d.classoid, d.objoid, d.objsubid) i
-  WHERE i.schema IN ('ana', 'ben', 'lab') OR i.identity ~ '(ana|ben|lab)\.'
+  WHERE i.schema = ANY ('{schemas}') OR i.identity ~ (SELECT string_agg('\m' || nspname || '\.', '|') FROM s)
   UNION ALL
   SELECT 'label', i.type || ' ' || i.identity, to_jsonb(d.provider || ' ' || d.label)
   FROM pg_seclabel d CROSS JOIN pg_identify_object(d.classoid, d.objoid, d.objsubid) i
   UNION ALL
   SELECT 'extension', i.type || ' ' || i.identity, jsonb_build_array(d.deptype, d.refobjid::int8)
   FROM pg_depend d CROSS JOIN pg_identify_object(d.classid, d.objid, d.objsubid) i
-  WHERE d.refclassid = 'pg_extension'::regclass AND (d.deptype = 'x' OR i.schema IN ('ana', 'ben', 'lab'))
+  WHERE d.refclassid = 'pg_extension'::regclass AND (d.deptype = 'x' OR i.schema = ANY ('{schemas}'))
+  UNION ALL
+  SELECT 'foreign table', c.oid::regclass::text, jsonb_build_array((SELECT srvname FROM pg_foreign_server v WHERE v.oid = t.ftserver),
+         array(SELECT o FROM unnest(t.ftoptions) o ORDER BY 1), c.reltuples, c.relpages, array(SELECT inhparent::regclass || ' ' || inhseqno FROM pg_inherits WHERE inhrelid = c.oid))
+  FROM c JOIN pg_foreign_table t ON t.ftrelid = c.oid
+  UNION ALL
+  SELECT 'constraint', c.oid::regclass || '.' || k.conname, (to_jsonb(k) - '{oid,conrelid,connamespace,conbin,conkey}'::text[]) || jsonb_build_object('def', pg_get_constraintdef(k.oid))
+  FROM c JOIN pg_constraint k ON k.conrelid = c.oid
+  UNION ALL
+  SELECT 'collected', format('%s.%s.%s', p.schemaname, p.tablename, p.attname), to_jsonb(p)
+  FROM pg_stats p JOIN c ON p.schemaname = c.relnamespace::regnamespace::text AND p.tablename = c.relname AND c.relkind = 'f'
   UNION ALL
   SELECT 'publication', p.pubname, jsonb_build_array(p.puballtables, array(SELECT tablename::text FROM pg_publication_tables t WHERE t.pubname = p.pubname ORDER BY 1))
   FROM pg_publication p
