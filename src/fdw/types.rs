@@ -101,7 +101,16 @@ impl<'a> Types<'a> {
             _ if local.oid == TEXT && column.2 != TEXT => DEFAULT_COLLATION,
             other => self.collation(other)?,
         };
-        let collation = if local.oid == TEXT && collation == 0 { DEFAULT_COLLATION } else { collation };
+        let collation = match collation {
+            // The remote type has no collation, but what stands for it may be made of text.
+            0 if local.oid == TEXT => DEFAULT_COLLATION,
+            0 if local.oid >= FIRST_GENERATED_OID => spi::first(
+                "SELECT to_json(typcollation::int8)::text FROM pg_type WHERE oid = $1",
+                &[spi::oid(local.oid)],
+            )?
+            .unwrap_or(0),
+            other => other,
+        };
         Ok(ColumnType { oid: local.oid, typmod: if local.typmod { column.3 } else { -1 }, collation })
     }
 
