@@ -59,6 +59,8 @@ pub struct Types<'a> {
     /// Types that local columns of the same remote type already have: adopted rather than made.
     in_use: &'a HashMap<u32, u32>,
     resolved: HashMap<u32, Local>,
+    /// Local types by the remote one that each stands for: of two with one name only one can have it.
+    claimed: HashMap<u32, u32>,
     collations: HashMap<u32, u32>,
     pub changes: Vec<Change>,
     /// Types that were replaced by a new one of the same name.
@@ -87,6 +89,7 @@ impl<'a> Types<'a> {
             remembered,
             in_use,
             resolved: HashMap::new(),
+            claimed: HashMap::new(),
             collations: HashMap::new(),
             changes: Vec::new(),
             replaced: Vec::new(),
@@ -192,8 +195,13 @@ impl<'a> Types<'a> {
 
     /// The local type that stands for `t` so far, renamed if the product renamed it.
     fn known(&mut self, t: &RemoteType) -> Result<Option<Remembered>> {
+        let free = |local: u32| self.claimed.get(&local).is_none_or(|remote| *remote == t.oid);
+        // One whose own remote type is still there is that one's, whatever the names.
+        let others =
+            |r: &Remembered| self.trust_oids && r.remote_oid != t.oid && self.remote.types.contains_key(&r.remote_oid);
         let by_oid = self.remembered.iter().position(|r| self.trust_oids && r.remote_oid == t.oid);
-        let at = by_oid.or_else(|| self.remembered.iter().position(|r| r.remote_name == t.name));
+        let at = by_oid
+            .or_else(|| self.remembered.iter().position(|r| r.remote_name == t.name && free(r.oid) && !others(r)));
         if let Some(at) = at {
             let known = &mut self.remembered[at];
             if known.remote_name != t.name && known.name == known.remote_name {
@@ -211,7 +219,9 @@ impl<'a> Types<'a> {
                 );
                 known.name = t.name.clone();
             }
-            return Ok(Some(known.clone()));
+            let known = known.clone();
+            self.claimed.insert(known.oid, t.oid);
+            return Ok(Some(known));
         }
         let adopted = self.in_use.get(&t.oid).copied();
         let found: Option<Remembered> = spi::first(
@@ -228,7 +238,12 @@ impl<'a> Types<'a> {
                 t.name.as_str().into(),
             ],
         )?;
-        Ok(found.filter(|f| f.name == t.name))
+        let theirs: Vec<u32> = self.remembered.iter().filter(|r| others(r)).map(|r| r.oid).collect();
+        let found = found.filter(|f| f.name == t.name && free(f.oid) && !theirs.contains(&f.oid));
+        if let Some(found) = &found {
+            self.claimed.insert(found.oid, t.oid);
+        }
+        Ok(found)
     }
 
     fn remember(&mut self, local: u32, t: &RemoteType) -> Result<()> {
@@ -400,6 +415,7 @@ impl<'a> Types<'a> {
         let replaced = self.changes.iter().any(|c| c.object == name);
         let oid = named(schema, &t.name)?;
         if let Some(oid) = oid {
+            self.claimed.insert(oid, t.oid);
             self.remember(oid, t)?;
         }
         if !replaced {
