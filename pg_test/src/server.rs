@@ -147,14 +147,17 @@ pub fn install(profile: Profile) -> Result<()> {
 
 fn copy_installation(pg_config: &Path, origin: &Server, root: &Path) -> Result<()> {
     let build = std::fs::metadata(origin.program("postgres"))?;
-    // Another extension's files came or went: the copy should have them too.
+    let stamp = format!("{} {} {:?}\n", origin.version, build.len(), build.modified()?);
+    // Packages of extensions put files into the same folders.
     let extensions = std::fs::metadata(origin.share.join("extension"))?.modified()?;
-    let stamp = format!("{} {} {:?} {extensions:?}\n", origin.version, build.len(), build.modified()?);
+    let full = format!("{stamp}{extensions:?}\n");
     let stamp_file = root.join("copied");
-    if std::fs::read_to_string(&stamp_file).is_ok_and(|have| have == stamp) {
+    let have = std::fs::read_to_string(&stamp_file).unwrap_or_default();
+    if have == full {
         return Ok(());
     }
-    if root.exists() {
+    // Servers may run from the copy; what is there of the same build stays.
+    if !have.starts_with(&stamp) && root.exists() {
         std::fs::remove_dir_all(root)?;
     }
     let mut done: Vec<PathBuf> = Vec::new();
@@ -165,7 +168,11 @@ fn copy_installation(pg_config: &Path, origin: &Server, root: &Path) -> Result<(
         let to = below(root, from);
         std::fs::create_dir_all(&to)?;
         // -L: the programs find their installation from where they really lie.
-        let copied = Command::new("cp").arg("-RL").arg(from.join(".")).arg(&to).status()?;
+        let copied = Command::new("cp")
+            .args(["-RL", "--update", "--remove-destination"])
+            .arg(from.join("."))
+            .arg(&to)
+            .status()?;
         if !copied.success() {
             return Err(format!("can't copy {} to {}", from.display(), to.display()).into());
         }
@@ -182,6 +189,6 @@ fn copy_installation(pg_config: &Path, origin: &Server, root: &Path) -> Result<(
             std::os::unix::fs::symlink(&from, &to)?;
         }
     }
-    std::fs::write(stamp_file, stamp)?;
+    std::fs::write(stamp_file, full)?;
     Ok(())
 }
