@@ -9,8 +9,8 @@ use postgres::Client;
 /// `name type not null collation` of each column, by table, ordered by the columns' names.
 const COLUMNS: &str = "
     SELECT c.relname, string_agg(format('%I %s%s%s', a.attname, format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN ' not null' END,
-                                        ' ' || nullif(k.collname, 'default')), ', ' ORDER BY a.attname COLLATE \"C\"),
-           string_agg(format('%I', a.attname), ',' ORDER BY a.attname COLLATE \"C\")
+                                        ' ' || nullif(k.collname, 'default')), ', ' ORDER BY a.attname COLLATE \"C\") FILTER (WHERE a.attname IS NOT NULL),
+           string_agg(format('format(%L, %I)', '%L', a.attname), ' || '','' || ' ORDER BY a.attname COLLATE \"C\") FILTER (WHERE a.attname IS NOT NULL)
     FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     LEFT JOIN pg_collation k ON k.oid = a.attcollation
     WHERE c.relnamespace = $schema$::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
@@ -33,17 +33,12 @@ fn seen(client: &mut Client, schema: &str) -> BTreeMap<String, String> {
     for row in client.rows(&COLUMNS.replace("$schema$", &format!("'{schema}'"))) {
         let mut cells = row.into_iter().map(Option::unwrap_or_default);
         let mut next = || cells.next().unwrap_or_default();
-        let (table, columns, list) = (next(), next(), next());
-        let list: Vec<String> =
-            list.split(',').filter(|c| !c.is_empty()).map(|c| format!("format('%L', {c})")).collect();
-        let rows = if list.is_empty() {
-            client.value(&format!("SELECT count(*) FROM {schema}.\"{}\"", table.replace('"', "\"\"")))
+        let (table, columns, row) = (next(), next(), next());
+        let relation = format!("{schema}.\"{}\"", table.replace('"', "\"\""));
+        let rows = if row.is_empty() {
+            client.value(&format!("SELECT count(*) FROM {relation}"))
         } else {
-            let row = list.join(" || ',' || ");
-            client.table(&format!(
-                "SELECT x FROM (SELECT {row} FROM {schema}.\"{}\") r (x) ORDER BY x COLLATE \"C\"",
-                table.replace('"', "\"\"")
-            ))
+            client.table(&format!("SELECT x FROM (SELECT {row} FROM {relation}) r (x) ORDER BY x COLLATE \"C\""))
         };
         seen.insert(table, format!("{columns}\n{rows}"));
     }
