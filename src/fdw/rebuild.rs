@@ -113,6 +113,11 @@ fn keyword(kind: Kind) -> &'static str {
 
 /// A statement of a property, for the kind that the relation is now.
 fn as_kind(statement: &str, kind: Kind) -> String {
+    if statement.starts_with("SECURITY LABEL FOR ") {
+        let now = format!(" ON {} ", keyword(kind));
+        let was = [" ON MATERIALIZED VIEW ", " ON VIEW "].into_iter().find(|was| statement.contains(was));
+        return was.map_or_else(|| statement.to_owned(), |was| statement.replacen(was, &now, 1));
+    }
     for verb in ["COMMENT ON ", "ALTER "] {
         for old in ["MATERIALIZED VIEW ", "VIEW "] {
             if let Some(rest) = statement.strip_prefix(verb).and_then(|s| s.strip_prefix(old)) {
