@@ -139,9 +139,30 @@ pub fn install(profile: Profile) -> Result<()> {
         package.arg("--debug");
     }
     match package.status() {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => label_provider(&pg_config, &origin.under(&root)),
         Ok(status) => Err(format!("cargo pgrx package: {status}").into()),
         Err(e) => Err(format!("can't run cargo pgrx: {e}; `make prerequisites` installs it").into()),
+    }
+}
+
+/// Compiles the library that `session_preload_libraries = pg_test_labels` loads; see label_provider.c.
+fn label_provider(pg_config: &Path, server: &Server) -> Result<()> {
+    let source = place::checkout().join("pg_test/label_provider.c");
+    let library = server.pkglib.join("pg_test_labels.so");
+    let age = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified());
+    if age(&library).is_ok_and(|made| age(&source).is_ok_and(|written| written < made)) {
+        return Ok(());
+    }
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-I"])
+        .arg(ask(pg_config, "--includedir-server")?)
+        .arg("-o")
+        .arg(&library)
+        .arg(source)
+        .status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("cc: {status}").into()),
     }
 }
 

@@ -36,6 +36,8 @@ fn bare(name: &str) -> Pair {
 
 fn fixture(name: &str) -> Pair {
     let pair = bare(name);
+    let labels = format!("ALTER DATABASE {} SET session_preload_libraries = pg_test_labels", pair.warehouse_database());
+    pair.warehouse().exec(&labels);
     pair.warehouse().exec(include_str!("preserve/fixture.sql"));
     pair.warehouse().exec("ANALYZE ana.rich_mat");
     pair

@@ -37,6 +37,9 @@ ALTER STATISTICS app.together SET STATISTICS 33;
 ALTER STATISTICS ben.elsewhere OWNER TO gus;
 COMMENT ON STATISTICS app.together IS 'together';
 
+SECURITY LABEL FOR pg_test ON FOREIGN TABLE app.items IS 'secret';
+SECURITY LABEL FOR pg_test ON COLUMN app.items.price IS 'top secret';
+
 SET ROLE fay;
 GRANT SELECT, INSERT ON app.items TO gus WITH GRANT OPTION;
 GRANT UPDATE (price), SELECT (id) ON app.items TO ana WITH GRANT OPTION;

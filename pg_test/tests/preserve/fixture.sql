@@ -82,6 +82,11 @@ ALTER TRIGGER on_insert ON ana.rich DEPENDS ON EXTENSION citext;
 CREATE STATISTICS lab.elsewhere ON id, total FROM ana.rich_mat;
 ALTER STATISTICS ana.rich_mat_expr OWNER TO dan;
 
+SECURITY LABEL FOR pg_test ON VIEW ana.rich IS 'secret';
+SECURITY LABEL FOR pg_test ON COLUMN ana.rich.note IS 'it''s "top" secret';
+SECURITY LABEL FOR pg_test ON MATERIALIZED VIEW ana.rich_mat IS 'kept secret';
+SECURITY LABEL FOR pg_test ON COLUMN ana.rich_mat.total IS 'public';
+
 -- Chains of grants.
 SET ROLE ben;
 GRANT SELECT ON ana.rich TO cora WITH GRANT OPTION;
