@@ -153,6 +153,28 @@ fn a_rebuilt_table_has_everything_again() {
 }
 
 #[test]
+fn a_rebuilt_table_is_planned_by_statistics_of_its_own_columns() {
+    let pair = bare("replanned");
+    let mut warehouse = pair.warehouse();
+    pair.product().exec("ALTER TABLE items DROP id");
+    pair.recreate_fdw();
+    // Made of column numbers, and those of a new table begin at one again.
+    warehouse.exec(
+        "CREATE STATISTICS app.both (ndistinct, dependencies) ON spare, amount FROM app.items; ANALYZE app.items",
+    );
+    pair.warehouse_as("deploy").exec("SELECT wh.recreate_fdw('app', rebuild => true)");
+    let grouped =
+        "SELECT count(*) FROM (SELECT FROM app.items WHERE spare = 1 AND amount = 1 GROUP BY spare, amount OFFSET 0) g";
+    assert_eq!(warehouse.value(grouped), "1");
+    assert_eq!(
+        warehouse.value("SELECT count(*) FROM pg_stats_ext WHERE statistics_name = 'both' AND n_distinct IS NOT NULL"),
+        "0"
+    );
+    warehouse.exec("ANALYZE app.items");
+    assert_eq!(warehouse.value(grouped), "1");
+}
+
+#[test]
 fn a_column_that_is_computed_from_a_retyped_one_is_named() {
     let pair = fixture("computed");
     let before = facts(&pair, SCHEMAS);

@@ -64,6 +64,12 @@ f AS (
   SELECT 'collected', format('%s.%s.%s', p.schemaname, p.tablename, p.attname), to_jsonb(p)
   FROM pg_stats p JOIN c ON p.schemaname = c.relnamespace::regnamespace::text AND p.tablename = c.relname AND c.relkind = 'f'
   UNION ALL
+  SELECT 'collected', format('%s.%s', p.schemaname, p.statistics_name), to_jsonb(p)
+  FROM pg_stats_ext p JOIN c ON p.schemaname = c.relnamespace::regnamespace::text AND p.tablename = c.relname AND c.relkind = 'f'
+  UNION ALL
+  SELECT 'collected', format('%s.%s: %s', p.schemaname, p.statistics_name, p.expr), to_jsonb(p)
+  FROM pg_stats_ext_exprs p JOIN c ON p.schemaname = c.relnamespace::regnamespace::text AND p.tablename = c.relname AND c.relkind = 'f'
+  UNION ALL
   SELECT 'publication', p.pubname, jsonb_build_array(p.puballtables, array(SELECT tablename::text FROM pg_publication_tables t WHERE t.pubname = p.pubname ORDER BY 1))
   FROM pg_publication p
 )
