@@ -204,3 +204,43 @@ fn another_sessions_temporary_view_keeps_its_place() {
     assert_eq!(pair.recreate_fdw(), []);
     assert_eq!(pair.warehouse().value("SELECT count(*) FROM wh.broken_views"), "0");
 }
+
+#[test]
+fn a_run_that_would_change_more_than_it_means_to_ends() {
+    let pair = fixture("self_check");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(
+        "CREATE VIEW ana.inside AS SELECT count(id) FROM app.users; CREATE MATERIALIZED VIEW ana.outside AS SELECT id FROM app.users;
+         COMMENT ON VIEW ana.inside IS 'mine'; COMMENT ON MATERIALIZED VIEW ana.outside IS 'mine'; COMMENT ON FOREIGN TABLE app.users IS 'mine';
+         ALTER FOREIGN TABLE app.users OPTIONS (ADD fetch_size '5');
+         CREATE FUNCTION public.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+           EXECUTE coalesce(current_setting('meddle.statement', true), ''); END $$;
+         CREATE EVENT TRIGGER meddling ON ddl_command_end WHEN TAG IN ('ALTER FOREIGN TABLE', 'REFRESH MATERIALIZED VIEW') EXECUTE FUNCTION meddle()",
+    );
+    pair.product().exec("ALTER TABLE users ALTER id TYPE bigint");
+    let mut deploy = pair.warehouse_as("deploy");
+    for (statement, lost) in [
+        ("COMMENT ON VIEW ana.inside IS NULL", "comment: mine → nothing"),
+        ("GRANT SELECT ON ana.inside TO ben", "grant SELECT ben postgres: nothing → set"),
+        ("REVOKE SELECT ON ana.inside FROM postgres", "grant SELECT postgres postgres: set → nothing"),
+        ("ALTER VIEW ana.inside SET (security_barrier)", "option security_barrier: nothing → true"),
+        ("COMMENT ON FOREIGN TABLE app.users IS 'yours'", "comment: mine → yours"),
+        ("ALTER TABLE app.users OWNER TO ana", "owner: postgres → ana"),
+        ("COMMENT ON COLUMN ana.outside.id IS 'yours'", "comment on id: nothing → yours"),
+        ("ALTER MATERIALIZED VIEW ana.outside ALTER id SET STATISTICS 5", "statistics target of id: nothing → 5"),
+    ] {
+        warehouse.exec(&format!(
+            "ALTER DATABASE {} SET meddle.statement = '{}'",
+            pair.warehouse_database(),
+            statement.replace('\'', "''")
+        ));
+        let before = everything(&mut warehouse);
+        deploy = pair.warehouse_as("deploy");
+        let error = deploy.error("SELECT * FROM wh.recreate_fdw('app')");
+        assert_eq!(error.code().code(), "55000", "{statement}: {error:?}");
+        assert!(error.detail().unwrap_or_default().contains(lost), "{statement}: {error:?}");
+        assert_eq!(everything(&mut warehouse), before);
+    }
+    warehouse.exec("DROP EVENT TRIGGER meddling");
+    assert!(deploy.changes("SELECT * FROM wh.recreate_fdw('app')").iter().any(|c| c.action == "rebuilt"));
+}
