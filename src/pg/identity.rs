@@ -19,7 +19,12 @@ impl As {
             || spi::prepared::<bool>("SELECT to_json(pg_catalog.pg_has_role($1, 'USAGE'))::text", &[spi::oid(role)])?
                 == [true];
         if !member {
-            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("must be a member of role {role}")));
+            let name: Vec<String> =
+                spi::prepared("SELECT to_json(pg_catalog.pg_get_userbyid($1))::text", &[spi::oid(role)])?;
+            let name = name.first().map_or("", String::as_str);
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("must be a member of role \"{name}\""))
+                .detail("Something that this role granted or owns has to be put back in its name.")
+                .hint("Nothing was changed. Ask a member, or a superuser, to run it."));
         }
         let mut saved = As { user: pg_sys::InvalidOid, context: 0 };
         // SAFETY: out-parameters point at live fields; the switch is undone on drop, and by the transaction
