@@ -244,3 +244,33 @@ fn a_run_that_would_change_more_than_it_means_to_ends() {
     warehouse.exec("DROP EVENT TRIGGER meddling");
     assert!(deploy.changes("SELECT * FROM wh.recreate_fdw('app')").iter().any(|c| c.action == "rebuilt"));
 }
+
+#[test]
+fn a_caller_who_may_not_grant_in_anothers_name_changes_nothing() {
+    let pair = fixture("as_caller");
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec(
+        "CREATE TABLE ana.t (id int, name varchar(10));
+         CREATE VIEW ana.tv AS SELECT id, name FROM ana.t; GRANT SELECT ON ana.tv TO ben WITH GRANT OPTION;
+         CREATE MATERIALIZED VIEW ana.tm AS SELECT id, name FROM ana.tv; CREATE INDEX tm_upper ON ana.tm (upper(name));
+         GRANT USAGE ON SCHEMA ana TO ben",
+    );
+    let change = "SELECT * FROM wh.alter_with_dependents('ana.t', 'ALTER TABLE ana.t ALTER name TYPE text')";
+    pair.warehouse_as("ben").exec("GRANT SELECT ON ana.tv TO deploy");
+    let mut warehouse = pair.warehouse();
+    let grants = "SELECT relname, relacl::text FROM pg_class WHERE relname IN ('tv', 'tm') ORDER BY 1";
+    let (before, granted) = (everything(&mut warehouse), warehouse.table(grants));
+    let error = ana.error(change);
+    assert_eq!((error.code().code(), error.message()), ("42501", "must be a member of role \"ben\""), "{error:?}");
+    assert_eq!(everything(&mut warehouse), before);
+    // Without the grant of the other it can be done by anybody who owns all of it.
+    pair.warehouse_as("ben").exec("REVOKE SELECT ON ana.tv FROM deploy");
+    let done = ana.changes(change);
+    assert_eq!(with(&done, "rebuilt"), ["ana.tv", "ana.tm"], "{done:?}");
+    let own = granted.replace(",deploy=r/ben", "");
+    assert_eq!(warehouse.table(grants), own);
+    assert_eq!(
+        warehouse.value("SELECT pg_get_indexdef('ana.tm_upper'::regclass)"),
+        "CREATE INDEX tm_upper ON ana.tm USING btree (upper(name))"
+    );
+}
