@@ -213,13 +213,20 @@ fn a_run_that_would_change_more_than_it_means_to_ends() {
         "CREATE VIEW ana.inside AS SELECT count(id) FROM app.users; CREATE MATERIALIZED VIEW ana.outside AS SELECT id FROM app.users;
          COMMENT ON VIEW ana.inside IS 'mine'; COMMENT ON MATERIALIZED VIEW ana.outside IS 'mine'; COMMENT ON FOREIGN TABLE app.users IS 'mine';
          ALTER FOREIGN TABLE app.users OPTIONS (ADD fetch_size '5');
-         CREATE FUNCTION public.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
-           EXECUTE coalesce(current_setting('meddle.statement', true), ''); END $$;
+         CREATE FUNCTION public.meddle() RETURNS event_trigger LANGUAGE plpgsql AS $$
+           DECLARE statement text := coalesce(current_setting('meddle.statement', true), '');
+           BEGIN IF statement LIKE 'ALTER FOREIGN%' THEN PERFORM set_config('meddle.statement', '', true); END IF; EXECUTE statement; END $$;
          CREATE EVENT TRIGGER meddling ON ddl_command_end WHEN TAG IN ('ALTER FOREIGN TABLE', 'REFRESH MATERIALIZED VIEW') EXECUTE FUNCTION meddle()",
     );
     pair.product().exec("ALTER TABLE users ALTER id TYPE bigint");
     let mut deploy = pair.warehouse_as("deploy");
     for (statement, lost) in [
+        ("ALTER FOREIGN TABLE app.users OPTIONS (SET fetch_size '6')", "fdw option fetch_size: 5 → 6"),
+        (
+            "ALTER FOREIGN TABLE app.users ALTER email OPTIONS (ADD column_name 'email')",
+            "fdw option column_name of email: nothing → email",
+        ),
+        ("ALTER FOREIGN TABLE app.users ALTER spare TYPE text", "type of spare: integer → text"),
         ("COMMENT ON VIEW ana.inside IS NULL", "comment: mine → nothing"),
         ("GRANT SELECT ON ana.inside TO ben", "grant SELECT ben postgres: nothing → set"),
         ("REVOKE SELECT ON ana.inside FROM postgres", "grant SELECT postgres postgres: set → nothing"),
