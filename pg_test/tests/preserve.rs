@@ -188,6 +188,27 @@ fn pinned_types_leave_all_but_queries_alone() {
 }
 
 #[test]
+fn no_grants_default_grants_and_revoked_grants_stay_apart() {
+    let pair = bare("acls");
+    pair.warehouse_as("ana").exec(
+        "CREATE VIEW ana.untouched AS SELECT id FROM app.users;
+         CREATE VIEW ana.back_again AS SELECT id FROM app.users; GRANT SELECT ON ana.back_again TO ben; REVOKE SELECT ON ana.back_again FROM ben;
+         CREATE VIEW ana.nothing AS SELECT id FROM app.users; REVOKE ALL ON ana.nothing FROM ana;
+         CREATE VIEW ana.others AS SELECT id FROM app.users; GRANT SELECT ON ana.others TO ben; REVOKE ALL ON ana.others FROM ana",
+    );
+    let rights = "SELECT relname, coalesce(relacl, acldefault('r', relowner))::text FROM pg_class WHERE relnamespace = 'ana'::regnamespace ORDER BY 1";
+    let mut warehouse = pair.warehouse();
+    let before = warehouse.table(rights);
+    assert_eq!(before, "back_again|{ana=arwdDxt/ana}\nnothing|{}\nothers|{ben=r/ana}\nuntouched|{ana=arwdDxt/ana}");
+    pair.product().exec("ALTER TABLE users ALTER id TYPE bigint");
+    assert_eq!(with(&pair.recreate_fdw(), "rebuilt").len(), 4);
+    assert_eq!(warehouse.table(rights), before);
+    assert_eq!(warehouse.value("SELECT relacl IS NULL FROM pg_class WHERE oid = 'ana.untouched'::regclass"), "t");
+    assert_eq!(pair.warehouse_as("ana").error("SELECT * FROM ana.nothing").code().code(), "42501");
+    assert_eq!(pair.warehouse_as("ana").value("SELECT count(*) FROM ana.back_again"), "20");
+}
+
+#[test]
 fn a_wider_text_type_reaches_the_views() {
     let pair = fixture("wider");
     let before = facts(&pair, SCHEMAS);
