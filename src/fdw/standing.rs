@@ -18,7 +18,7 @@ use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
 use crate::pg::rewrite::Output;
-use crate::pg::{guc, identity, lock, rewrite, spi, sql, subxact};
+use crate::pg::{guc, identity, lock, rewrite, session, spi, sql, subxact};
 
 /// Whether views follow a changed type or cast to the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,8 +281,13 @@ impl<'a> Standing<'a> {
                     return self.break_view(held, &Error::new("42P16", why));
                 }
                 match self.make_again(held, &why) {
-                    // What cannot be made again with all it had is better kept as it is.
-                    Err(e) if e.is_about_the_definition() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
+                    // What cannot be made again with all it had is better kept as it is, also where its owner has lost
+                    // a right that making it takes; a caller who lacks one themselves is told.
+                    Err(e)
+                        if e.is_about_the_definition()
+                            || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST
+                            || e.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE && session::is_superuser() =>
+                    {
                         let because = format!("{why}; it could not be made again: {}", e.message);
                         match self.pin(held, &because)? {
                             true => Ok(()),
@@ -407,7 +412,9 @@ fn as_owner(held: &Held, statement: &str) -> Result<()> {
         if held.kind == Kind::Function {
             identity::refuse_to_lend_create(&held.schema, &held.owner, &format!("function {}", held.name))?;
         }
-        let _open = identity::Usable::schemas(std::slice::from_ref(&held.schema), &held.owner)?;
+        let mut open = held.closed.clone();
+        open.push(held.schema.clone());
+        let _open = identity::Usable::schemas(&open, &held.owner)?;
         let _owner = identity::As::named(&held.owner)?;
         spi::run(statement, &[]).map(|_| ())
     })
@@ -528,36 +535,67 @@ fn describe(before: &[Output], after: &[Output]) -> String {
     words.join(", ")
 }
 
-const VIEWS: &str = "
+/// Schemas that what an object (its catalog, a list of OIDs) depends on is in, and that its owner may not use. None where
+/// it has values of people's own types: they run their code when they are read, and nothing is lent to that.
+macro_rules! closed {
+    ($catalog:literal, $objects:literal, $owner:literal) => {
+        concat!(
+            "'closed', coalesce((SELECT json_agg(DISTINCT s.nspname) FROM pg_depend d
+               LEFT JOIN pg_class dc ON d.refclassid = 'pg_class'::regclass AND dc.oid = d.refobjid
+               LEFT JOIN pg_proc dp ON d.refclassid = 'pg_proc'::regclass AND dp.oid = d.refobjid
+               LEFT JOIN pg_type dt ON d.refclassid = 'pg_type'::regclass AND dt.oid = d.refobjid
+               LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+               JOIN pg_namespace s ON s.oid = coalesce(dc.relnamespace, dp.pronamespace, dt.typnamespace, o.oprnamespace)
+             WHERE d.classid = ",
+            $catalog,
+            " AND d.objid IN ",
+            $objects,
+            " AND NOT has_schema_privilege(",
+            $owner,
+            ", s.oid, 'USAGE')
+               AND NOT EXISTS (SELECT FROM pg_depend u JOIN pg_type y ON u.refclassid = 'pg_type'::regclass AND y.oid = u.refobjid
+                     JOIN pg_roles r ON r.oid = y.typowner AND NOT r.rolsuper
+                     WHERE u.classid = ",
+            $catalog,
+            " AND u.objid IN ",
+            $objects,
+            ")), '[]'),"
+        )
+    };
+}
+
+const VIEWS: &str = concat!(
+    "
 SELECT json_build_object('oid', c.oid::int8, 'name', format('%I.%I', n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
          'schema', n.nspname, 'definition', pg_get_viewdef(c.oid), 'populated', c.relispopulated, 'temporary', c.relpersistence = 't',
-         'closed', coalesce((SELECT json_agg(DISTINCT s.nspname) FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-                       LEFT JOIN pg_class dc ON d.refclassid = 'pg_class'::regclass AND dc.oid = d.refobjid
-                       LEFT JOIN pg_proc dp ON d.refclassid = 'pg_proc'::regclass AND dp.oid = d.refobjid
-                       LEFT JOIN pg_type dt ON d.refclassid = 'pg_type'::regclass AND dt.oid = d.refobjid
-                       LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
-                       JOIN pg_namespace s ON s.oid = coalesce(dc.relnamespace, dp.pronamespace, dt.typnamespace, o.oprnamespace)
-                     WHERE w.ev_class = c.oid AND NOT has_schema_privilege(c.relowner, s.oid, 'USAGE')
-                       -- Values of people's own types run their code when they are read, and nothing is lent to that.
-                       AND NOT EXISTS (SELECT FROM pg_rewrite v JOIN pg_depend u ON u.classid = 'pg_rewrite'::regclass AND u.objid = v.oid
-                             JOIN pg_type y ON u.refclassid = 'pg_type'::regclass AND y.oid = u.refobjid
-                             JOIN pg_roles o ON o.oid = y.typowner AND NOT o.rolsuper WHERE v.ev_class = c.oid)), '[]'),
+         ",
+    closed!("'pg_rewrite'::regclass", "(SELECT w.oid FROM pg_rewrite w WHERE w.ev_class = c.oid)", "c.relowner"),
+    "
          'outputs', coalesce((SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
                        'collation', a.attcollation::int8) ORDER BY a.attnum)
                      FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1)";
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1)"
+);
 
-const RULES: &str = "
+const RULES: &str = concat!(
+    "
 SELECT json_build_object('oid', w.oid::int8, 'name', format('%I on %I.%I', w.rulename, n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
-         'schema', n.nspname, 'definition', pg_get_ruledef(w.oid), 'populated', true, 'outputs', '[]'::json,
+         'schema', n.nspname, 'definition', pg_get_ruledef(w.oid), 'populated', true, 'outputs', '[]'::json, ",
+    closed!("'pg_rewrite'::regclass", "(w.oid)", "c.relowner"),
+    "
          'header', format('CREATE OR REPLACE RULE %I AS ON %s TO %I.%I DO %s NOTHING', w.rulename,
             CASE w.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, n.nspname, c.relname,
             CASE WHEN w.is_instead THEN 'INSTEAD' ELSE 'ALSO' END))::text
-FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace WHERE w.oid = ANY ($1)";
+FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace WHERE w.oid = ANY ($1)"
+);
 
-const FUNCTIONS: &str = "
+const FUNCTIONS: &str = concat!(
+    "
 SELECT json_build_object('oid', p.oid::int8, 'name', p.oid::regprocedure::text, 'owner', pg_get_userbyid(p.proowner),
-         'schema', n.nspname, 'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json,
+         'schema', n.nspname, 'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json, ",
+    closed!("'pg_proc'::regclass", "(p.oid)", "p.proowner"),
+    "
          'header', (SELECT left(f.def, length(f.def) - strpos(reverse(f.def), reverse(f.body)) + 1 - length(f.body))
                     FROM (SELECT pg_get_functiondef(p.oid) AS def, pg_get_function_sqlbody(p.oid) AS body) f))::text
-FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY ($1)";
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY ($1)"
+);
