@@ -281,3 +281,58 @@ fn a_caller_who_may_not_grant_in_anothers_name_changes_nothing() {
         "CREATE INDEX tm_upper ON ana.tm USING btree (upper(name))"
     );
 }
+
+#[test]
+fn owners_who_lost_rights_stop_no_deploy() {
+    let pair = fixture("lost_rights");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(
+        "CREATE SCHEMA hidden; CREATE TABLE hidden.log (n bigint);
+         CREATE FUNCTION hidden.f(anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+         CREATE FUNCTION public.closed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         REVOKE ALL ON FUNCTION public.closed() FROM PUBLIC;
+         CREATE VIEW ana.triggered AS SELECT id FROM app.users;
+         CREATE TRIGGER t INSTEAD OF INSERT ON ana.triggered FOR EACH ROW EXECUTE FUNCTION closed();
+         CREATE MATERIALIZED VIEW ana.indexed AS SELECT id, hidden.f(email) AS f FROM app.users; CREATE INDEX ON ana.indexed (hidden.f(id));
+         CREATE VIEW ana.ruled AS SELECT id FROM app.users;
+         CREATE RULE r AS ON INSERT TO ana.ruled DO INSTEAD INSERT INTO hidden.log SELECT u.id FROM app.users u;
+         CREATE VIEW ana.inside AS SELECT email FROM app.users WHERE hidden.f(id) > 0;
+         CREATE FUNCTION ana.counted() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM hidden.log l JOIN app.users u ON u.id = l.n; END;
+         ALTER VIEW ana.triggered OWNER TO ana; ALTER MATERIALIZED VIEW ana.indexed OWNER TO ana; ALTER VIEW ana.ruled OWNER TO ana;
+         ALTER VIEW ana.inside OWNER TO ana; ALTER FUNCTION ana.counted() OWNER TO ana",
+    );
+    let what = "SELECT c.oid, relname, relowner, tgname, pg_get_ruledef(w.oid), coalesce(nspacl, acldefault('n', nspowner)) FROM pg_class c JOIN pg_namespace n ON nspname = 'hidden'
+                LEFT JOIN pg_trigger ON tgrelid = c.oid LEFT JOIN pg_rewrite w ON ev_class = c.oid AND rulename = 'r'
+                WHERE relnamespace = 'ana'::regnamespace ORDER BY 1";
+    let before = warehouse.table(what);
+    pair.product().exec("ALTER TABLE users ALTER id TYPE bigint");
+    let done = pair.recreate_fdw();
+    for (view, right) in
+        [("triggered", "function public.closed"), ("indexed", "schema hidden"), ("ruled", "schema hidden")]
+    {
+        let row = done.iter().find(|c| c.object == format!("ana.{view}")).expect("a row");
+        assert_eq!(row.action, "pinned", "{row:?}");
+        assert!(row.detail.contains(&format!("permission denied for {right}")), "{row:?}");
+    }
+    // What they could read when they made it goes on; no right was left with them.
+    assert!(done.iter().all(|c| c.action != "broken" && c.object != "ana.inside"), "{done:?}");
+    assert_eq!(warehouse.table(what), before);
+    assert_eq!(warehouse.value("SELECT has_schema_privilege('ana', 'hidden', 'USAGE')"), "f");
+    assert_eq!(warehouse.value("SELECT ana.counted()"), "0");
+}
+
+#[test]
+fn a_broken_view_waits_for_its_owners_rights() {
+    let pair = fixture("waits");
+    pair.warehouse_as("ana").exec("CREATE VIEW ana.v AS SELECT email FROM app.users");
+    pair.product().exec("ALTER TABLE users DROP email");
+    assert_eq!(with(&pair.recreate_fdw(), "broken").len(), 3);
+    let mut warehouse = pair.warehouse();
+    warehouse.exec("REVOKE USAGE ON SCHEMA app FROM ana");
+    pair.product().exec("ALTER TABLE users ADD email text");
+    let done = pair.recreate_fdw();
+    assert_eq!((done.len(), done[0].object.as_str()), (1, "app.users.email"), "{done:?}");
+    assert_eq!(warehouse.value("SELECT count(*) FROM wh.broken_views"), "3");
+    warehouse.exec("GRANT USAGE ON SCHEMA app TO ana");
+    assert_eq!(with(&pair.recreate_fdw(), "healed").len(), 3);
+}
