@@ -18,7 +18,7 @@ OTHER_VERSIONS := 16 17 18
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo demo-stop test test-unit test-regress test-isolation test-e2e test-install install installcheck \
-        bench lint deny fmt prerequisites test-extensions clean
+        bench lint deny fmt prerequisites clean
 
 help:
 	@echo 'make demo          two throw-away clusters, a migration, and what the warehouse does about it'
@@ -32,9 +32,6 @@ help:
 
 prerequisites:
 	@pg_test/prerequisites cargo-pgrx
-
-test-extensions:
-	@pg_test/prerequisites test-extensions
 
 demo: prerequisites
 	@$(PG_TEST) pg_test -- install
@@ -60,7 +57,7 @@ test-regress: test-install
 test-isolation: test-install
 	@$(PG_TEST) pg_test -- isolation $(TESTS)
 
-test-e2e: test-extensions test-install
+test-e2e: test-install
 	cargo test --package pg_test $(TESTS)
 
 # install(1) puts a new file in the old one's place; writing over a library would crash the servers that run it.
