@@ -161,12 +161,15 @@ CREATE TRIGGER changed AFTER UPDATE ON wh.job_state FOR EACH STATEMENT EXECUTE F
 
 -- What one calls ----------------------------------------------------------------------------------------------------
 
+-- None of those that write jobs is SECURITY DEFINER: inside one Postgres does not say who called it. They take the
+-- caller's identity first and the rights of the extension's owner then.
+
 CREATE FUNCTION wh.schedule(
   job_name text, schedule text, command text, timezone text DEFAULT NULL, timeout interval DEFAULT NULL,
   max_retries int DEFAULT 0, retry_delay interval DEFAULT '1 minute', catch_up text DEFAULT 'skip',
   database text DEFAULT NULL, enabled boolean DEFAULT true)
 RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'schedule_wrapper';
 COMMENT ON FUNCTION wh.schedule(text, text, text, text, interval, int, interval, text, text, boolean) IS
 'Runs a command on a schedule (cron fields, @hourly, or an interval such as ''15 minutes''), as the role that calls this; replaces a job of the same name and owner. Returns the job''s number';
@@ -176,7 +179,7 @@ CREATE FUNCTION wh.schedule_refresh(
   max_retries int DEFAULT 0, retry_delay interval DEFAULT '1 minute', catch_up text DEFAULT 'once',
   enabled boolean DEFAULT true, concurrently text DEFAULT 'auto', upstream boolean DEFAULT true, job_name text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'schedule_refresh_wrapper';
 COMMENT ON FUNCTION wh.schedule_refresh(regclass, text, text, interval, int, interval, text, boolean, text, boolean, text) IS
 'Refreshes a materialized view on a schedule, with the materialized views that it reads before it, each once. The job is called "refresh" and the view''s name unless job_name says otherwise';
@@ -186,7 +189,7 @@ CREATE FUNCTION wh.keep_fresh(
   retry_delay interval DEFAULT '1 minute', enabled boolean DEFAULT true, concurrently text DEFAULT 'auto',
   job_name text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'keep_fresh_wrapper';
 COMMENT ON FUNCTION wh.keep_fresh(regclass, interval, interval, int, interval, boolean, text, text) IS
 'Promises that a materialized view is never older than max_lag behind what it reads: refreshed as late as that allows, not at all while nothing has changed, with the materialized views that it reads kept as fresh. wh.freshness shows how well';
@@ -196,7 +199,7 @@ CREATE FUNCTION wh.schedule_recreate_fdw(
   max_retries int DEFAULT 0, retry_delay interval DEFAULT '1 minute', catch_up text DEFAULT 'once',
   enabled boolean DEFAULT true, job_name text DEFAULT NULL)
 RETURNS bigint
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'schedule_recreate_fdw_wrapper';
 COMMENT ON FUNCTION wh.schedule_recreate_fdw(text, text, text, interval, int, interval, text, boolean, text) IS
 'Calls wh.recreate_fdw on a schedule, for products that have no deploy hook';
@@ -207,40 +210,40 @@ CREATE FUNCTION wh.alter_job(
   catch_up text DEFAULT NULL, database text DEFAULT NULL, enabled boolean DEFAULT NULL, max_lag interval DEFAULT NULL,
   concurrently text DEFAULT NULL, upstream boolean DEFAULT NULL, owner text DEFAULT NULL, new_name text DEFAULT NULL)
 RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'alter_job_wrapper';
 COMMENT ON FUNCTION wh.alter_job(text, text, text, text, interval, int, interval, text, text, boolean, interval, text, boolean, text, text) IS
 'Changes what is given of a job and leaves the rest. timeout => ''0'' takes a timeout away';
 
 CREATE FUNCTION wh.unschedule(job_name text)
 RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'unschedule_wrapper';
 COMMENT ON FUNCTION wh.unschedule(text) IS 'Forgets a job. A run that has begun goes on; its history stays';
 
 CREATE FUNCTION wh.run_job(job_name text, wait boolean DEFAULT true)
 RETURNS TABLE (run bigint, status text, started timestamptz, finished timestamptz, rows bigint, error text)
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'run_job_wrapper';
 COMMENT ON FUNCTION wh.run_job(text, boolean) IS
 'Runs a job now, beside its schedule, and waits for its end; with wait => false it does not wait';
 
 CREATE FUNCTION wh.cancel_job(job_name text)
 RETURNS boolean
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'cancel_job_wrapper';
 COMMENT ON FUNCTION wh.cancel_job(text) IS 'Cancels the run of a job that is running or queued; false if there is none';
 
 CREATE FUNCTION wh.pause(job_name text DEFAULT NULL)
 RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'pause_wrapper';
 COMMENT ON FUNCTION wh.pause(text) IS
 'Holds one job, or, without a name, all jobs of this database. What runs goes on; what comes due meanwhile does not run';
 
 CREATE FUNCTION wh.resume(job_name text DEFAULT NULL)
 RETURNS void
-LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'resume_wrapper';
 COMMENT ON FUNCTION wh.resume(text) IS 'Takes back wh.pause, also the pause of a job that failed too often';
 

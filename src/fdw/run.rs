@@ -49,6 +49,7 @@ fn recorded(
     work: impl FnOnce(i64, &Cell<i32>, &Cell<Duration>) -> Result<Done>,
 ) -> Result<Vec<Change>> {
     refuse_old_snapshot()?;
+    session::refuse_restricted()?;
     let _surroundings = guc::Scope::new(guc::DEPARSE)?;
     let owner = session::current_user();
     let (attempts, waited) = (Cell::new(0), Cell::new(Duration::ZERO));

@@ -13,7 +13,8 @@ use super::shared::{self, get, phase};
 use super::write::{self, Changes, Options, What};
 use super::{ask, import, steps};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{catalog, hooks, session, sql};
+use crate::pg::identity::As;
+use crate::pg::{catalog, hooks, sql};
 
 fn given<T>(argument: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be null")))
@@ -73,7 +74,8 @@ fn schedule(
         concurrently: "auto",
         max_lag: None,
     };
-    Ok(write::make(given("job_name", job_name)?, session::outer_user(), &what, &o)?)
+    let (caller, _owner) = As::on_behalf()?;
+    Ok(write::make(caller, given("job_name", job_name)?, caller, &what, &o)?)
 }
 
 #[pg_extern(sql = false)]
@@ -126,12 +128,13 @@ fn refresh_job(
     job_name: Option<&str>,
     o: &Options,
 ) -> Result<i64> {
-    let (owner, view) = write::owner_of_refresh(relation)?;
+    let (caller, _owner) = As::on_behalf()?;
+    let (owner, view) = write::owner_of_refresh(caller, relation)?;
     let verb = if kind == Kind::KeepFresh { "keep fresh" } else { "refresh" };
     let name = job_name.map_or_else(|| format!("{verb} {view}"), str::to_owned);
     let command = format!("REFRESH MATERIALIZED VIEW {view}");
     let what = What { kind, command, database: None, relation: Some(relation), upstream, concurrently, max_lag };
-    write::make(&name, owner, &what, o)
+    write::make(caller, &name, owner, &what, o)
 }
 
 #[pg_extern(sql = false)]
@@ -149,6 +152,7 @@ fn schedule_recreate_fdw(
     let o =
         options(Some(given("schedule", schedule)?), timezone, timeout, max_retries, retry_delay, catch_up, enabled)?;
     let name = given("name", name)?;
+    let (caller, _owner) = As::on_behalf()?;
     crate::fdw::refuse_unknown(name)?;
     let what = What {
         kind: Kind::RecreateFdw,
@@ -160,7 +164,7 @@ fn schedule_recreate_fdw(
         max_lag: None,
     };
     let job = job_name.map_or_else(|| format!("recreate_fdw {name}"), str::to_owned);
-    Ok(write::make(&job, session::outer_user(), &what, &o)?)
+    Ok(write::make(caller, &job, caller, &what, &o)?)
 }
 
 #[pg_extern(sql = false)]
@@ -197,12 +201,14 @@ fn alter_job(
         owner,
         new_name,
     };
-    Ok(write::alter(given("job_name", job_name)?, &changes)?)
+    let (caller, _owner) = As::on_behalf()?;
+    Ok(write::alter(caller, given("job_name", job_name)?, &changes)?)
 }
 
 #[pg_extern(sql = false)]
 fn unschedule(job_name: Option<&str>) -> core::result::Result<bool, ErrorReport> {
-    write::unschedule(given("job_name", job_name)?)?;
+    let (caller, _owner) = As::on_behalf()?;
+    write::unschedule(caller, given("job_name", job_name)?)?;
     Ok(true)
 }
 
@@ -225,7 +231,8 @@ fn run_job(
     ErrorReport,
 > {
     let name = given("job_name", job_name)?;
-    let run = ask::run(name, write::number(name)?, given("wait", wait)?)?;
+    let (caller, _owner) = As::on_behalf()?;
+    let run = ask::run(name, write::number(caller, name)?, given("wait", wait)?)?;
     let at = |micros: Option<i64>| micros.and_then(instant);
     Ok(TableIterator::once((run.run, run.status, at(run.started), at(run.finished), run.rows, run.error)))
 }
@@ -233,17 +240,20 @@ fn run_job(
 #[pg_extern(sql = false)]
 fn cancel_job(job_name: Option<&str>) -> core::result::Result<bool, ErrorReport> {
     let name = given("job_name", job_name)?;
-    Ok(ask::cancel(write::number(name)?)?)
+    let (caller, _owner) = As::on_behalf()?;
+    Ok(ask::cancel(write::number(caller, name)?)?)
 }
 
 #[pg_extern(sql = false)]
 fn pause(job_name: Option<&str>) -> core::result::Result<(), ErrorReport> {
-    Ok(write::hold(job_name, true)?)
+    let (caller, _owner) = As::on_behalf()?;
+    Ok(write::hold(caller, job_name, true)?)
 }
 
 #[pg_extern(sql = false)]
 fn resume(job_name: Option<&str>) -> core::result::Result<(), ErrorReport> {
-    Ok(write::hold(job_name, false)?)
+    let (caller, _owner) = As::on_behalf()?;
+    Ok(write::hold(caller, job_name, false)?)
 }
 
 #[pg_extern(sql = false)]

@@ -48,18 +48,18 @@ pub fn require_preloading() -> Result<()> {
 }
 
 /// Whether the calling role has the rights of another.
-fn has_role(role: u32) -> Result<bool> {
+fn has_role(caller: u32, role: u32) -> Result<bool> {
     Ok(spi::prepared::<bool>(
         "SELECT pg_catalog.to_json(pg_catalog.pg_has_role($1, $2, 'USAGE'))::text",
-        &[spi::oid(session::outer_user()), spi::oid(role)],
+        &[spi::oid(caller), spi::oid(role)],
     )? == [true])
 }
 
 /// Whether the calling role is a wh_admin.
-fn is_admin() -> Result<bool> {
+fn is_admin(caller: u32) -> Result<bool> {
     Ok(spi::prepared::<bool>(
         "SELECT pg_catalog.to_json(pg_catalog.pg_has_role($1, 'wh_admin', 'USAGE'))::text",
-        &[spi::oid(session::outer_user())],
+        &[spi::oid(caller)],
     )? == [true])
 }
 
@@ -104,12 +104,12 @@ fn check_database(database: Option<&str>, owner: u32) -> Result<()> {
 }
 
 /// The owner of a refresh: the caller, who must have the view owner's rights; or, made by a wh_admin, the view's owner.
-pub fn owner_of_refresh(relation: u32) -> Result<(u32, String)> {
+pub fn owner_of_refresh(caller: u32, relation: u32) -> Result<(u32, String)> {
     let facts = crate::refresh::facts(relation)?;
-    if has_role(facts.owner)? {
-        return Ok((session::outer_user(), facts.name));
+    if has_role(caller, facts.owner)? {
+        return Ok((caller, facts.name));
     }
-    if is_admin()? {
+    if is_admin(caller)? {
         return Ok((facts.owner, facts.name));
     }
     Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied to refresh {}", facts.name))
@@ -118,7 +118,7 @@ pub fn owner_of_refresh(relation: u32) -> Result<(u32, String)> {
 }
 
 /// Makes a job, or replaces the one of that name and owner. Returns its number.
-pub fn make(name: &str, owner: u32, what: &What, o: &Options) -> Result<i64> {
+pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Result<i64> {
     require_preloading()?;
     check_name(name)?;
     check_options(o)?;
@@ -141,8 +141,11 @@ pub fn make(name: &str, owner: u32, what: &What, o: &Options) -> Result<i64> {
         &[name.into()],
     )?;
     if let Some((other, role)) = taken.filter(|t| t.0 != owner) {
-        let whose =
-            if has_role(other)? || is_admin()? { format!(" by {role}") } else { String::from(" by another owner") };
+        let whose = if has_role(caller, other)? || is_admin(caller)? {
+            format!(" by {role}")
+        } else {
+            String::from(" by another owner")
+        };
         return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{name}\" is taken{whose}"))
             .hint("Choose another name; a prefix such as your role's helps."));
     }
@@ -210,7 +213,7 @@ struct Row {
 }
 
 /// Finds a job that the caller may change, and locks it.
-fn mine(name: &str, admin_too: bool, lock: bool) -> Result<Row> {
+fn mine(caller: u32, name: &str, admin_too: bool, lock: bool) -> Result<Row> {
     let lock = if lock { " FOR NO KEY UPDATE" } else { "" };
     let found: Option<Row> = spi::first(
         &format!("SELECT pg_catalog.json_build_object('id', id, 'owner', owner::oid::int8, 'kind', kind, 'schedule', schedule, 'timezone', timezone)::text
@@ -224,10 +227,10 @@ fn mine(name: &str, admin_too: bool, lock: bool) -> Result<Row> {
     let row = found.ok_or_else(missing)?;
     let gone: Option<bool> =
         spi::first("SELECT 'true' FROM pg_catalog.pg_roles WHERE oid = $1", &[spi::oid(row.owner)])?;
-    if (gone.is_some() && has_role(row.owner)?) || (admin_too && is_admin()?) {
+    if (gone.is_some() && has_role(caller, row.owner)?) || (admin_too && is_admin(caller)?) {
         return Ok(row);
     }
-    match is_admin()? {
+    match is_admin(caller)? {
         true => Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for job \"{name}\""))
             .detail("What a job does runs with its owner's rights, so only they may change it.")
             .hint("A member of wh_admin may pause, cancel, run and unschedule it.")),
@@ -256,10 +259,10 @@ pub struct Changes<'a> {
 }
 
 /// Changes a job. Its owner's rights are needed for what it does; a wh_admin may change when it does it.
-pub fn alter(name: &str, c: &Changes) -> Result<()> {
+pub fn alter(caller: u32, name: &str, c: &Changes) -> Result<()> {
     require_preloading()?;
     let harmless = c.command.is_none() && c.database.is_none() && c.owner.is_none();
-    let row = mine(name, harmless, true)?;
+    let row = mine(caller, name, harmless, true)?;
     let wrong = |argument: &str| Err(bad(format!("a job of kind {} has no {argument}", row.kind.name())));
     if c.command.is_some() && row.kind != Kind::Sql {
         return wrong("command of its own");
@@ -303,7 +306,7 @@ pub fn alter(name: &str, c: &Changes) -> Result<()> {
             )?;
             let oid = found
                 .ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, format!("role \"{role}\" does not exist")))?;
-            if !has_role(oid)? {
+            if !has_role(caller, oid)? {
                 return Err(Error::new(
                     sqlstate::INSUFFICIENT_PRIVILEGE,
                     format!("must be a member of role {}", sql::ident(role)),
@@ -378,25 +381,25 @@ pub fn check_lag(lag: i64) -> Result<()> {
 }
 
 /// Forgets a job.
-pub fn unschedule(name: &str) -> Result<()> {
-    let row = mine(name, true, true)?;
+pub fn unschedule(caller: u32, name: &str) -> Result<()> {
+    let row = mine(caller, name, true, true)?;
     spi::run("DELETE FROM wh.job WHERE id = $1", &[row.id.into()])?;
     Ok(())
 }
 
 /// Holds a job or lets it go, or all of them.
-pub fn hold(name: Option<&str>, hold: bool) -> Result<()> {
+pub fn hold(caller: u32, name: Option<&str>, hold: bool) -> Result<()> {
     let who = session::session_user_name();
     match name {
         Some(name) => {
-            let row = mine(name, true, true)?;
+            let row = mine(caller, name, true, true)?;
             spi::run(
                 "UPDATE wh.job SET enabled = NOT $2, anchor = CASE WHEN $2 THEN anchor ELSE pg_catalog.clock_timestamp() END, first_run = NULL,
                    disabled_reason = CASE WHEN $2 THEN pg_catalog.format('wh.pause() by \"%s\" at %s', $3, pg_catalog.now()) END WHERE id = $1",
                 &[row.id.into(), hold.into(), who.into()],
             )?;
         }
-        None if is_admin()? => {
+        None if is_admin(caller)? => {
             spi::run(
                 "UPDATE wh.job_state SET paused = $1, paused_by = CASE WHEN $1 THEN $2::name END, paused_at = CASE WHEN $1 THEN pg_catalog.now() END",
                 &[hold.into(), who.into()],
@@ -411,10 +414,10 @@ pub fn hold(name: Option<&str>, hold: bool) -> Result<()> {
 }
 
 /// The number of a job that the caller may run or cancel.
-pub fn number(name: &str) -> Result<i64> {
+pub fn number(caller: u32, name: &str) -> Result<i64> {
     require_preloading()?;
     // Nothing is locked: the caller waits.
-    Ok(mine(name, true, false)?.id)
+    Ok(mine(caller, name, true, false)?.id)
 }
 
 /// When a schedule comes, `n` times.

@@ -54,6 +54,18 @@ impl As {
         saved
     }
 
+    /// Takes the role that called, and acts as the extension's owner until dropped.
+    ///
+    /// SECURITY DEFINER would lose the caller: GetOuterUserId (src/backend/utils/init/miscinit.c) is the session's role,
+    /// also where somebody else's code calls under their own rights, in a REFRESH of their view for instance.
+    pub fn on_behalf() -> Result<(u32, Self)> {
+        let caller = session::current_user();
+        let owner = super::catalog::extension_owner(c"startup_wh")?.ok_or_else(|| {
+            Error::new(sqlstate::UNDEFINED_OBJECT, "extension \"startup_wh\" is not installed in this database")
+        })?;
+        Ok((caller, As::extension_owner(owner)))
+    }
+
     /// By name.
     pub fn named(role: &str) -> Result<Self> {
         let found: Vec<u32> = spi::prepared(

@@ -2,6 +2,8 @@
 
 use pgrx::pg_sys;
 
+use crate::error::{sqlstate, Error, Result};
+
 /// OID of the current user: inside a definer function, its owner.
 pub fn current_user() -> u32 {
     // SAFETY: reads a backend global.
@@ -30,6 +32,20 @@ pub fn session_user_name() -> String {
 pub fn is_read_committed() -> bool {
     // SAFETY: reads a backend global.
     unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED as i32 }
+}
+
+/// Refuses a call from within a security-restricted operation: somebody's view is refreshed or analysed there, and who it
+/// is that calls cannot be known.
+pub fn refuse_restricted() -> Result<()> {
+    // SAFETY: reads a backend global.
+    if !unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Ok(());
+    }
+    Err(Error::new(
+        sqlstate::INSUFFICIENT_PRIVILEGE,
+        "cannot call this function within a security-restricted operation",
+    )
+    .hint("A materialized view, an index or a rule must not call it. Call it by itself."))
 }
 
 /// Whether the current user has every right.
