@@ -190,7 +190,9 @@ impl Scheduler {
         let status = steps::conclude(run, &job, stopped)?;
         self.count_missed(run)?;
         self.over(run, status);
-        set(&self.entry.changed, u64::from(status != Status::Succeeded));
+        if status != Status::Succeeded {
+            set(&self.entry.changed, 1);
+        }
         Ok(())
     }
 

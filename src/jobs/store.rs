@@ -31,19 +31,28 @@ pub struct Loaded {
 /// All jobs. Views that were made again are found by name, and renamed ones by number, but for jobs that a session is
 /// changing.
 pub fn load() -> Result<Vec<Loaded>> {
-    spi::run(
-        "UPDATE wh.job j SET relation = f.oid, view_schema = f.nspname, view_name = f.relname
-         FROM (SELECT k.id, c.oid, n.nspname, c.relname FROM wh.job k
-               JOIN pg_catalog.pg_class c ON c.relkind = 'm' AND c.oid = coalesce(
-                 (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'),
-                 pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name)))
-               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-               WHERE k.view_name IS NOT NULL
-                 AND (k.relation, k.view_schema, k.view_name) IS DISTINCT FROM (c.oid, n.nspname, c.relname)
-               FOR UPDATE OF k SKIP LOCKED) f
-         WHERE f.id = j.id",
+    // Asked first: an UPDATE of no row fires the trigger that wakes us as well.
+    let moved: Vec<i64> = spi::rows(
+        "SELECT k.id::text FROM wh.job k
+         JOIN pg_catalog.pg_class c ON c.relkind = 'm' AND c.oid = coalesce(
+           (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'),
+           pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name)))
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE k.view_name IS NOT NULL
+           AND (k.relation, k.view_schema, k.view_name) IS DISTINCT FROM (c.oid, n.nspname, c.relname)
+         FOR UPDATE OF k SKIP LOCKED",
         &[],
     )?;
+    if !moved.is_empty() {
+        spi::run(
+            "UPDATE wh.job k SET relation = c.oid, view_schema = n.nspname, view_name = c.relname
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.id = ANY ($1) AND c.relkind = 'm' AND c.oid = coalesce(
+               (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'),
+               pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name)))",
+            &[moved.into()],
+        )?;
+    }
     spi::run("DELETE FROM wh.job_plan p WHERE NOT EXISTS (SELECT FROM wh.job j WHERE j.id = p.job)", &[])?;
     spi::rows(JOBS, &[])
 }
