@@ -58,7 +58,7 @@ test-isolation: test-install
 	@$(PG_TEST) pg_test -- isolation $(TESTS)
 
 test-e2e: test-install
-	cargo test --package pg_test $(TESTS)
+	cargo test --package pg_test --no-fail-fast $(TESTS)
 
 # install(1) puts a new file in the old one's place; writing over a library would crash the servers that run it.
 install: prerequisites

@@ -32,7 +32,8 @@ fn by_hand(name: &str) -> Pair {
     for server in ["shop", "shop2"] {
         pair.warehouse().exec(&format!(
             "CREATE SERVER {server} FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{database}');
-             CREATE USER MAPPING FOR PUBLIC SERVER {server} OPTIONS (user '{}', password '{}')",
+             CREATE USER MAPPING FOR PUBLIC SERVER {server} OPTIONS (user '{}', password '{}');
+             GRANT USAGE ON FOREIGN SERVER {server} TO deploy",
             pg_test::pair::READER, pg_test::pair::READER_PASSWORD
         ));
     }

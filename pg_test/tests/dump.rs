@@ -179,7 +179,8 @@ fn the_extension_goes_and_the_warehouse_stays() {
     assert_eq!(warehouse.table(RELATIONS), before);
     assert_eq!(warehouse.table("SELECT * FROM ana.emails"), "1|ida@example.org");
     // Made again, it takes on what is there.
-    warehouse.exec("CREATE EXTENSION startup_wh; GRANT wh_admin TO deploy");
+    warehouse
+        .exec("CREATE EXTENSION startup_wh; GRANT wh_admin TO deploy; GRANT USAGE ON FOREIGN SERVER app TO deploy");
     let done = pair.recreate_fdw();
     assert_eq!(
         done.iter().map(|c| format!("{} {}", c.object, c.action)).collect::<Vec<_>>(),

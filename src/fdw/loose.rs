@@ -4,7 +4,7 @@
 use super::model::Change;
 use super::properties::Property;
 use crate::error::Result;
-use crate::pg::{identity, spi, subxact};
+use crate::pg::{identity, spi, sql, subxact};
 
 /// Things taken off one table.
 pub struct Loose {
@@ -60,10 +60,13 @@ impl Loose {
     /// The expressions are the table's owner's: reading them can run code.
     pub fn put_on(self, say: impl Fn(String) -> String) -> Result<(Vec<Change>, Vec<String>)> {
         let (mut changes, mut lost) = (Vec::new(), Vec::new());
-        let _open = identity::Usable::schemas(&[self.schema], &self.owner)?;
+        let _open = identity::Usable::schemas(std::slice::from_ref(&self.schema), &self.owner)?;
+        let lent = self.lend_trigger()?;
         for (key, statement) in self.again {
             let again = || {
-                let _owner = identity::As::named(&self.owner)?;
+                // Statistics can be somebody else's, and their target is a number.
+                let theirs = key.starts_with("target of statistics ");
+                let _owner = (!theirs).then(|| identity::As::named(&self.owner)).transpose()?;
                 spi::run(&say(statement), &[])
             };
             match subxact::run(again) {
@@ -76,6 +79,28 @@ impl Loose {
                 Err(e) => return Err(e),
             }
         }
+        if lent {
+            let _owner = identity::As::named(&self.owner)?;
+            spi::run(&format!("REVOKE TRIGGER ON {} FROM {}", self.table, sql::ident(&self.owner)), &[])?;
+        }
         Ok((changes, lost))
+    }
+
+    /// Gives an owner who took TRIGGER from themselves the right back, for as long as triggers are put on. Says whether it
+    /// had to.
+    fn lend_trigger(&self) -> Result<bool> {
+        if !self.again.iter().any(|(key, _)| key.starts_with("trigger ")) {
+            return Ok(false);
+        }
+        let may = spi::prepared::<bool>(
+            "SELECT to_json(has_table_privilege($1, $2, 'TRIGGER'))::text",
+            &[self.owner.as_str().into(), self.table.as_str().into()],
+        )?;
+        if may == [true] {
+            return Ok(false);
+        }
+        let _owner = identity::As::named(&self.owner)?;
+        spi::run(&format!("GRANT TRIGGER ON {} TO {}", self.table, sql::ident(&self.owner)), &[])?;
+        Ok(true)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use super::{guc, latch, subxact};
+use super::{guc, latch, session, subxact};
 use crate::error::{Error, Result};
 
 /// How long one request may stand in a lock queue, where it makes every later reader wait behind it.
@@ -89,6 +89,7 @@ pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut() -> Result<T>) ->
             Err(e) if e.is_lock_conflict() => e,
             other => return other,
         };
+        session::obey_statement_timeout()?;
         let left = patience.max_wait.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Err(match waiting_for() {

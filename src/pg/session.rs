@@ -48,6 +48,21 @@ pub fn refuse_restricted() -> Result<()> {
     .hint("A materialized view, an index or a rule must not call it. Call it by itself."))
 }
 
+/// Ends a statement whose statement_timeout is over.
+///
+/// Where lock_timeout fires just before it, ProcessInterrupts (src/backend/tcop/postgres.c) reports that alone and forgets
+/// the other: whoever goes on after 55P03 must look.
+pub fn obey_statement_timeout() -> Result<()> {
+    // SAFETY: reads of backend globals.
+    let (limit, begun, now) = unsafe {
+        (pg_sys::StatementTimeout, pg_sys::GetCurrentStatementStartTimestamp(), pg_sys::GetCurrentTimestamp())
+    };
+    if limit <= 0 || now - begun < i64::from(limit) * 1000 {
+        return Ok(());
+    }
+    Err(Error::new("57014", "canceling statement due to statement timeout"))
+}
+
 /// Whether the current user has every right.
 pub fn is_superuser() -> bool {
     // SAFETY: a catalog look-up inside a transaction.

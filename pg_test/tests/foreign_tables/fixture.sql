@@ -2,6 +2,8 @@
 CREATE EXTENSION citext;
 GRANT USAGE ON SCHEMA app TO fay, gus;
 GRANT USAGE ON SCHEMA ben TO PUBLIC;
+-- Statistics with expressions are made again as the table's owner, who must be able to.
+GRANT CREATE ON SCHEMA ben TO fay;
 ALTER FOREIGN TABLE app.items OWNER TO fay;
 CREATE FUNCTION public.quiet() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN coalesce(NEW, OLD); END';
 GRANT EXECUTE ON FUNCTION public.quiet() TO fay;
