@@ -16,7 +16,15 @@ WITH r AS (
   FROM r JOIN pg_attribute a ON a.attrelid = r.oid JOIN pg_type t ON t.oid = a.atttypid
   WHERE a.attnum > 0 AND NOT a.attisdropped
 ), i AS (
-  SELECT r.oid, r.relowner, r.q, x.indexrelid, x.indexprs IS NOT NULL OR x.indpred IS NOT NULL AS code, x.indisclustered, x.indisreplident, x.indkey, ic.relname AS iname, ic.reltablespace,
+  -- code: it has expressions, and functions, operators or types of somebody who is no superuser in them.
+  SELECT r.oid, r.relowner, r.q, x.indexrelid, (x.indexprs IS NOT NULL OR x.indpred IS NOT NULL) AND EXISTS (
+           SELECT FROM pg_depend d LEFT JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+           LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+           LEFT JOIN pg_type y ON d.refclassid = 'pg_type'::regclass AND y.oid = d.refobjid
+           LEFT JOIN pg_opclass k ON d.refclassid = 'pg_opclass'::regclass AND k.oid = d.refobjid
+           JOIN pg_roles w ON w.oid = coalesce(p.proowner, o.oprowner, y.typowner, k.opcowner) AND NOT w.rolsuper
+           WHERE d.classid = 'pg_class'::regclass AND d.objid = x.indexrelid) AS code,
+         x.indisclustered, x.indisreplident, x.indkey, ic.relname AS iname, ic.reltablespace,
          format('%I.%I', r.nspname, ic.relname) AS iq
   FROM r JOIN pg_index x ON x.indrelid = r.oid JOIN pg_class ic ON ic.oid = x.indexrelid
 ), theirs AS MATERIALIZED (
@@ -156,7 +164,14 @@ FROM (
   FROM r JOIN pg_statistic_ext s ON s.stxrelid = r.oid JOIN pg_namespace n ON n.oid = s.stxnamespace
   UNION ALL
   SELECT r.oid, 80, format('statistics %I.%I', n.nspname, s.stxname), pg_get_statisticsobjdef(s.oid), pg_get_statisticsobjdef(s.oid),
-         CASE WHEN s.stxexprs IS NOT NULL THEN r.relowner END, false
+         CASE WHEN s.stxexprs IS NOT NULL AND EXISTS (
+           SELECT FROM pg_depend d LEFT JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
+           LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
+           LEFT JOIN pg_type y ON d.refclassid = 'pg_type'::regclass AND y.oid = d.refobjid
+           LEFT JOIN pg_opclass k ON d.refclassid = 'pg_opclass'::regclass AND k.oid = d.refobjid
+           JOIN pg_roles w ON w.oid = coalesce(p.proowner, o.oprowner, y.typowner, k.opcowner) AND NOT w.rolsuper
+           WHERE d.classid = 'pg_statistic_ext'::regclass AND d.objid = s.oid)
+              THEN r.relowner END, false
   FROM r JOIN pg_statistic_ext s ON s.stxrelid = r.oid JOIN pg_namespace n ON n.oid = s.stxnamespace
   UNION ALL
   SELECT r.oid, 99, format('owner of statistics %I.%I', n.nspname, s.stxname), pg_get_userbyid(s.stxowner)::text,
