@@ -325,7 +325,7 @@ fn tables_of_another_wrapper_that_were_made_by_hand_are_taken_on_as_they_stand()
     let pair = second_wrapper("taken_on");
     let mut warehouse = pair.warehouse();
     warehouse.exec(
-        "CREATE SCHEMA app; IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO app;
+        "GRANT USAGE ON FOREIGN SERVER shop TO deploy; CREATE SCHEMA app; IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO app;
          ALTER FOREIGN TABLE app.users RENAME TO people;
          CREATE VIEW public.mails AS SELECT email FROM app.people",
     );
