@@ -39,20 +39,36 @@ const UTC: [&str; 12] = [
 const LISTED: usize = 6;
 
 pub(super) fn interval(seconds: i64) -> String {
+    match &parts(seconds)[..] {
+        [(1, unit)] => format!("every {unit}"),
+        parts => format!("every {}", counted(parts)),
+    }
+}
+
+/// A promise of so many microseconds.
+pub(super) fn at_most(micros: i64) -> String {
+    let span = match micros % 1_000_000 {
+        0 => counted(&parts(micros / 1_000_000)),
+        _ => format!("{} seconds", micros as f64 / 1e6),
+    };
+    format!("at most {span} behind")
+}
+
+fn parts(seconds: i64) -> Vec<(i64, &'static str)> {
     let mut rest = seconds;
     let mut parts = Vec::new();
     for (unit, size) in [("day", 86_400), ("hour", 3600), ("minute", 60), ("second", 1)] {
-        match rest / size {
-            0 => {}
-            1 => parts.push((1, unit.to_owned())),
-            count => parts.push((count, format!("{unit}s"))),
+        if rest / size > 0 {
+            parts.push((rest / size, unit));
         }
         rest %= size;
     }
-    match &parts[..] {
-        [(1, unit)] => format!("every {unit}"),
-        _ => format!("every {}", parts.iter().map(|(n, unit)| format!("{n} {unit}")).collect::<Vec<_>>().join(" ")),
-    }
+    parts
+}
+
+fn counted(parts: &[(i64, &str)]) -> String {
+    let word = |(n, unit): &(i64, &str)| format!("{n} {unit}{}", if *n == 1 { "" } else { "s" });
+    parts.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn calendar(calendar: &Calendar) -> String {

@@ -132,7 +132,7 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
     let now = shared::now() as i64;
     let words = match (&schedule, what.max_lag) {
         (Some(schedule), _) => schedule.words(),
-        (None, Some(lag)) => format!("at most {} behind", spi_interval(lag)?),
+        (None, Some(lag)) => super::words::at_most(lag),
         (None, None) => String::new(),
     };
     let next = first(schedule.as_ref(), now);
@@ -192,15 +192,6 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
 fn first(schedule: Option<&Schedule>, now: i64) -> Option<i64> {
     let at = chrono::DateTime::from_timestamp_micros(now)?;
     schedule?.next_after(at, at).map(|t| t.timestamp_micros())
-}
-
-/// A span in words of Postgres.
-fn spi_interval(micros: i64) -> Result<String> {
-    let text: Option<String> = spi::first(
-        "SELECT pg_catalog.to_json(pg_catalog.justify_interval($1 * interval '1 microsecond')::text)::text",
-        &[micros.into()],
-    )?;
-    Ok(text.unwrap_or_default())
 }
 
 #[derive(Deserialize)]
@@ -333,7 +324,7 @@ pub fn alter(caller: u32, name: &str, c: &Changes) -> Result<()> {
     };
     let words = match (&schedule, c.max_lag) {
         (Some(schedule), _) => Some(schedule.words()),
-        (None, Some(lag)) => Some(format!("at most {} behind", spi_interval(lag)?)),
+        (None, Some(lag)) => Some(super::words::at_most(lag)),
         (None, None) => None,
     };
     let now = shared::now() as i64;

@@ -5,6 +5,19 @@ fn words(text: &str) -> String {
 }
 
 #[test]
+fn a_promise_counts_its_units() {
+    for (micros, expected) in [
+        (600_000_000, "at most 10 minutes behind"),
+        (3_600_000_000, "at most 1 hour behind"),
+        (5_400_000_000, "at most 1 hour 30 minutes behind"),
+        (90_061_000_000, "at most 1 day 1 hour 1 minute 1 second behind"),
+        (1_500_000, "at most 1.5 seconds behind"),
+    ] {
+        assert_eq!(super::at_most(micros), expected);
+    }
+}
+
+#[test]
 fn usual_shapes_read_as_people_say_them() {
     for (text, expected) in [
         ("* * * * *", "every minute"),
