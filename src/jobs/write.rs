@@ -137,7 +137,7 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
     };
     let next = first(schedule.as_ref(), now);
     let taken: Option<(u32, String)> = spi::first(
-        "SELECT pg_catalog.json_build_array(owner::oid::int8, owner::text)::text FROM wh.job WHERE name = $1 FOR UPDATE",
+        "SELECT pg_catalog.json_build_array(owner::oid::int8, owner::text)::text FROM wh.job WHERE name = $1",
         &[name.into()],
     )?;
     if let Some((other, role)) = taken.filter(|t| t.0 != owner) {
@@ -146,8 +146,7 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
         } else {
             String::from(" by another owner")
         };
-        return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{name}\" is taken{whose}"))
-            .hint("Choose another name; a prefix such as your role's helps."));
+        return Err(taken_by(name, &whose));
     }
     let made: Option<i64> = spi::first(
         "INSERT INTO wh.job AS j (name, owner, kind, schedule, timezone, words, command, database, relation, view_schema, view_name,
@@ -163,6 +162,7 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
             refresh_mode = excluded.refresh_mode, max_lag = excluded.max_lag, timeout = excluded.timeout,
             max_retries = excluded.max_retries, retry_delay = excluded.retry_delay, catch_up = excluded.catch_up,
             enabled = excluded.enabled, disabled_reason = NULL, anchor = excluded.anchor, first_run = excluded.first_run
+         WHERE j.owner = excluded.owner
          RETURNING pg_catalog.to_json(j.id)::text",
         &[
             name.into(),
@@ -186,7 +186,13 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
             next.into(),
         ],
     )?;
-    made.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, "the job was not written"))
+    // Somebody else took the name since it was looked at.
+    made.ok_or_else(|| taken_by(name, " by another owner"))
+}
+
+fn taken_by(name: &str, whose: &str) -> Error {
+    Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{name}\" is taken{whose}"))
+        .hint("Choose another name; a prefix such as your role's helps.")
 }
 
 fn first(schedule: Option<&Schedule>, now: i64) -> Option<i64> {
@@ -203,7 +209,13 @@ struct Row {
     timezone: Option<String>,
 }
 
-/// Finds a job that the caller may change, and locks it.
+/// Finds a job that the caller may change, and locks it. It is looked at before it is locked: whoever may not see a job
+/// must neither hold others up nor tell from a wait that it is there.
+fn mine_locked(caller: u32, name: &str, admin_too: bool) -> Result<Row> {
+    mine(caller, name, admin_too, false)?;
+    mine(caller, name, admin_too, true)
+}
+
 fn mine(caller: u32, name: &str, admin_too: bool, lock: bool) -> Result<Row> {
     let lock = if lock { " FOR NO KEY UPDATE" } else { "" };
     let found: Option<Row> = spi::first(
@@ -253,7 +265,7 @@ pub struct Changes<'a> {
 pub fn alter(caller: u32, name: &str, c: &Changes) -> Result<()> {
     require_preloading()?;
     let harmless = c.command.is_none() && c.database.is_none() && c.owner.is_none();
-    let row = mine(caller, name, harmless, true)?;
+    let row = mine_locked(caller, name, harmless)?;
     let wrong = |argument: &str| Err(bad(format!("a job of kind {} has no {argument}", row.kind.name())));
     if c.command.is_some() && row.kind != Kind::Sql {
         return wrong("command of its own");
@@ -373,7 +385,7 @@ pub fn check_lag(lag: i64) -> Result<()> {
 
 /// Forgets a job.
 pub fn unschedule(caller: u32, name: &str) -> Result<()> {
-    let row = mine(caller, name, true, true)?;
+    let row = mine_locked(caller, name, true)?;
     spi::run("DELETE FROM wh.job WHERE id = $1", &[row.id.into()])?;
     Ok(())
 }
@@ -383,11 +395,16 @@ pub fn hold(caller: u32, name: Option<&str>, hold: bool) -> Result<()> {
     let who = session::session_user_name();
     match name {
         Some(name) => {
-            let row = mine(caller, name, true, true)?;
+            let row = mine_locked(caller, name, true)?;
+            // A job that is let go counts anew.
+            let zone = row.timezone.as_deref().unwrap_or(ZONE);
+            let schedule = row.schedule.as_deref().map(|s| Schedule::parse(s, zone)).transpose()?;
+            let now = shared::now() as i64;
             spi::run(
-                "UPDATE wh.job SET enabled = NOT $2, anchor = CASE WHEN $2 THEN anchor ELSE pg_catalog.clock_timestamp() END, first_run = NULL,
+                "UPDATE wh.job SET enabled = NOT $2, anchor = CASE WHEN $2 THEN anchor ELSE wh.instant($4) END,
+                   first_run = CASE WHEN $2 THEN first_run ELSE wh.instant($5) END,
                    disabled_reason = CASE WHEN $2 THEN pg_catalog.format('wh.pause() by \"%s\" at %s', $3, pg_catalog.now()) END WHERE id = $1",
-                &[row.id.into(), hold.into(), who.into()],
+                &[row.id.into(), hold.into(), who.into(), now.into(), first(schedule.as_ref(), now).into()],
             )?;
         }
         None if is_admin(caller)? => {
