@@ -1,5 +1,7 @@
 //! What sessions ask of their database's scheduler: to run a job now, to cancel it.
 
+use std::sync::atomic::Ordering;
+
 use super::model::{Status, Trigger};
 use super::scheduler::Scheduler;
 use super::shared::{self, get, set, stop, wish, Jobs};
@@ -21,6 +23,10 @@ fn is_open(r: &shared::Request, database: u32) -> bool {
 pub fn answer(s: &mut Scheduler) -> Result<()> {
     let shared = s.shared;
     let database = s.database;
+    if any(shared, database) && s.entry.changed.swap(0, Ordering::SeqCst) != 0 {
+        // Whoever asks may have committed the job since this round looked for changes.
+        s.load()?;
+    }
     for r in shared.requests.iter().filter(|r| is_open(r, database)) {
         let job = get(&r.job) as i64;
         let running = s.active.iter().find(|(_, a)| a.job == job).map(|(run, _)| *run);
