@@ -95,10 +95,35 @@ pub fn run(name: &str, job: i64, wait: bool) -> Result<Run> {
                 .hint("The server's log says why."))
             }
             // The scheduler wakes us when it is over; looking is for a scheduler that is gone.
-            Some(_) => latch::pause_until_woken(Duration::from_secs(1)),
+            Some(_) => {
+                latch::pause_until_woken(Duration::from_secs(1));
+                refuse_to_be_waited_for(run)?;
+            }
             None => latch::pause_until_woken(Duration::from_millis(5)),
         }
     }
+}
+
+/// A run may need what this transaction holds: its locks, or, for CREATE INDEX CONCURRENTLY, its end. The deadlock
+/// detector does not know that we wait for the run.
+fn refuse_to_be_waited_for(run: i64) -> Result<()> {
+    let here = catalog::my_database();
+    let runners = shared::jobs().into_iter().flat_map(|s| s.runners_of(here));
+    for (_, runner) in runners.filter(|(_, r)| get(&r.run) as i64 == run) {
+        let waits: Option<bool> = spi::first(
+            "SELECT pg_catalog.to_json(pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) ANY (pg_catalog.pg_blocking_pids($1)))::text",
+            &[(get(&runner.pid) as i32).into()],
+        )?;
+        if waits == Some(true) {
+            return Err(Error::new(
+                sqlstate::DEADLOCK_DETECTED,
+                format!("run {run} waits for this transaction, which waits for it"),
+            )
+            .detail("The run goes on when this transaction has ended.")
+            .hint("SELECT wh.run_job(..., wait => false), in a transaction of its own."));
+        }
+    }
+    Ok(())
 }
 
 /// Cancels what runs or waits of a job; false where nothing does.
