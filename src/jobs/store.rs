@@ -195,8 +195,10 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
              SELECT id, anchor, first_run, $2, wh.instant($3), coalesce($4, 1), CASE WHEN $3 IS NOT NULL THEN wh.instant($5) END, $6
              FROM wh.job WHERE id = $1
              ON CONFLICT (job) DO UPDATE SET failures = excluded.failures, retry_at = excluded.retry_at,
-               attempt = coalesce($4, p.attempt), retry_for = excluded.retry_for, paused = coalesce(excluded.paused, p.paused)
-             WHERE p.anchor = excluded.anchor",
+               attempt = coalesce($4, p.attempt), retry_for = excluded.retry_for,
+               -- Of a job that was changed since it was planned nothing but the job's number holds.
+               anchor = excluded.anchor, next_run = CASE WHEN p.anchor = excluded.anchor THEN p.next_run ELSE excluded.next_run END,
+               paused = coalesce(excluded.paused, CASE WHEN p.anchor = excluded.anchor THEN p.paused END)",
             &[
                 row.job.into(),
                 after.failures.into(),
