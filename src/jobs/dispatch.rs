@@ -234,10 +234,13 @@ impl Scheduler {
         let Some((database, handle)) = self.address(&task, elsewhere) else {
             return true;
         };
+        // One whose session began with other settings than a new one would is left to end by itself.
+        let session = task.runs.first().and_then(|run| self.active.get(run)).map_or(0, |a| a.session);
         let fits = |r: &&(usize, &Runner)| {
             get(&r.1.phase) == phase::IDLE
                 && get(&r.1.owner) == u64::from(task.owner)
                 && get(&r.1.database) == u64::from(database)
+                && get(&r.1.session) == session
                 && get(&r.1.leave) == 0
         };
         let idle: Vec<(usize, &Runner)> = shared.runners_of(self.database).filter(|r| fits(&r)).collect();
@@ -262,6 +265,7 @@ impl Scheduler {
         };
         set(&r.database, database.into());
         set(&r.owner, task.owner.into());
+        set(&r.session, session);
         self.fill(slot, r, &task, handle);
         let name = format!("startup_wh runner: {}", self.jobs.get(&task.job).map_or("", |p| p.job.name.as_str()));
         match worker::start(&name, "startup_wh runner", "startup_wh_runner", slot) {

@@ -13,7 +13,8 @@ pub fn open_runs(s: &mut Scheduler) -> Result<()> {
     for (run, job) in store::open()? {
         let refreshes = s.jobs.get(&job).is_some_and(|p| p.job.kind.refreshes());
         let goes_on = s.shared.runners_of(s.database).any(|(_, r)| is_busy(r) && get(&r.run) as i64 == run);
-        let active = Active { job, missed: 0, timeout: None, deadline: None, steps: refreshes, stopped: None };
+        let active =
+            Active { job, missed: 0, timeout: None, deadline: None, steps: refreshes, session: 0, stopped: None };
         if goes_on {
             s.active.insert(run, active);
             continue;

@@ -43,6 +43,8 @@ pub struct Active {
     pub deadline: Option<i64>,
     /// It is made of views.
     pub steps: bool,
+    /// Digest of the settings that a session of its owner begins with.
+    pub session: u64,
     /// How it was stopped, if it was.
     pub stopped: Option<(Status, Error)>,
 }
@@ -319,8 +321,15 @@ impl Scheduler {
             let Some(p) = self.jobs.get_mut(&id) else { continue };
             p.job.retry_at = None;
             let job = p.job.clone();
-            let mut active =
-                Active { job: id, missed: 0, timeout: job.timeout, deadline: None, steps: false, stopped: None };
+            let mut active = Active {
+                job: id,
+                missed: 0,
+                timeout: job.timeout,
+                deadline: None,
+                steps: false,
+                session: 0,
+                stopped: None,
+            };
             let planned = if job.kind.refreshes() {
                 active.steps = true;
                 subxact::run(|| {
@@ -342,8 +351,9 @@ impl Scheduler {
             } else {
                 Ok(vec![Task { runs: vec![run], job: id, owner: job.owner, relation: 0, after: Default::default() }])
             };
-            match planned.and_then(|tasks: Vec<Task>| may_run(&job, self.database).map(|()| tasks)) {
-                Ok(tasks) => {
+            match planned.and_then(|tasks: Vec<Task>| may_run(&job, self.database).map(|s| (tasks, s))) {
+                Ok((tasks, session)) => {
+                    active.session = session;
                     self.active.insert(run, active);
                     tasks.into_iter().for_each(|t| self.queue.push(t));
                 }
@@ -421,14 +431,19 @@ pub fn makes_up(job: &Job) -> bool {
     job.catch_up == CatchUp::Once
 }
 
-/// Refuses a run whose owner could not connect: the worker could only say so in the server's log.
-fn may_run(job: &Job, here: u32) -> Result<()> {
+/// Refuses a run whose owner could not connect: the worker could only say so in the server's log. Returns a digest of
+/// the settings with which a session of the owner begins (ALTER ROLE, ALTER DATABASE ... SET).
+fn may_run(job: &Job, here: u32) -> Result<u64> {
     let database = job.database.clone();
-    let found: Option<(String, bool, bool, Option<bool>)> = spi::first(
+    let found: Option<(String, bool, bool, Option<bool>, Option<i64>)> = spi::first(
         "SELECT pg_catalog.json_build_array(r.rolname, r.rolcanlogin, pg_catalog.now() >= r.rolvaliduntil IS TRUE,
-                (SELECT pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') FROM pg_catalog.pg_database d
-                 WHERE CASE WHEN $2 IS NULL THEN d.oid = $3 ELSE d.datname = $2 END AND d.datallowconn))::text
-         FROM pg_catalog.pg_roles r WHERE r.oid = $1",
+                pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'),
+                (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.setconfig), ' '
+                          ORDER BY s.setdatabase, s.setrole), 0)
+                 FROM pg_catalog.pg_db_role_setting s WHERE s.setrole IN (0, r.oid) AND s.setdatabase IN (0, d.oid)))::text
+         FROM pg_catalog.pg_roles r LEFT JOIN pg_catalog.pg_database d
+           ON CASE WHEN $2 IS NULL THEN d.oid = $3 ELSE d.datname = $2 END AND d.datallowconn
+         WHERE r.oid = $1",
         &[spi::oid(job.owner), database.clone().into(), spi::oid(here)],
     )?;
     let name = database.as_deref().unwrap_or("this database");
@@ -436,14 +451,14 @@ fn may_run(job: &Job, here: u32) -> Result<()> {
         None => Err(Error::new("42704", format!("the job's owner, role {}, does not exist", job.owner))),
         Some((role, false, ..)) => Err(Error::new("28000", format!("role \"{role}\" is not permitted to log in"))
             .hint("A job runs in a session of its owner: ALTER ROLE ... LOGIN, or wh.alter_job(..., owner => ...).")),
-        Some((role, _, true, _)) => {
+        Some((role, _, true, ..)) => {
             Err(Error::new("28000", format!("role \"{role}\" was valid only until a time that is over")))
         }
-        Some((_, _, _, None)) => Err(Error::new("3D000", format!("database \"{name}\" does not exist"))),
-        Some((role, _, _, Some(false))) => {
+        Some((_, _, _, None, _)) => Err(Error::new("3D000", format!("database \"{name}\" does not exist"))),
+        Some((role, _, _, Some(false), _)) => {
             Err(Error::new("42501", format!("role \"{role}\" may not connect to {name}"))
                 .hint(format!("GRANT CONNECT ON DATABASE ... TO {}", sql::ident(&role))))
         }
-        Some((.., Some(true))) => Ok(()),
+        Some((_, _, _, Some(true), settings)) => Ok(settings.unwrap_or_default() as u64),
     }
 }

@@ -63,6 +63,8 @@ crate::shared! {
         stop: AtomicU64,
         /// [`outcome`], once its phase is DONE.
         outcome: AtomicU64,
+        /// Digest of the settings of role and database that its session began with.
+        session: AtomicU64,
         /// It should end when it has nothing to do.
         leave: AtomicU64,
     }
