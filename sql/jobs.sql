@@ -265,7 +265,7 @@ CREATE FUNCTION wh.running_jobs()
 RETURNS TABLE (run bigint, job bigint, pid int, started timestamptz, relation oid)
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'running_jobs_wrapper';
-COMMENT ON FUNCTION wh.running_jobs() IS 'What runs at this moment in this database, from shared memory';
+COMMENT ON FUNCTION wh.running_jobs() IS 'Internal: what runs at this moment in this database, from shared memory, as far as the caller may see it';
 
 CREATE FUNCTION wh.view_lag(relation oid)
 RETURNS timestamptz

@@ -92,7 +92,7 @@ fn pack(sqlstate: &str) -> i32 {
 }
 
 /// The inverse of [`pack`], `unpack_sql_state` of src/backend/utils/error/elog.c.
-fn unpack(code: i32) -> String {
+pub fn unpack(code: i32) -> String {
     (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect()
 }
 

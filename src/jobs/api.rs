@@ -14,7 +14,7 @@ use super::write::{self, Changes, Options, What};
 use super::{ask, import, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::identity::As;
-use crate::pg::{catalog, hooks, sql};
+use crate::pg::{catalog, hooks, session, sql};
 
 fn given<T>(argument: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be null")))
@@ -321,10 +321,13 @@ fn running_jobs() -> TableIterator<
     ),
 > {
     let here = catalog::my_database();
+    // The same who see the jobs in wh.jobs.
+    let sees_all = session::has_rights_of_named(c"wh_admin") || session::has_rights_of_named(c"pg_read_all_stats");
     let rows: Vec<_> = shared::jobs()
         .into_iter()
         .flat_map(|s| s.runners_of(here))
         .filter(|(_, r)| matches!(get(&r.phase), phase::ASSIGNED | phase::RUNNING) && get(&r.run) != 0)
+        .filter(|(_, r)| sees_all || session::has_rights_of(get(&r.owner) as u32))
         .map(|(_, r)| {
             let some = |value: u64| (value != 0).then_some(value);
             (

@@ -42,13 +42,13 @@ pub fn run(handle: u32, stopped: impl FnOnce() -> Result<()>) -> u64 {
     worker::hold_cancel(true);
     let answer = match result {
         Ok(rows) => Answer { rows: Some(rows as i64), ..Answer::default() },
-        Err(e) => Answer {
+        Err(mut e) => Answer {
             rows: None,
+            context: portal::complete(&mut e).map(short),
             sqlstate: Some(e.sqlstate),
             error: Some(short(e.message)),
             detail: e.detail.map(short),
             hint: e.hint.map(short),
-            context: portal::take_context().map(short),
         },
     };
     let written = serde_json::to_string(&answer)

@@ -15,7 +15,7 @@ use super::store::{self, Ended};
 use super::{parcel, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
-use crate::pg::{guc, identity, portal, spi};
+use crate::pg::{guc, identity, portal, session, spi};
 
 /// How long a runner waits for another run of its owner.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,10 +59,11 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
             set(&runner.started, shared::now());
             set(&runner.phase, phase::RUNNING);
             round.run(|| {
-                if !clean {
-                    forget_the_last();
+                let ready = if clean { Ok(()) } else { forget_the_last() };
+                if ready.is_err() {
+                    set(&runner.leave, 1);
                 }
-                let end = run(runner);
+                let end = run(runner, ready);
                 set(&runner.outcome, end);
             });
             clean = false;
@@ -86,24 +87,22 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
 }
 
 /// The next command finds the session as the first one did.
-fn forget_the_last() {
-    let discarded = worker::transaction(Snapshot::None, portal::discard_all);
-    if let Err(e) = discarded {
-        pgrx::warning!("a runner could not reset its session: {}", e.message);
-    }
+fn forget_the_last() -> Result<()> {
+    worker::transaction(Snapshot::None, portal::discard_all)
 }
 
 /// Does the task and records how it ended; says what its scheduler still has to know.
-fn run(runner: &Runner) -> u64 {
+fn run(runner: &Runner, ready: Result<()>) -> u64 {
     let run = get(&runner.run) as i64;
     let result = match get(&runner.parcel) {
-        0 => here(runner, run),
-        handle => return parcel::run(handle as u32, || stopped(runner)),
+        0 => ready.and_then(|()| here(runner, run)),
+        handle => return parcel::run(handle as u32, || ready.and_then(|()| stopped(runner))),
     };
     worker::hold_cancel(true);
     let Err(error) = result else { return outcome::SUCCEEDED };
     let recorded = worker::transaction(Snapshot::Taken, || {
         let _owner = identity::As::extension_owner(get(&runner.extension_owner) as u32);
+        let _writable = session::Writable::new();
         let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
         failed(runner, run, error)
     });
@@ -139,6 +138,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         let rows = portal::run(&work.command)?;
         worker::with_snapshot(|| {
             let _owner = identity::As::extension_owner(owner);
+            let _writable = session::Writable::new();
             let _surroundings = guc::Scope::new(RECORDING)?;
             if !portal::has_written() {
                 // Nothing but the record would be lost.
@@ -168,13 +168,13 @@ fn stopped(runner: &Runner) -> Result<()> {
 }
 
 /// Records a failure: of the whole run, or of its step.
-fn failed(runner: &Runner, run: i64, error: Error) -> Result<()> {
+fn failed(runner: &Runner, run: i64, mut error: Error) -> Result<()> {
     let started = Some(get(&runner.started) as i64);
+    let context = portal::complete(&mut error);
     let (status, error) = judge(error, get(&runner.stop));
     if get(&runner.relation) != 0 {
         return steps::ended(&[run], get(&runner.relation) as u32, status, started, Some(&error));
     }
-    let context = portal::take_context();
     let pid = Some(std::process::id() as i32);
     store::ended(run, status, &Ended { started, rows: None, pid, error: Some(error), context })
 }

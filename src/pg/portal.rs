@@ -22,19 +22,28 @@ unsafe extern "C-unwind" {
 /// What a session has while it runs a command: its text for the log, and statement_timeout ticking, which only
 /// PostgresMain would start.
 struct Running {
-    ticking: Option<Duration>,
-    begun: Instant,
+    ticks: bool,
+    ticking: Option<(Duration, Instant)>,
     callback: Box<pg_sys::ErrorContextCallback>,
 }
 
 thread_local! {
     static TIMED_OUT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-    static CONTEXT: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+    static KEPT: std::cell::RefCell<Option<Kept>> = const { std::cell::RefCell::new(None) };
 }
 
-/// Where the last command of [`run`] failed: the lines that psql shows as CONTEXT. pgrx's errors do not have them.
-pub fn take_context() -> Option<String> {
-    CONTEXT.with_borrow_mut(Option::take)
+/// What pgrx's errors do not have: SQLSTATEs of a user's own, and the lines that psql shows as CONTEXT.
+struct Kept {
+    message: String,
+    sqlstate: String,
+    context: Option<String>,
+}
+
+/// Completes the error with which the last command of [`run`] failed. Returns its context.
+pub fn complete(error: &mut Error) -> Option<String> {
+    let kept = KEPT.with_borrow_mut(Option::take).filter(|kept| kept.message == error.message)?;
+    error.sqlstate = kept.sqlstate;
+    kept.context
 }
 
 /// An error context callback (src/backend/utils/error/elog.c, errfinish) below all others: it is called last, when the
@@ -45,9 +54,15 @@ unsafe extern "C-unwind" fn keep_context(_: *mut std::ffi::c_void) {
         let outer = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
         let error = pg_sys::CopyErrorData();
         if (*error).elevel >= pgrx::PgLogLevel::ERROR as i32 {
-            let context = (!(*error).context.is_null())
-                .then(|| std::ffi::CStr::from_ptr((*error).context).to_string_lossy().into_owned());
-            CONTEXT.with_borrow_mut(|kept| *kept = context);
+            let text = |at: *const std::ffi::c_char| {
+                (!at.is_null()).then(|| std::ffi::CStr::from_ptr(at).to_string_lossy().into_owned())
+            };
+            let kept = Kept {
+                message: text((*error).message).unwrap_or_default(),
+                sqlstate: crate::error::unpack((*error).sqlerrcode),
+                context: text((*error).context),
+            };
+            KEPT.with_borrow_mut(|last| *last = Some(kept));
         }
         pg_sys::FreeErrorData(error);
         pg_sys::MemoryContextSwitchTo(outer);
@@ -57,35 +72,51 @@ unsafe extern "C-unwind" fn keep_context(_: *mut std::ffi::c_void) {
 impl Running {
     /// # Safety
     /// `source` outlives the value.
-    unsafe fn new(source: &std::ffi::CStr) -> Self {
-        // SAFETY: InitPostgres registered the timeout in every process with a database.
+    unsafe fn new(source: &std::ffi::CStr, ticks: bool) -> Self {
+        // SAFETY: the callback is unhooked before it is dropped.
         unsafe {
             pg_sys::debug_query_string = source.as_ptr();
-            let timeout = pg_sys::StatementTimeout;
-            if timeout > 0 {
-                pg_guard_ffi_boundary(|| enable_timeout_after(STATEMENT_TIMEOUT, timeout));
-            }
             let mut callback = Box::new(pg_sys::ErrorContextCallback {
                 previous: pg_sys::error_context_stack,
                 callback: Some(keep_context),
                 arg: std::ptr::null_mut(),
             });
             pg_sys::error_context_stack = &mut *callback;
-            let ticking = (timeout > 0).then(|| Duration::from_millis(timeout as u64));
             TIMED_OUT.set(false);
-            Running { ticking, begun: Instant::now(), callback }
+            KEPT.set(None);
+            Running { ticks, ticking: None, callback }
+        }
+    }
+
+    /// Has statement_timeout tick for the next statement, which the one before may have set: as start_xact_command does
+    /// (src/backend/tcop/postgres.c), it does not begin anew for each statement of a command.
+    fn tick(&mut self) {
+        // SAFETY: InitPostgres registered the timeout in every process with a database.
+        unsafe {
+            let timeout = pg_sys::StatementTimeout;
+            if !self.ticks || timeout <= 0 {
+                self.stop();
+            } else if self.ticking.is_none() {
+                self.ticking = Some((Duration::from_millis(timeout as u64), Instant::now()));
+                pg_guard_ffi_boundary(|| enable_timeout_after(STATEMENT_TIMEOUT, timeout));
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some((timeout, begun)) = self.ticking.take() {
+            // SAFETY: it ticks; disabling cannot fail.
+            unsafe { disable_timeout(STATEMENT_TIMEOUT, false) }
+            TIMED_OUT.set(begun.elapsed() >= timeout);
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // SAFETY: undoes what new did; disabling cannot fail.
+        self.stop();
+        // SAFETY: undoes what new did.
         unsafe {
-            if let Some(timeout) = self.ticking {
-                disable_timeout(STATEMENT_TIMEOUT, false);
-                TIMED_OUT.set(self.begun.elapsed() >= timeout);
-            }
             pg_sys::debug_query_string = std::ptr::null();
             pg_sys::error_context_stack = self.callback.previous;
         }
@@ -97,13 +128,18 @@ impl Drop for Running {
 ///
 /// Several statements are one transaction, as with `psql -c`. BEGIN, COMMIT and the like are refused.
 pub fn run(command: &str) -> Result<u64> {
+    run_ticking(command, true)
+}
+
+fn run_ticking(command: &str, ticks: bool) -> Result<u64> {
     let source = cstring(command)?;
     // SAFETY: the calls and their order are those of exec_simple_query; `source` outlives them; the caller's memory
     // context outlives the transaction.
     unsafe {
-        let _running = Running::new(&source);
+        let mut running = Running::new(&source, ticks);
+        running.tick();
         let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
-        refuse_transaction_control(&statements)?;
+        refuse_what_needs_a_client(&statements)?;
         let at_top = statements.len() == 1;
         let last = statements.len().saturating_sub(1);
         let mut rows = 0;
@@ -111,6 +147,7 @@ pub fn run(command: &str) -> Result<u64> {
             rows = run_one(statement, &source, at_top);
             if n < last {
                 pg_sys::CommandCounterIncrement();
+                running.tick();
             }
         }
         Ok(rows)
@@ -126,19 +163,35 @@ pub fn check(command: &str) -> Result<()> {
         if statements.is_empty() {
             return Err(Error::new(sqlstate::SYNTAX_ERROR, "the command is empty"));
         }
-        refuse_transaction_control(&statements)
+        refuse_what_needs_a_client(&statements)
     }
 }
 
+/// Refuses BEGIN, COMMIT and the like, and COPY from and to a client: in a worker that is the server's own standard
+/// output, its log as a rule (BeginCopyTo, src/backend/commands/copyto.c).
+///
 /// # Safety
 /// The list comes from the parser.
-unsafe fn refuse_transaction_control(statements: &PgList<pg_sys::RawStmt>) -> Result<()> {
-    // SAFETY: as above.
-    if !unsafe { statements.iter_ptr().any(|s| (*(*s).stmt).type_ == pg_sys::NodeTag::T_TransactionStmt) } {
-        return Ok(());
+unsafe fn refuse_what_needs_a_client(statements: &PgList<pg_sys::RawStmt>) -> Result<()> {
+    for statement in statements.iter_ptr() {
+        // SAFETY: as above; each cast follows the node's tag.
+        let (tag, copies_to_client) = unsafe {
+            let node = (*statement).stmt;
+            let tag = (*node).type_;
+            (tag, tag == pg_sys::NodeTag::T_CopyStmt && (*node.cast::<pg_sys::CopyStmt>()).filename.is_null())
+        };
+        if tag == pg_sys::NodeTag::T_TransactionStmt {
+            let message = "transaction control statements are not allowed in a job";
+            return Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .hint("A job's command is one transaction. A procedure that is CALLed may commit in between."));
+        }
+        if copies_to_client {
+            let message = "COPY from STDIN and to STDOUT is not possible in a job";
+            return Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .hint("A job has no client. COPY from and to a file or a program needs the rights for that."));
+        }
     }
-    Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, "transaction control statements are not allowed in a job")
-        .hint("A job's command is one transaction. A procedure that is CALLed may commit in between."))
+    Ok(())
 }
 
 /// # Safety
@@ -190,11 +243,12 @@ unsafe fn run_one(statement: *mut pg_sys::RawStmt, source: &std::ffi::CStr, at_t
 }
 
 /// Undoes what an earlier command left in the session. DISCARD ALL (src/backend/commands/discard.c) but for the plans,
-/// which would have to be made again for each run. Runs in a transaction of its own, like [`run`].
+/// which would have to be made again for each run. Runs in a transaction of its own, like [`run`], whatever
+/// statement_timeout the command has left.
 pub fn discard_all() -> Result<()> {
-    run("CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
-         SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES")
-    .map(|_| ())
+    let commands = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
+         SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+    run_ticking(commands, false).map(|_| ())
 }
 
 /// Whether the last command of [`run`] ran into statement_timeout.

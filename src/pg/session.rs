@@ -63,6 +63,44 @@ pub fn obey_statement_timeout() -> Result<()> {
     Err(Error::new("57014", "canceling statement due to statement timeout"))
 }
 
+/// Lets the open transaction write until dropped, where its user asked for READ ONLY: the record of what it did is not
+/// the user's. Nothing that a user wrote may run meanwhile.
+pub struct Writable {
+    read_only: bool,
+}
+
+impl Writable {
+    pub fn new() -> Self {
+        // SAFETY: a backend global. `SET` would refuse the way back from READ ONLY (check_transaction_read_only,
+        // src/backend/commands/variable.c), which protects users' code from users' code.
+        unsafe {
+            let read_only = pg_sys::XactReadOnly;
+            pg_sys::XactReadOnly = false;
+            Writable { read_only }
+        }
+    }
+}
+
+impl Drop for Writable {
+    fn drop(&mut self) {
+        // SAFETY: as in new. The next transaction sets it anew.
+        unsafe { pg_sys::XactReadOnly = self.read_only }
+    }
+}
+
+/// Whether the current user has the rights of a role; of one that is gone, only a superuser.
+pub fn has_rights_of(role: u32) -> bool {
+    // SAFETY: a catalog look-up inside a transaction.
+    unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role.into()) }
+}
+
+/// Whether the current user has the rights of a role by its name.
+pub fn has_rights_of_named(role: &std::ffi::CStr) -> bool {
+    // SAFETY: as above; the name is copied by nobody and looked up at once. InvalidOid is no role.
+    let oid = unsafe { pg_sys::get_role_oid(role.as_ptr(), true) };
+    oid != pg_sys::InvalidOid && has_rights_of(oid.to_u32())
+}
+
 /// Whether the current user has every right.
 pub fn is_superuser() -> bool {
     // SAFETY: a catalog look-up inside a transaction.
