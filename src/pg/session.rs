@@ -16,6 +16,12 @@ pub fn outer_user() -> u32 {
     unsafe { pg_sys::GetOuterUserId().to_u32() }
 }
 
+/// Whether a role has every right.
+pub fn is_superuser_role(role: u32) -> bool {
+    // SAFETY: a catalog look-up inside a transaction.
+    unsafe { pg_sys::superuser_arg(role.into()) }
+}
+
 /// Name of the user who logged in.
 pub fn session_user_name() -> String {
     // SAFETY: GetUserNameFromId with noerr returns NULL or a palloc'd string.
