@@ -353,12 +353,23 @@ impl Scheduler {
     /// Stops runs whose time is over, and ends runners that did not obey.
     fn stop_the_late(&mut self) {
         let now = shared::now() as i64;
+        let shared = self.shared;
+        for (_, r) in shared.runners_of(self.database).filter(|(_, r)| is_busy(r) && get(&r.relation) == 0) {
+            // The time that its session took to begin is not the command's.
+            let begun = match get(&r.started) {
+                0 => now,
+                begun => begun as i64,
+            };
+            let Some(a) = self.active.get_mut(&(get(&r.run) as i64)) else { continue };
+            if let (Some(at), Some(timeout)) = (a.deadline.filter(|at| *at <= now), a.timeout) {
+                a.deadline = Some(at.max(begun + timeout));
+            }
+        }
         let late: Vec<i64> =
             self.active.iter().filter(|(_, a)| a.deadline.is_some_and(|at| at <= now)).map(|(run, _)| *run).collect();
         for run in late {
             self.stop(run, stop::TIMEOUT);
         }
-        let shared = self.shared;
         let late: Vec<usize> =
             self.runners.told.iter().filter(|(_, at)| at.elapsed() >= GRACE).map(|(slot, _)| *slot).collect();
         for slot in late {
