@@ -68,7 +68,7 @@ fn check_options(o: &Options) -> Result<()> {
         return Err(bad("timeout must not be negative").hint("For instance: timeout => '10 minutes'; '0' for none"));
     }
     if o.max_retries < 0 {
-        return Err(bad("max_retries must not be negative"));
+        return Err(bad("max_retries must not be negative").hint("For instance: max_retries => 3; 0 for none"));
     }
     if o.retry_delay < 0 {
         return Err(bad("retry_delay must not be negative").hint("For instance: retry_delay => '1 minute'"));
@@ -309,8 +309,10 @@ pub fn alter(caller: u32, name: &str, c: &Changes) -> Result<()> {
                 "SELECT pg_catalog.to_json(oid::int8)::text FROM pg_catalog.pg_roles WHERE rolname = $1",
                 &[role.into()],
             )?;
-            let oid = found
-                .ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, format!("role \"{role}\" does not exist")))?;
+            let oid = found.ok_or_else(|| {
+                Error::new(sqlstate::UNDEFINED_OBJECT, format!("role \"{role}\" does not exist"))
+                    .hint("SELECT rolname FROM pg_roles lists those that do.")
+            })?;
             if !has_role(caller, oid)? {
                 return Err(Error::new(
                     sqlstate::INSUFFICIENT_PRIVILEGE,
@@ -326,7 +328,8 @@ pub fn alter(caller: u32, name: &str, c: &Changes) -> Result<()> {
         let taken: Option<i64> =
             spi::first("SELECT id::text FROM wh.job WHERE name = $1 AND id <> $2", &[new.into(), row.id.into()])?;
         if taken.is_some() {
-            return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{new}\" is taken")));
+            return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("job name \"{new}\" is taken"))
+                .hint("Choose another name; a prefix such as your role's helps."));
         }
     }
     let text = c.schedule.map(str::to_owned).or(row.schedule);

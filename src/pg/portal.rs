@@ -161,7 +161,9 @@ pub fn check(command: &str) -> Result<()> {
     unsafe {
         let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
         if statements.is_empty() {
-            return Err(Error::new(sqlstate::SYNTAX_ERROR, "the command is empty"));
+            return Err(
+                Error::new(sqlstate::SYNTAX_ERROR, "the command is empty").hint("For instance: 'VACUUM ANALYZE'")
+            );
         }
         refuse_what_needs_a_client(&statements)
     }
