@@ -4,6 +4,7 @@
 //! - [`server`]: a private copy of the Postgres installation, with the extension in it
 //! - [`cluster`]: a running Postgres that ends with its process, or goes on until it is stopped
 //! - [`pair`]: a product and a warehouse for one test
+//! - [`warehouse`]: one whose jobs run, shared by the tests of a file
 //! - [`client`]: queries as text, waiting for a condition
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
@@ -14,12 +15,14 @@ pub mod cluster;
 pub mod pair;
 pub mod place;
 pub mod server;
+pub mod warehouse;
 
 pub use client::{change_rows, changes, error, exec, rows, table, value, wait_until, Change, ClientExt};
 pub use cluster::Cluster;
 pub use pair::Pair;
 pub use postgres::Client;
 pub use server::Profile;
+pub use warehouse::{JobsExt, Warehouse};
 
 /// What went wrong, in words.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
