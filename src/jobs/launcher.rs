@@ -106,7 +106,8 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
             }
             continue;
         }
-        if s.started.take().is_some() && get(&entry.state) != state::ABSENT && get(&entry.hold_until) <= shared::now() {
+        let looked = matches!(get(&entry.state), state::ABSENT | state::WANTED);
+        if s.started.take().is_some() && !looked && get(&entry.hold_until) <= shared::now() {
             // It should not have ended.
             s.ended = (s.ended + 1).min(7);
             s.not_before = Instant::now() + Duration::from_millis(500 << s.ended);

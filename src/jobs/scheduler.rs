@@ -112,6 +112,10 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
             Ok(Some(pause)) => pause,
             Ok(None) => {
                 set(&entry.state, state::ABSENT);
+                if get(&entry.changed) != 0 {
+                    // CREATE EXTENSION was committed since this round looked.
+                    set(&entry.state, state::WANTED);
+                }
                 return;
             }
             Err(e) => {
