@@ -153,6 +153,7 @@ fn a_queued_and_a_running_run_can_be_cancelled() {
     c.wait_for("first", "running");
     assert_eq!(c.last_run("second"), "queued||");
     assert_eq!(c.value("SELECT wh.cancel_job('second')"), "t");
+    c.wait_for("second", "cancelled");
     assert_eq!(c.last_run("second"), "cancelled|57014|canceled by wh.cancel_job before it began");
     assert_eq!(c.value("SELECT wh.cancel_job('second')"), "f");
     assert_eq!(c.value("SELECT wh.cancel_job('first')"), "t");
