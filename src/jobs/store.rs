@@ -28,15 +28,16 @@ pub struct Loaded {
     pub enabled: bool,
 }
 
-/// All jobs. Views that were made again are found by name, and renamed ones by number, but for jobs that a session is
-/// changing.
+/// All jobs. Their views are found by name, since numbers change when a view is made again and mean nothing in a restored
+/// database; renamed ones by number. But for jobs that a session is changing.
 pub fn load() -> Result<Vec<Loaded>> {
     // Asked first: an UPDATE of no row fires the trigger that wakes us as well.
     let moved: Vec<i64> = spi::rows(
         "SELECT k.id::text FROM wh.job k
          JOIN pg_catalog.pg_class c ON c.relkind = 'm' AND c.oid = coalesce(
-           (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'),
-           pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name)))
+           (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.relkind = 'm'
+              AND o.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name))),
+           (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'))
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE k.view_name IS NOT NULL
            AND (k.relation, k.view_schema, k.view_name) IS DISTINCT FROM (c.oid, n.nspname, c.relname)
@@ -48,8 +49,9 @@ pub fn load() -> Result<Vec<Loaded>> {
             "UPDATE wh.job k SET relation = c.oid, view_schema = n.nspname, view_name = c.relname
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE k.id = ANY ($1) AND c.relkind = 'm' AND c.oid = coalesce(
-               (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'),
-               pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name)))",
+               (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.relkind = 'm'
+                  AND o.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name))),
+               (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'))",
             &[moved.into()],
         )?;
     }
