@@ -100,7 +100,7 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
             not_before: Instant::now(),
             ended: 0,
         });
-        if s.started.as_ref().is_some_and(|w| w.life() != Life::Ended) {
+        if lives(s, Some(entry)) {
             if get(&entry.state) == state::READY {
                 s.ended = 0;
             }
@@ -135,6 +135,11 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
     pause
 }
 
+/// Whether a database has a scheduler: one that was started here, or by a launcher before this one.
+fn lives(s: &Scheduler, entry: Option<&shared::Database>) -> bool {
+    entry.is_some_and(|e| get(&e.scheduler) != 0) || s.started.as_ref().is_some_and(|w| w.life() != Life::Ended)
+}
+
 /// Lets go of databases that are gone or not to be served any more.
 fn forget(shared: &Jobs, schedulers: &mut HashMap<u32, Scheduler>, served: &[&Database]) {
     let is_served = |oid: u32| served.iter().any(|d| d.oid == oid);
@@ -150,8 +155,14 @@ fn forget(shared: &Jobs, schedulers: &mut HashMap<u32, Scheduler>, served: &[&Da
     });
     for entry in &shared.databases {
         let oid = get(&entry.oid) as u32;
-        if oid != 0 && !is_served(oid) && !schedulers.contains_key(&oid) {
-            shared::AREA.locked(|| set(&entry.oid, 0));
+        if oid == 0 || is_served(oid) || schedulers.contains_key(&oid) {
+            continue;
+        }
+        match get(&entry.scheduler) {
+            0 => shared::AREA.locked(|| set(&entry.oid, 0)),
+            earlier => {
+                worker::signal(earlier as i32, pgrx::pg_sys::SIGTERM);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! runner that has finished. What must not be lost is in the tables; a new scheduler picks up from there.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -65,10 +66,14 @@ pub struct Scheduler {
 }
 
 fn gone(database: usize) {
-    if let Some(entry) = shared::jobs().and_then(|s| s.database(database as u32)) {
+    let Some(shared) = shared::jobs() else { return };
+    if let Some(entry) = shared.database(database as u32) {
         set(&entry.latch, 0);
         set(&entry.wants_runner, 0);
+        set(&entry.scheduler, 0);
     }
+    // The server tells only the launcher that started it, which may be gone.
+    worker::wake(get(&shared.launcher));
 }
 
 /// Entry point of the worker.
@@ -81,8 +86,12 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
     let database = worker::argument(database) as u32;
     let Some(shared) = shared::jobs() else { return };
     let Some(entry) = shared.database(database) else { return };
-    worker::connect(Some(database), None);
+    // A launcher that has just begun may not know of another one.
+    if entry.scheduler.compare_exchange(0, std::process::id().into(), Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        return;
+    }
     worker::at_exit(gone, database as usize);
+    worker::connect(Some(database), None);
     set(&entry.latch, worker::my_latch());
     worker::hold_cancel(true);
     let round = worker::Round::new(c"startup_wh scheduler");
@@ -133,7 +142,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
 impl Scheduler {
     /// One look at everything. Returns how long there is nothing to do; `None` where the extension is gone.
     fn round(&mut self, first: &mut bool) -> Result<Option<Duration>> {
-        let changed = self.entry.changed.swap(0, std::sync::atomic::Ordering::SeqCst) != 0;
+        let changed = self.entry.changed.swap(0, Ordering::SeqCst) != 0;
         let now = shared::now() as i64;
         let work = *first
             || changed

@@ -29,6 +29,8 @@ crate::shared! {
         oid: AtomicU64,
         /// [`state`].
         state: AtomicU64,
+        /// Process of its scheduler, or 0: there is never more than one.
+        scheduler: AtomicU64,
         /// Latch of its scheduler, while it runs.
         latch: AtomicU64,
         /// Jobs were changed since the scheduler read them.
@@ -163,7 +165,9 @@ impl Jobs {
                 return Some(known);
             }
             let free = self.databases.iter().find(|d| get(&d.oid) == 0)?;
-            for field in [&free.state, &free.latch, &free.changed, &free.hold_until, &free.wants_runner] {
+            for field in
+                [&free.state, &free.scheduler, &free.latch, &free.changed, &free.hold_until, &free.wants_runner]
+            {
                 set(field, 0);
             }
             set(&free.oid, oid.into());
