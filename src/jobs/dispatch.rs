@@ -23,6 +23,8 @@ pub struct Runners {
     /// Tasks of more than one run, by runner.
     tasks: HashMap<usize, Task>,
     told: HashMap<usize, Instant>,
+    /// Slots whose end stands in the open transaction; they are given back once that has committed.
+    reaped: Vec<usize>,
     /// No worker's slot was free: when to try again.
     again: Option<Instant>,
     warned: Option<Instant>,
@@ -39,7 +41,9 @@ impl Runners {
 
     /// Whether a runner has a run.
     pub fn has(&self, shared: &Jobs, database: u32, run: i64) -> bool {
-        shared.runners_of(database).any(|(slot, r)| is_busy(r) && self.runs(slot, r).contains(&run))
+        shared
+            .runners_of(database)
+            .any(|(slot, r)| is_busy(r) && !self.reaped.contains(&slot) && self.runs(slot, r).contains(&run))
     }
 
     /// The runs that a runner's task is for.
@@ -63,7 +67,8 @@ pub fn is_busy(r: &Runner) -> bool {
 }
 
 impl Scheduler {
-    /// Takes back what runners have finished. Says whether jobs have to be read again.
+    /// Writes down what runners have finished. Says whether jobs have to be read again. Their slots stay as they are
+    /// until [`Scheduler::settle`]: should this transaction fail, the next scheduler finds them there.
     pub fn reap(&mut self) -> Result<bool> {
         let mut reload = false;
         let shared = self.shared;
@@ -75,24 +80,36 @@ impl Scheduler {
                 continue;
             }
             self.runners.told.remove(&slot);
+            self.runners.reaped.push(slot);
             if get(&r.run) != 0 {
                 let how = get(&r.outcome);
                 reload |= how != outcome::SUCCEEDED;
                 self.finished(slot, r, how)?;
-                set(&r.run, 0);
-                set(&r.relation, 0);
-                set(&r.parcel, 0);
-            }
-            if gone {
-                self.runners.started.remove(&slot);
-                shared.free_runner(r);
-            } else {
-                set(&r.stop, stop::NO);
-                set(&r.outcome, outcome::NONE);
-                set(&r.phase, phase::IDLE);
             }
         }
         Ok(reload)
+    }
+
+    /// Gives back the slots of [`Scheduler::reap`], after the commit.
+    pub fn settle(&mut self) {
+        let shared = self.shared;
+        for slot in std::mem::take(&mut self.runners.reaped) {
+            let r = &shared.runners[slot];
+            drop_parcel(get(&r.parcel) as u32);
+            self.runners.tasks.remove(&slot);
+            for field in [&r.run, &r.relation, &r.parcel] {
+                set(field, 0);
+            }
+            set(&r.stop, stop::NO);
+            set(&r.outcome, outcome::NONE);
+            let ended = self.runners.started.get(&slot).is_some_and(|s| s.life() == Life::Ended);
+            // One that leaves at this moment says so in the same place.
+            let idle = r.phase.compare_exchange(phase::DONE, phase::IDLE, Ordering::SeqCst, Ordering::SeqCst);
+            if ended || idle.is_err() {
+                self.runners.started.remove(&slot);
+                shared.free_runner(r);
+            }
+        }
     }
 
     /// One task has ended.
@@ -102,7 +119,6 @@ impl Scheduler {
         let started = (get(&r.started) != 0).then(|| get(&r.started) as i64);
         let pid = (get(&r.pid) != 0).then(|| get(&r.pid) as i32);
         let runs = self.runners.runs(slot, r);
-        self.runners.tasks.remove(&slot);
         // What the runner could not write down itself.
         let lost = |stopped: u64| match stopped {
             stop::TIMEOUT => (
@@ -169,10 +185,13 @@ impl Scheduler {
 
     /// Ends a refreshing run none of whose steps waits or is with a runner but `slot`, which has just finished.
     pub fn conclude_if_done(&mut self, run: i64, slot: Option<usize>) -> Result<()> {
-        let at_work = self
-            .shared
-            .runners_of(self.database)
-            .any(|(n, r)| Some(n) != slot && get(&r.run) != 0 && is_busy(r) && self.runners.runs(n, r).contains(&run));
+        let at_work = self.shared.runners_of(self.database).any(|(n, r)| {
+            Some(n) != slot
+                && get(&r.run) != 0
+                && is_busy(r)
+                && !self.runners.reaped.contains(&n)
+                && self.runners.runs(n, r).contains(&run)
+        });
         if at_work || self.queue.has(run) {
             return Ok(());
         }
@@ -248,9 +267,16 @@ impl Scheduler {
             // It must not leave, nor look, while it is given the task.
             if r.phase.compare_exchange(phase::IDLE, phase::STARTING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 self.fill(slot, r, &task, handle);
-                set(&r.phase, phase::ASSIGNED);
-                worker::wake(get(&r.latch));
-                return true;
+                let given =
+                    r.phase.compare_exchange(phase::STARTING, phase::ASSIGNED, Ordering::SeqCst, Ordering::SeqCst);
+                if given.is_ok() {
+                    worker::wake(get(&r.latch));
+                    return true;
+                }
+                // It was terminated just now, and has begun nothing.
+                self.runners.tasks.remove(&slot);
+                set(&r.run, 0);
+                set(&r.parcel, 0);
             }
         }
         let Some((slot, r)) = shared.take_runner(self.database, most) else {
@@ -390,6 +416,9 @@ impl Scheduler {
         let shared = self.shared;
         let active = &self.active;
         for (slot, r) in shared.runners_of(self.database).filter(|(_, r)| get(&r.run) != 0 && is_busy(r)) {
+            if self.runners.reaped.contains(&slot) {
+                continue;
+            }
             let runs = self.runners.runs(slot, r);
             // A view that others need too goes on.
             if runs.contains(&run) && runs.iter().all(|other| active.get(other).is_none_or(|a| a.stopped.is_some())) {
@@ -403,7 +432,10 @@ impl Scheduler {
 
 fn drop_parcel(handle: u32) {
     if handle != 0 {
-        let gone = worker::transaction(Snapshot::Taken, || Ok(crate::pg::parcel::take(handle)));
+        let gone = worker::transaction(Snapshot::Taken, || {
+            crate::pg::parcel::remove(handle);
+            Ok(())
+        });
         if let Err(e) = gone {
             pgrx::warning!("a command's segment could not be given back: {}", e.message);
         }

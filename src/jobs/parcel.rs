@@ -60,9 +60,10 @@ pub fn run(handle: u32, stopped: impl FnOnce() -> Result<()>) -> u64 {
     }
 }
 
-/// How the run behind `handle` ended; `None` where its runner did not live to say it. Inside a transaction.
+/// How the run behind `handle` ended; `None` where its runner did not live to say it. The answer stays there: the
+/// transaction that writes it down may fail. Inside a transaction.
 pub fn ended(handle: u32, stop: u64, started: Option<i64>, pid: Option<i32>) -> Option<(Status, Ended)> {
-    let answer: Answer = serde_json::from_str(&parcel::take(handle)?).ok()?;
+    let answer: Answer = serde_json::from_str(&parcel::answered(handle)?).ok()?;
     let mut ended = Ended { started, pid, rows: answer.rows, context: answer.context, ..Ended::default() };
     let Some(message) = answer.error else { return Some((Status::Succeeded, ended)) };
     let mut error = Error::new(answer.sqlstate.as_deref().unwrap_or("XX000"), message);

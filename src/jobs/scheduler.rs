@@ -159,6 +159,7 @@ impl Scheduler {
             if !present {
                 return Ok(None);
             }
+            self.settle();
             if *first {
                 *first = false;
                 set(&self.entry.state, state::READY);

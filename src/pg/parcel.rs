@@ -13,7 +13,7 @@ struct Header {
     answer: u64,
 }
 
-/// Leaves a text; it stays until [`drop`] is called with its handle. Inside a transaction.
+/// Leaves a text; it stays until [`remove`] is called with its handle. Inside a transaction.
 pub fn leave(text: &str) -> u32 {
     // SAFETY: the segment is as long as what is written; pinned, it survives our detaching.
     unsafe {
@@ -51,16 +51,20 @@ pub fn answer(handle: u32, answer: &str) -> bool {
         .is_some()
 }
 
-/// Takes the answer, if there is one, and the segment away. Inside a transaction.
-pub fn take(handle: u32) -> Option<String> {
-    let answer = attached(handle, |header| {
+/// The answer, if there is one. Inside a transaction.
+pub fn answered(handle: u32) -> Option<String> {
+    attached(handle, |header| {
         // SAFETY: the length is the one that was written.
         let bytes = unsafe { std::slice::from_raw_parts(header.add(1).cast::<u8>(), (*header).answer as usize) };
         (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
-    });
+    })
+    .flatten()
+}
+
+/// Takes the segment away.
+pub fn remove(handle: u32) {
     // SAFETY: pinned once by leave, unpinned once here.
     unsafe { pg_sys::dsm_unpin_segment(handle) };
-    answer.flatten()
 }
 
 fn attached<T>(handle: u32, f: impl FnOnce(*mut Header) -> T) -> Option<T> {
