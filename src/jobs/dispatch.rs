@@ -430,7 +430,8 @@ impl Scheduler {
     }
 }
 
-fn drop_parcel(handle: u32) {
+/// Gives back the segment with a command; 0 is none.
+pub fn drop_parcel(handle: u32) {
     if handle != 0 {
         let gone = worker::transaction(Snapshot::Taken, || {
             crate::pg::parcel::remove(handle);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-use super::shared::{self, get, set, state, Jobs};
+use super::shared::{self, get, phase, set, state, Jobs};
 use crate::pg::catalog::{self, Database};
 use crate::pg::worker::{self, Life, Snapshot, Started};
 
@@ -75,6 +75,7 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
     let serves = |d: &&Database| d.connectable && !d.is_template && allowed(setting.as_deref(), &d.name);
     let served: Vec<&Database> = databases.iter().filter(serves).collect();
     forget(shared, schedulers, &served);
+    sweep(shared);
 
     let mut pause = LOOK_AGAIN;
     let mut looking = schedulers
@@ -163,6 +164,17 @@ fn forget(shared: &Jobs, schedulers: &mut HashMap<u32, Scheduler>, served: &[&Da
             earlier => {
                 worker::signal(earlier as i32, pgrx::pg_sys::SIGTERM);
             }
+        }
+    }
+}
+
+/// Gives back the slots of runners that ended after their scheduler did, where there will be no other one.
+fn sweep(shared: &Jobs) {
+    for r in shared.runners.iter().filter(|r| get(&r.phase) == phase::GONE) {
+        if shared.database(get(&r.home) as u32).is_none_or(|d| get(&d.state) == state::ABSENT) {
+            super::dispatch::drop_parcel(get(&r.parcel) as u32);
+            set(&r.parcel, 0);
+            shared.free_runner(r);
         }
     }
 }

@@ -29,9 +29,12 @@ fn gone(slot: usize) {
     wake_home(runner);
 }
 
+/// Wakes the runner's scheduler, or, where there is none, the launcher: it looks after what schedulers leave behind.
 fn wake_home(runner: &Runner) {
-    if let Some(home) = shared::jobs().and_then(|s| s.database(get(&runner.home) as u32)) {
-        worker::wake(get(&home.latch));
+    let Some(shared) = shared::jobs() else { return };
+    match shared.database(get(&runner.home) as u32).map_or(0, |home| get(&home.latch)) {
+        0 => worker::wake(get(&shared.launcher)),
+        latch => worker::wake(latch),
     }
 }
 
@@ -76,9 +79,10 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
         }
         let left = PATIENCE.saturating_sub(idle_since.elapsed());
         if left.is_zero() || get(&runner.leave) != 0 {
-            // A task that comes at this moment is done first.
-            let idle = runner.phase.compare_exchange(phase::IDLE, phase::GONE, Ordering::SeqCst, Ordering::SeqCst);
-            if idle.is_ok() {
+            // A task that comes at this moment is done first. One that is done and that no scheduler has looked at stays
+            // in the slot.
+            let leaves = |from| runner.phase.compare_exchange(from, phase::GONE, Ordering::SeqCst, Ordering::SeqCst);
+            if leaves(phase::IDLE).is_ok() || leaves(phase::DONE).is_ok() {
                 return;
             }
         }
