@@ -46,6 +46,11 @@ impl Runners {
             .any(|(slot, r)| is_busy(r) && !self.reaped.contains(&slot) && self.runs(slot, r).contains(&run))
     }
 
+    /// Remembers a runner that was told to stop by the scheduler before.
+    pub fn was_told(&mut self, slot: usize) {
+        self.told.insert(slot, Instant::now());
+    }
+
     /// The runs that a runner's task is for.
     pub fn runs(&self, slot: usize, runner: &Runner) -> Vec<i64> {
         self.tasks.get(&slot).map_or_else(|| vec![get(&runner.run) as i64], |t| t.runs.clone())
@@ -408,10 +413,7 @@ impl Scheduler {
     pub fn stop(&mut self, run: i64, why: u64) {
         let Some(active) = self.active.get_mut(&run) else { return };
         active.deadline = None;
-        active.stopped.get_or_insert_with(|| match why {
-            stop::TIMEOUT => (Status::TimedOut, Error::new("57014", "canceled because it ran longer than its timeout")),
-            _ => (Status::Cancelled, Error::new("57014", "canceled by wh.cancel_job")),
-        });
+        active.stopped.get_or_insert_with(|| stopped(why));
         self.queue.forget(run);
         let shared = self.shared;
         let active = &self.active;
@@ -427,6 +429,14 @@ impl Scheduler {
                 self.runners.told.entry(slot).or_insert_with(Instant::now);
             }
         }
+    }
+}
+
+/// How a run ends that was told to stop.
+pub fn stopped(why: u64) -> (Status, Error) {
+    match why {
+        stop::TIMEOUT => (Status::TimedOut, Error::new("57014", "canceled because it ran longer than its timeout")),
+        _ => (Status::Cancelled, Error::new("57014", "canceled by wh.cancel_job")),
     }
 }
 

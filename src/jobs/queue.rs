@@ -77,6 +77,11 @@ impl Queue {
         None
     }
 
+    /// A view is with a runner already.
+    pub fn at_work(&mut self, relation: u32, run: i64) {
+        self.busy.entry(relation).or_default().push(run);
+    }
+
     /// A view's task has ended; the runs that it was for.
     pub fn done(&mut self, relation: u32) -> Vec<i64> {
         self.busy.remove(&relation).unwrap_or_default()

@@ -162,6 +162,7 @@ impl Scheduler {
             self.settle();
             if *first {
                 *first = false;
+                set(&self.entry.known, 1);
                 set(&self.entry.state, state::READY);
             }
         }
@@ -176,8 +177,11 @@ impl Scheduler {
         self.extension_owner = owner;
         if first {
             self.load()?;
-            recover::open_runs(self)?;
-            recover::missed_runs(self)?;
+            if get(&self.entry.known) == 0 {
+                recover::after_a_stop(self)?;
+            } else {
+                recover::take_over(self)?;
+            }
         } else if changed {
             self.load()?;
         }

@@ -39,6 +39,8 @@ crate::shared! {
         hold_until: AtomicU64,
         /// Its scheduler has runs and found no runner free.
         wants_runner: AtomicU64,
+        /// A scheduler has been here before: what the runners' slots say of its runs is complete.
+        known: AtomicU64,
     }
 
     /// A runner: a worker that runs one job's command at a time, all of one owner in one database.
@@ -165,9 +167,15 @@ impl Jobs {
                 return Some(known);
             }
             let free = self.databases.iter().find(|d| get(&d.oid) == 0)?;
-            for field in
-                [&free.state, &free.scheduler, &free.latch, &free.changed, &free.hold_until, &free.wants_runner]
-            {
+            for field in [
+                &free.state,
+                &free.scheduler,
+                &free.latch,
+                &free.changed,
+                &free.hold_until,
+                &free.wants_runner,
+                &free.known,
+            ] {
                 set(field, 0);
             }
             set(&free.oid, oid.into());

@@ -65,6 +65,30 @@ pub fn plan(run: i64, job: &Job, graph: &Graph) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
+/// The steps of a run that have not ended.
+pub fn left(run: i64, graph: &Graph) -> Result<Vec<Step>> {
+    #[derive(Deserialize)]
+    struct Row {
+        relation: u32,
+        view: String,
+        level: i32,
+    }
+    let rows: Vec<Row> = spi::rows(
+        "SELECT pg_catalog.json_build_object('relation', relation::int8, 'view', view, 'level', level)::text
+         FROM wh.job_step WHERE run = $1 AND finished IS NULL ORDER BY level, view",
+        &[run.into()],
+    )?;
+    let open: HashSet<u32> = rows.iter().map(|r| r.relation).collect();
+    let step = |r: Row| Step {
+        relation: r.relation,
+        view: r.view,
+        level: r.level,
+        skipped: None,
+        after: graph.reads(r.relation).iter().copied().filter(|read| open.contains(read)).collect(),
+    };
+    Ok(rows.into_iter().map(step).collect())
+}
+
 /// Writes down how a step ended, for all runs that it was part of.
 pub fn ended(runs: &[i64], relation: u32, status: Status, started: Option<i64>, error: Option<&Error>) -> Result<()> {
     spi::run(
