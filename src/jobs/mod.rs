@@ -42,7 +42,7 @@ pub fn preload() {
     shmem::reserve(&BLOCKS);
     worker::register("startup_wh launcher", "startup_wh_launcher", Duration::from_secs(5));
     hooks::utility(|utility| {
-        if utility.drops_extension {
+        if utility.changes_extensions {
             hooks::at_end(hooks::When::Committed, shared::wake_scheduler);
         }
         if let Some(database) = utility.alone_in {

@@ -11,8 +11,8 @@ use pgrx::{pg_guard, pg_sys, PgList};
 pub struct Utility {
     /// The database that it needs for itself alone (`CountOtherDBBackends`, src/backend/storage/ipc/procarray.c).
     pub alone_in: Option<u32>,
-    /// It may take an extension away.
-    pub drops_extension: bool,
+    /// It may bring this extension, change it or take it away.
+    pub changes_extensions: bool,
 }
 
 /// Called before such a statement.
@@ -68,6 +68,8 @@ unsafe extern "C-unwind" fn process_utility(
                 | pg_sys::NodeTag::T_AlterDatabaseStmt
                 | pg_sys::NodeTag::T_RenameStmt
                 | pg_sys::NodeTag::T_DropStmt
+                | pg_sys::NodeTag::T_CreateExtensionStmt
+                | pg_sys::NodeTag::T_AlterExtensionStmt
         ) {
             look_at(node);
         }
@@ -92,6 +94,7 @@ unsafe fn concerns(node: *mut pg_sys::Node) -> Option<Utility> {
         let database = |name: *const std::ffi::c_char| {
             (!name.is_null()).then(|| pg_sys::get_database_oid(name, true).to_u32()).filter(|oid| owned(*oid))
         };
+        let ours = |name: *const std::ffi::c_char| !name.is_null() && CStr::from_ptr(name) == c"startup_wh";
         let option = |options: *mut pg_sys::List, wanted: &CStr| {
             PgList::<pg_sys::DefElem>::from_pg(options)
                 .iter_ptr()
@@ -118,11 +121,17 @@ unsafe fn concerns(node: *mut pg_sys::Node) -> Option<Utility> {
             pg_sys::NodeTag::T_DropStmt
                 if (*node.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION =>
             {
-                return Some(Utility { alone_in: None, drops_extension: true })
+                return Some(Utility { alone_in: None, changes_extensions: true })
+            }
+            pg_sys::NodeTag::T_CreateExtensionStmt if ours((*node.cast::<pg_sys::CreateExtensionStmt>()).extname) => {
+                return Some(Utility { alone_in: None, changes_extensions: true })
+            }
+            pg_sys::NodeTag::T_AlterExtensionStmt if ours((*node.cast::<pg_sys::AlterExtensionStmt>()).extname) => {
+                return Some(Utility { alone_in: None, changes_extensions: true })
             }
             _ => None,
         };
-        alone_in.map(|oid| Utility { alone_in: Some(oid), drops_extension: false })
+        alone_in.map(|oid| Utility { alone_in: Some(oid), changes_extensions: false })
     }
 }
 
