@@ -238,6 +238,7 @@ impl Scheduler {
         set(&self.entry.wants_runner, u64::from(!self.queue.is_empty()));
         let shared = self.shared;
         let most = crate::settings::MAX_RUNNING_JOBS.get() as usize;
+        let mut given = false;
         loop {
             let busy = shared.runners.iter().filter(|r| is_busy(r)).count();
             if self.queue.is_empty() || busy >= most {
@@ -247,8 +248,15 @@ impl Scheduler {
             if !self.give(task, most) {
                 break;
             }
+            given = true;
         }
-        set(&self.entry.wants_runner, u64::from(!self.queue.is_empty()));
+        let waits = u64::from(!self.queue.is_empty());
+        let waited = self.entry.wants_runner.swap(waits, Ordering::SeqCst);
+        // Others may have stood back for us, or need the place of one of ours that has nothing to do.
+        let spare = |r: &Runner| get(&r.phase) == phase::IDLE && get(&r.leave) == 0;
+        if given || waits < waited || shared.runners_of(self.database).any(|(_, r)| spare(r)) {
+            shared.wake_waiting(self.database);
+        }
     }
 
     /// Finds a runner for a task; puts it back where there is none.
@@ -313,8 +321,9 @@ impl Scheduler {
                 self.runners.again = Some(Instant::now() + Duration::from_millis(500));
                 if self.runners.warned.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
                     self.runners.warned = Some(Instant::now());
-                    pgrx::warning!(
-                        "jobs wait for a free worker: raise max_worker_processes, or lower startup_wh.max_running_jobs"
+                    worker::warn(
+                        "jobs wait because no background worker is free",
+                        "Raise max_worker_processes, or lower startup_wh.max_running_jobs.",
                     );
                 }
                 false

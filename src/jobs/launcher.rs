@@ -20,6 +20,7 @@ const LOOKING: usize = 2;
 
 struct Scheduler {
     started: Option<Started>,
+    since: Instant,
     not_before: Instant,
     ended: u32,
 }
@@ -88,9 +89,9 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
         let Some(entry) = shared.enter(database.oid) else {
             warn(
                 warned,
+                &format!("database \"{}\" has no scheduler of jobs", database.name),
                 &format!(
-                    "database \"{}\" has no scheduler: no more than {} are served",
-                    database.name,
+                    "No more than {} databases are served: name those that have jobs in startup_wh.databases.",
                     shared::DATABASES
                 ),
             );
@@ -98,19 +99,16 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
         };
         let s = schedulers.entry(database.oid).or_insert_with(|| Scheduler {
             started: None,
+            since: Instant::now(),
             not_before: Instant::now(),
             ended: 0,
         });
         if lives(s, Some(entry)) {
-            if get(&entry.state) == state::READY {
-                s.ended = 0;
-            }
             continue;
         }
-        let looked = matches!(get(&entry.state), state::ABSENT | state::WANTED);
-        if s.started.take().is_some() && !looked && get(&entry.hold_until) <= shared::now() {
-            // It should not have ended.
-            s.ended = (s.ended + 1).min(7);
+        if s.started.take().is_some() && get(&entry.state) != state::ABSENT && get(&entry.hold_until) <= shared::now() {
+            // It should not have ended. One that lived for a while met something new, and not what ended the one before.
+            s.ended = if s.since.elapsed() > LOOK_AGAIN { 1 } else { (s.ended + 1).min(7) };
             s.not_before = Instant::now() + Duration::from_millis(500 << s.ended);
         }
         if get(&entry.state) == state::ABSENT {
@@ -123,10 +121,15 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
             continue;
         }
         set(&entry.state, state::STARTED);
+        s.since = Instant::now();
         let name = format!("startup_wh scheduler: {}", database.name);
         s.started = worker::start(&name, "startup_wh scheduler", "startup_wh_scheduler", database.oid as usize);
         if s.started.is_none() {
-            warn(warned, "no worker is free for a scheduler; raise max_worker_processes");
+            warn(
+                warned,
+                &format!("the scheduler of jobs in \"{}\" waits because no background worker is free", database.name),
+                "Raise max_worker_processes, or lower startup_wh.max_running_jobs.",
+            );
             set(&entry.state, state::WANTED);
             pause = pause.min(Duration::from_secs(5));
         } else {
@@ -180,10 +183,10 @@ fn sweep(shared: &Jobs) {
 }
 
 /// Warns, and not again for a minute.
-fn warn(last: &mut Option<Instant>, message: &str) {
+fn warn(last: &mut Option<Instant>, message: &str, hint: &str) {
     if last.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
         *last = Some(Instant::now());
-        pgrx::warning!("startup_wh: {message}");
+        worker::warn(message, hint);
     }
 }
 

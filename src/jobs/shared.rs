@@ -233,9 +233,13 @@ impl Jobs {
     /// Gives a slot back, and wakes those who wait for one.
     pub fn free_runner(&self, runner: &Runner) {
         set(&runner.phase, phase::FREE);
-        for d in self.databases.iter().filter(|d| get(&d.oid) != 0 && get(&d.wants_runner) != 0) {
-            worker::wake(get(&d.latch));
-        }
+        self.wake_waiting(0);
+    }
+
+    /// Wakes the schedulers that wait for a runner, but for that of `home`.
+    pub fn wake_waiting(&self, home: u32) {
+        let waits = |d: &&Database| get(&d.wants_runner) != 0 && get(&d.oid) != 0 && get(&d.oid) != u64::from(home);
+        self.databases.iter().filter(waits).for_each(|d| worker::wake(get(&d.latch)));
     }
 
     /// Puts a wish before the scheduler of this database; `None` when too many are.

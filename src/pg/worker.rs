@@ -7,9 +7,10 @@ use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 #[cfg(not(feature = "pg18"))]
 use pgrx::pg_sys::pqsignal;
 // src/include/port.h of Postgres 18 defines pqsignal as pqsignal_be in the server.
+use pgrx::pg_sys::panic::ErrorReport;
 #[cfg(feature = "pg18")]
 use pgrx::pg_sys::pqsignal_be as pqsignal;
-use pgrx::{pg_sys, IntoDatum, PgTryBuilder};
+use pgrx::{pg_sys, IntoDatum, PgLogLevel, PgSqlErrorCode, PgTryBuilder};
 
 use crate::error::{sqlstate, Error, Result};
 
@@ -193,6 +194,13 @@ pub fn report(activity: Option<&str>) {
     };
     // SAFETY: the text is copied.
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ref().map_or(std::ptr::null(), |t| t.as_ptr())) }
+}
+
+/// A WARNING in the server's log.
+pub fn warn(message: &str, hint: &str) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, message.to_owned(), "worker")
+        .set_hint(hint.to_owned())
+        .report(PgLogLevel::WARNING);
 }
 
 /// Hands what this process has counted to the statistics system; without `now` at most once a second.
