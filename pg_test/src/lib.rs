@@ -6,12 +6,14 @@
 //! - [`pair`]: a product and a warehouse for one test
 //! - [`warehouse`]: one whose jobs run, shared by the tests of a file
 //! - [`client`]: queries as text, waiting for a condition
+//! - [`jobs`]: servers that run jobs
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
 //! that it did not start, nor the Postgres installation that it was copied from.
 
 pub mod client;
 pub mod cluster;
+pub mod jobs;
 pub mod pair;
 pub mod place;
 pub mod server;
