@@ -29,6 +29,10 @@ pub fn answer(s: &mut Scheduler) -> Result<()> {
     }
     for r in shared.requests.iter().filter(|r| is_open(r, database)) {
         let job = get(&r.job) as i64;
+        if !s.jobs.contains_key(&job) {
+            // It may have been made since this round read the jobs.
+            s.load()?;
+        }
         let running = s.active.iter().find(|(_, a)| a.job == job).map(|(run, _)| *run);
         let accepted = match (get(&r.state), running) {
             (wish::RUN, Some(run)) => {
