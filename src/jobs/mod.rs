@@ -32,6 +32,9 @@ use crate::pg::{hooks, shmem, worker};
 /// The most that startup_wh.max_running_jobs can be.
 pub const MOST_RUNNERS: usize = shared::RUNNERS;
 
+/// What must be there for anything to be read or written down.
+const EXTENSION: &std::ffi::CStr = c"startup_wh";
+
 /// How long a scheduler stays away from a database that somebody needs for themselves, should they never say that they
 /// are done.
 const HOLD: Duration = Duration::from_secs(15);

@@ -15,7 +15,7 @@ use super::store::{self, Ended};
 use super::{parcel, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
-use crate::pg::{guc, identity, portal, session, spi};
+use crate::pg::{catalog, guc, identity, portal, session, spi};
 
 /// How long a runner waits for another run of its owner.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -105,6 +105,7 @@ fn run(runner: &Runner, ready: Result<()>) -> u64 {
     worker::hold_cancel(true);
     let Err(error) = result else { return outcome::SUCCEEDED };
     let recorded = worker::transaction(Snapshot::Taken, || {
+        hold_extension()?;
         let _owner = identity::As::extension_owner(get(&runner.extension_owner) as u32);
         let _writable = session::Writable::new();
         let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
@@ -119,10 +120,19 @@ fn run(runner: &Runner, ready: Result<()>) -> u64 {
     }
 }
 
+/// Keeps our tables where they are for the transaction.
+pub fn hold_extension() -> Result<()> {
+    match catalog::hold_extension(super::EXTENSION) {
+        true => Ok(()),
+        false => Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped while the job ran")),
+    }
+}
+
 /// A run in this database.
 fn here(runner: &Runner, run: i64) -> Result<()> {
     let owner = get(&runner.extension_owner) as u32;
     let work = worker::transaction(Snapshot::Taken, || {
+        hold_extension()?;
         let _owner = identity::As::extension_owner(owner);
         let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
         store::work(run)
@@ -140,6 +150,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
     }
     worker::transaction(Snapshot::None, || {
         let rows = portal::run(&work.command)?;
+        hold_extension()?;
         worker::with_snapshot(|| {
             let _owner = identity::As::extension_owner(owner);
             let _writable = session::Writable::new();

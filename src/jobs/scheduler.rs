@@ -17,12 +17,11 @@ use super::queue::{Queue, Task};
 use super::schedule::Schedule;
 use super::shared::{self, get, set, state, Database, Jobs};
 use super::store::{self, Ended, NewRun};
-use super::{recover, requests, steps};
+use super::{recover, requests, steps, EXTENSION};
 use crate::error::{Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{catalog, guc, spi, sql, subxact};
 
-const EXTENSION: &std::ffi::CStr = c"startup_wh";
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 
 /// A job with what is known of it between runs.
@@ -173,6 +172,9 @@ impl Scheduler {
 
     /// Everything that needs the tables. Says whether the extension is there.
     fn in_transaction(&mut self, first: bool, changed: bool) -> Result<bool> {
+        if !catalog::hold_extension(EXTENSION) {
+            return Ok(false);
+        }
         let Some(owner) = catalog::extension_owner(EXTENSION)? else { return Ok(false) };
         self.extension_owner = owner;
         if first {

@@ -266,6 +266,7 @@ pub fn run(
     loop {
         let done = worker::transaction(worker::Snapshot::Taken, || {
             let mark = {
+                super::runner::hold_extension()?;
                 let _owner = identity::As::extension_owner(extension_owner);
                 let known = if only_if_changed { known(relation, i64::MAX / 4)?.unchanged } else { None };
                 if known == Some(true) {

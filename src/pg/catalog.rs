@@ -59,6 +59,28 @@ pub fn my_database() -> u32 {
     unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
 
+/// Keeps an extension from being dropped until this transaction ends; false where it is not installed.
+///
+/// DROP EXTENSION locks it before its tables (get_object_address, src/backend/catalog/objectaddress.c): who asks here
+/// before touching one of them waits behind it, and never the other way round, which would be a deadlock.
+pub fn hold_extension(name: &CStr) -> bool {
+    // SAFETY: catalog look-ups and a lock inside a transaction, which releases it.
+    unsafe {
+        loop {
+            let found = pg_sys::get_extension_oid(name.as_ptr(), true);
+            if found == pg_sys::InvalidOid {
+                return false;
+            }
+            let mode = pg_sys::AccessShareLock as i32;
+            pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, found, 0, mode);
+            if pg_sys::get_extension_oid(name.as_ptr(), true) == found {
+                return true;
+            }
+            pg_sys::UnlockDatabaseObject(pg_sys::ExtensionRelationId, found, 0, mode);
+        }
+    }
+}
+
 /// The owner of an extension in this database, or `None` where it is not installed.
 pub fn extension_owner(name: &CStr) -> crate::error::Result<Option<u32>> {
     // SAFETY: a syscache look-up inside a transaction.
