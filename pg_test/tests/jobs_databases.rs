@@ -1,0 +1,208 @@
+//! Jobs in several databases, and databases and extensions that come and go.
+
+use std::time::{Duration, Instant};
+
+use pg_test::jobs::{self, LAUNCHER, RUNNER, SCHEDULER};
+use pg_test::{wait_until, Client, ClientExt, Cluster};
+
+/// A database of its own with the extension and a job each second.
+#[track_caller]
+fn database(cluster: &Cluster, client: &mut Client, name: &str) -> Client {
+    client.exec(&format!("CREATE DATABASE {name}"));
+    let mut inside = jobs::connect(cluster, name);
+    inside.exec("CREATE EXTENSION startup_wh");
+    often(&mut inside);
+    inside
+}
+
+fn often(client: &mut Client) {
+    client.exec(
+        "CREATE TABLE IF NOT EXISTS done (at timestamptz DEFAULT clock_timestamp());
+         SELECT wh.schedule('often', '1 second', 'INSERT INTO done DEFAULT VALUES')",
+    );
+}
+
+/// Waits until a job of [`often`] has succeeded that began after now.
+#[track_caller]
+fn runs(client: &mut Client) {
+    let last = client.value("SELECT coalesce(max(run), 0) FROM wh.job_runs");
+    jobs::wait_for_true(
+        client,
+        &format!("SELECT EXISTS (SELECT FROM wh.job_runs WHERE run > {last} AND status = 'succeeded')"),
+    );
+}
+
+/// How many workers of ours there are in a database, seen from another one.
+fn in_database(client: &mut Client, name: &str) -> String {
+    client.value(&format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND backend_type LIKE 'startup_wh%'"
+    ))
+}
+
+#[test]
+fn each_database_runs_its_own_jobs_and_the_setting_says_which_do() {
+    let (cluster, mut client) = jobs::start(jobs::server("two_databases"));
+    often(&mut client);
+    let mut other = database(&cluster, &mut client, "other");
+    runs(&mut client);
+    runs(&mut other);
+    client.exec("ALTER SYSTEM SET startup_wh.databases = 'other'");
+    client.exec("SELECT pg_reload_conf()");
+    wait_until("the database that is not named has no workers", || {
+        jobs::workers(&mut client, SCHEDULER).is_empty() && jobs::workers(&mut client, RUNNER).is_empty()
+    });
+    let quiet = client.value("SELECT count(*) FROM wh.job_runs");
+    runs(&mut other);
+    runs(&mut other);
+    assert_eq!(client.value("SELECT count(*) FROM wh.job_runs"), quiet);
+    assert_eq!(client.error("SELECT wh.run_job('often')").code().code(), "55000");
+    client.exec("ALTER SYSTEM SET startup_wh.databases = ''");
+    client.exec("SELECT pg_reload_conf()");
+    runs(&mut client);
+    runs(&mut other);
+    let complaints = jobs::complaints(&cluster, 0);
+    let expected = ["terminating background worker", "does not answer"];
+    assert!(complaints.iter().all(|l| expected.iter().any(|e| l.contains(e))), "{complaints:#?}");
+}
+
+#[test]
+fn a_dropped_extension_leaves_a_quiet_log_and_comes_back_at_once() {
+    let (cluster, mut client) = jobs::start(jobs::server("dropped_extension"));
+    for _ in 0..4 {
+        for job in 1..=6 {
+            client.exec(&format!("SELECT wh.schedule('job {job}', '1 second', 'SELECT pg_sleep(0.1)')"));
+        }
+        jobs::wait_for_true(&mut client, "SELECT count(*) >= 8 FROM wh.job_runs WHERE status = 'succeeded'");
+        let from = cluster.log().len();
+        client.exec("DROP EXTENSION startup_wh");
+        wait_until("the scheduler has left", || jobs::workers(&mut client, SCHEDULER).is_empty());
+        // Runs that were at work say once each that they could not be written down.
+        wait_until("the runners have left", || jobs::workers(&mut client, RUNNER).is_empty());
+        let log = cluster.log();
+        let lines: Vec<&str> = log[from..]
+            .lines()
+            .filter(|l| ["ERROR", "FATAL", "PANIC", "WARNING"].iter().any(|b| l.contains(b)))
+            .collect();
+        assert!(lines.len() <= 6, "{lines:#?}");
+        assert!(!log[from..].contains("deadlock"), "{}", &log[from..]);
+        let begun = Instant::now();
+        client.exec("CREATE EXTENSION startup_wh");
+        jobs::wait_for(&mut client, SCHEDULER);
+        assert!(begun.elapsed() < Duration::from_secs(3), "a scheduler after {:?}", begun.elapsed());
+    }
+    // Nobody keeps a place that only a scheduler which is gone knew of.
+    client.exec("SELECT wh.schedule('many ' || n, '0 0 1 1 *', 'SELECT pg_sleep(600)') FROM generate_series(1, 5) n");
+    client.exec("SELECT wh.run_job('many ' || n, wait => false) FROM generate_series(1, 5) n");
+    jobs::wait_for_true(&mut client, "SELECT count(*) = 5 FROM wh.job_runs WHERE status = 'running'");
+}
+
+#[test]
+fn a_database_is_dropped_renamed_and_copied_although_it_has_a_scheduler_and_idle_runners() {
+    let (cluster, mut client) = jobs::start(jobs::server("let_go"));
+    often(&mut client);
+    let mut other = database(&cluster, &mut client, "other");
+    let at_rest = |other: &mut Client| {
+        runs(other);
+        jobs::wait_for(other, SCHEDULER);
+        other.exec("SELECT wh.pause()");
+        jobs::wait_for_true(other, "SELECT NOT EXISTS (SELECT FROM wh.job_runs WHERE finished IS NULL)");
+        jobs::wait_for(other, RUNNER);
+    };
+    at_rest(&mut other);
+    drop(other);
+    let alone = |client: &mut Client| {
+        wait_until("our connection has gone", || {
+            client.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_test' AND datname LIKE 'other%'",
+            ) == "0"
+        })
+    };
+    alone(&mut client);
+    client.exec("ALTER DATABASE other RENAME TO other2");
+    let mut other = jobs::connect(&cluster, "other2");
+    other.exec("SELECT wh.resume()");
+    at_rest(&mut other);
+    drop(other);
+    alone(&mut client);
+    client.exec("CREATE DATABASE other3 TEMPLATE other2");
+    let mut copy = jobs::connect(&cluster, "other3");
+    copy.exec("SELECT wh.resume()");
+    runs(&mut copy);
+    let mut other = jobs::connect(&cluster, "other2");
+    other.exec("SELECT wh.resume()");
+    at_rest(&mut other);
+    drop(other);
+    alone_but_copy(&mut client);
+    client.exec("DROP DATABASE other2");
+    assert_eq!(in_database(&mut client, "other2"), "0");
+    runs(&mut copy);
+    runs(&mut client);
+    let complaints = jobs::complaints(&cluster, 0);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+fn alone_but_copy(client: &mut Client) {
+    wait_until("our connection has gone", || {
+        client.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_test' AND datname = 'other2'")
+            == "0"
+    });
+}
+
+#[test]
+fn a_database_in_which_a_job_runs_is_dropped_by_force_alone() {
+    let (cluster, mut client) = jobs::start(jobs::server("forced").set("startup_wh.max_running_jobs", "2"));
+    for round in 0..3 {
+        let mut other = database(&cluster, &mut client, "other");
+        other.exec("SELECT wh.schedule('long', '0 0 1 1 *', 'SELECT pg_sleep(600)')");
+        other.exec("SELECT wh.run_job('long', wait => false)");
+        jobs::wait_for_true(&mut other, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep')");
+        drop(other);
+        if round == 0 {
+            let refused = client.error("DROP DATABASE other");
+            assert_eq!(refused.code().code(), "55006");
+            // It goes on, and so do the jobs beside it.
+            let mut other = jobs::connect(&cluster, "other");
+            jobs::wait_for(&mut other, SCHEDULER);
+            runs(&mut other);
+            assert_eq!(other.value("SELECT status FROM wh.job_runs WHERE job_name = 'long'"), "running");
+        }
+        client.exec("DROP DATABASE other WITH (FORCE)");
+    }
+    // The places of the runs that were ended are free again.
+    client.exec("SELECT wh.schedule('job ' || n, '0 0 1 1 *', 'SELECT pg_sleep(600)') FROM generate_series(1, 2) n");
+    client.exec("SELECT wh.run_job('job ' || n, wait => false) FROM generate_series(1, 2) n");
+    jobs::wait_for_true(&mut client, "SELECT count(*) = 2 FROM wh.job_runs WHERE status = 'running'");
+}
+
+#[test]
+fn thirty_databases_without_the_extension_are_looked_at_and_left_alone() {
+    let (cluster, mut client) = jobs::start(jobs::server("thirty").set("max_worker_processes", "8"));
+    often(&mut client);
+    for n in 0..30 {
+        client.exec(&format!("CREATE DATABASE empty{n} STRATEGY file_copy"));
+    }
+    let launcher = jobs::wait_for(&mut client, LAUNCHER);
+    let mut most = 0;
+    // A new launcher looks at all of them.
+    let from = cluster.log().len();
+    client.exec(&format!("SELECT pg_terminate_backend({launcher})"));
+    jobs::wait_for_another(&mut client, LAUNCHER, launcher);
+    let mut last = jobs::connect(&cluster, "empty29");
+    last.exec("CREATE EXTENSION startup_wh");
+    wait_until("the last of them is served", || {
+        let looking = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'startup_wh scheduler' AND datname LIKE 'empty%'";
+        most = most.max(client.value(looking).parse().unwrap_or(99));
+        !jobs::workers(&mut last, SCHEDULER).is_empty()
+    });
+    often(&mut last);
+    runs(&mut last);
+    wait_until("nobody stays in the others", || {
+        client.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'startup_wh%' AND datname LIKE 'empty%' AND datname <> 'empty29'") == "0"
+    });
+    assert!(most <= 3, "{most} looked at the same time");
+    runs(&mut client);
+    let missed = client
+        .value("SELECT count(*) FROM wh.job_runs WHERE missed > 0 OR status NOT IN ('succeeded', 'running', 'queued')");
+    assert_eq!(missed, "0", "runs that had to wait too long");
+    assert!(!cluster.log()[from..].contains("no background worker is free"), "{}", cluster.log_tail());
+}
