@@ -280,7 +280,8 @@ pub fn start(name: &str, kind: &str, function: &str, argument: usize) -> Option<
         pg_sys::MemoryContextSwitchTo(outer);
         registered
     };
-    registered.then_some(Started { handle })
+    // Not then_some: what it was given would be dropped, and with it a handle that is none.
+    registered.then(|| Started { handle })
 }
 
 /// Sends a signal to a process of this server: SIGINT cancels its statement, SIGTERM ends it.
