@@ -235,7 +235,7 @@ impl Scheduler {
         }
         self.runners.again = None;
         // Said before looking, so that whoever gives one back meanwhile wakes us.
-        set(&self.entry.wants_runner, u64::from(!self.queue.is_empty()));
+        set(&self.entry.wants_runner, u64::from(self.queue.has_ready()));
         let shared = self.shared;
         let most = crate::settings::MAX_RUNNING_JOBS.get() as usize;
         let mut given = false;
@@ -250,7 +250,7 @@ impl Scheduler {
             }
             given = true;
         }
-        let waits = u64::from(!self.queue.is_empty());
+        let waits = u64::from(self.queue.has_ready());
         let waited = self.entry.wants_runner.swap(waits, Ordering::SeqCst);
         // Others may have stood back for us, or need the place of one of ours that has nothing to do.
         let spare = |r: &Runner| get(&r.phase) == phase::IDLE && get(&r.leave) == 0;
@@ -277,6 +277,11 @@ impl Scheduler {
         };
         let idle: Vec<(usize, &Runner)> = shared.runners_of(self.database).filter(|r| fits(&r)).collect();
         for (slot, r) in idle {
+            if shared.should_yield(self.database) {
+                set(&r.leave, 1);
+                worker::wake(get(&r.latch));
+                continue;
+            }
             // It must not leave, nor look, while it is given the task.
             if r.phase.compare_exchange(phase::IDLE, phase::STARTING, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 self.fill(slot, r, &task, handle);

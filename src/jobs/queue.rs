@@ -44,14 +44,7 @@ impl Queue {
 
     /// The next task that can begin, of the owner whose turn it is; `may` says whether an owner can have a runner now.
     pub fn next(&mut self, mut may: impl FnMut(u32) -> bool) -> Option<Task> {
-        let blocked: HashSet<u32> = self
-            .waiting
-            .values()
-            .flatten()
-            .map(|t| t.relation)
-            .chain(self.busy.keys().copied())
-            .filter(|r| *r != 0)
-            .collect();
+        let blocked = self.blocked();
         for turn in 0..self.turns.len() {
             let owner = self.turns[turn];
             let Some(tasks) = self.waiting.get_mut(&owner) else { continue };
@@ -75,6 +68,18 @@ impl Queue {
             return Some(task);
         }
         None
+    }
+
+    /// Views that wait or are at work.
+    fn blocked(&self) -> HashSet<u32> {
+        let waiting = self.waiting.values().flatten().map(|t| t.relation);
+        waiting.chain(self.busy.keys().copied()).filter(|r| *r != 0).collect()
+    }
+
+    /// Whether a task could begin if it had a runner.
+    pub fn has_ready(&self) -> bool {
+        let blocked = self.blocked();
+        self.waiting.values().flatten().any(|t| t.after.is_disjoint(&blocked) && !self.busy.contains_key(&t.relation))
     }
 
     /// A view is with a runner already.
@@ -188,8 +193,10 @@ mod tests {
         q.push(view(1, 4, &[2]));
         q.push(view(1, 2, &[]));
         let next = |q: &mut Queue| q.next(|_| true).map(|t| t.relation);
+        assert!(q.has_ready());
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), None);
+        assert!(!q.has_ready());
         assert_eq!(q.done(2), [1]);
         assert_eq!((next(&mut q), next(&mut q), next(&mut q)), (Some(3), Some(4), None));
         q.done(3);

@@ -230,6 +230,20 @@ impl Jobs {
         })
     }
 
+    /// Whether another database waits that has no runner, or that would still have fewer if one of `home`'s were its.
+    pub fn should_yield(&self, home: u32) -> bool {
+        let runners = |oid: u64| {
+            let counts = |r: &&Runner| get(&r.phase) != phase::FREE && get(&r.home) == oid && get(&r.leave) == 0;
+            self.runners.iter().filter(counts).count()
+        };
+        let mine = runners(home.into());
+        self.databases.iter().any(|d| {
+            let oid = get(&d.oid);
+            let waits = oid != 0 && oid != u64::from(home) && get(&d.wants_runner) != 0;
+            waits && (runners(oid) == 0 || runners(oid) + 1 < mine)
+        })
+    }
+
     /// Gives a slot back, and wakes those who wait for one.
     pub fn free_runner(&self, runner: &Runner) {
         set(&runner.phase, phase::FREE);
