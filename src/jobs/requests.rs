@@ -35,6 +35,8 @@ pub fn answer(s: &mut Scheduler) -> Result<()> {
         }
         let running = s.active.iter().find(|(_, a)| a.job == job).map(|(run, _)| *run);
         let accepted = match (get(&r.state), running) {
+            // Its runner has committed and will say so at once: the session may have waited for just that.
+            (wish::RUN, Some(run)) if store::is_over(run)? => continue,
             (wish::RUN, Some(run)) => {
                 set(&r.run, run as u64);
                 false

@@ -244,6 +244,13 @@ pub fn last(job: i64) -> Result<i64> {
     Ok(run.first().copied().unwrap_or_default())
 }
 
+/// Whether the end of a run is written down.
+pub fn is_over(run: i64) -> Result<bool> {
+    let over: Option<bool> =
+        spi::first("SELECT (finished IS NOT NULL)::text FROM wh.job_run WHERE id = $1", &[run.into()])?;
+    Ok(over.unwrap_or_default())
+}
+
 /// Runs that have no end yet, with their jobs.
 pub fn open() -> Result<Vec<(i64, i64)>> {
     spi::rows(
