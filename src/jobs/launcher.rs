@@ -23,6 +23,8 @@ struct Scheduler {
     since: Instant,
     not_before: Instant,
     ended: u32,
+    /// The extension was not there.
+    absent: bool,
 }
 
 fn gone(_: usize) {
@@ -79,13 +81,45 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
     sweep(shared);
 
     let mut pause = LOOK_AGAIN;
-    let mut looking = schedulers
-        .iter()
-        .filter(|(oid, s)| {
-            s.started.is_some() && shared.database(**oid).is_some_and(|d| get(&d.state) == state::STARTED)
-        })
-        .count();
+    // One that has found nothing has its slot until it has ended.
+    let looks = |entry: Option<&shared::Database>| entry.is_none_or(|e| get(&e.state) != state::READY);
+    let all = schedulers.iter().map(|(oid, s)| (s, shared.database(*oid)));
+    let mut looking = all.filter(|(s, entry)| lives(s, *entry) && looks(*entry)).count();
     for database in served {
+        let s = schedulers.entry(database.oid).or_insert_with(|| Scheduler {
+            started: None,
+            since: Instant::now(),
+            not_before: Instant::now(),
+            ended: 0,
+            absent: false,
+        });
+        let entry = shared.database(database.oid);
+        if lives(s, entry) {
+            continue;
+        }
+        let hold = entry.map_or(0, |e| get(&e.hold_until)).saturating_sub(shared::now());
+        match entry.map(|e| get(&e.state)) {
+            // Databases without the extension may be many, and take no entry.
+            Some(state::ABSENT) => {
+                s.started = None;
+                s.absent = true;
+                shared.leave_absent(database.oid);
+                continue;
+            }
+            // Nobody has asked for it since.
+            None if s.absent => continue,
+            _ => s.absent = false,
+        }
+        if s.started.take().is_some() && hold == 0 {
+            // It should not have ended. One that lived for a while met something new, and not what ended the one before.
+            s.ended = if s.since.elapsed() > LOOK_AGAIN { 1 } else { (s.ended + 1).min(7) };
+            s.not_before = Instant::now() + Duration::from_millis(500 << s.ended);
+        }
+        let wait = s.not_before.saturating_duration_since(Instant::now()).max(Duration::from_micros(hold));
+        if !wait.is_zero() || looking >= LOOKING {
+            pause = pause.min(wait.max(Duration::from_millis(200)));
+            continue;
+        }
         let Some(entry) = shared.enter(database.oid) else {
             warn(
                 warned,
@@ -97,29 +131,6 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
             );
             continue;
         };
-        let s = schedulers.entry(database.oid).or_insert_with(|| Scheduler {
-            started: None,
-            since: Instant::now(),
-            not_before: Instant::now(),
-            ended: 0,
-        });
-        if lives(s, Some(entry)) {
-            continue;
-        }
-        if s.started.take().is_some() && get(&entry.state) != state::ABSENT && get(&entry.hold_until) <= shared::now() {
-            // It should not have ended. One that lived for a while met something new, and not what ended the one before.
-            s.ended = if s.since.elapsed() > LOOK_AGAIN { 1 } else { (s.ended + 1).min(7) };
-            s.not_before = Instant::now() + Duration::from_millis(500 << s.ended);
-        }
-        if get(&entry.state) == state::ABSENT {
-            continue;
-        }
-        let hold = get(&entry.hold_until).saturating_sub(shared::now());
-        let wait = s.not_before.saturating_duration_since(Instant::now()).max(Duration::from_micros(hold));
-        if !wait.is_zero() || looking >= LOOKING {
-            pause = pause.min(wait.max(Duration::from_millis(200)));
-            continue;
-        }
         set(&entry.state, state::STARTED);
         s.since = Instant::now();
         let name = format!("startup_wh scheduler: {}", database.name);

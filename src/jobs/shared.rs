@@ -162,25 +162,49 @@ impl Jobs {
 
     /// The entry of a database, taken if there is none yet; `None` when all are taken.
     pub fn enter(&self, oid: u32) -> Option<&Database> {
+        AREA.locked(|| self.entered(oid))
+    }
+
+    fn entered(&self, oid: u32) -> Option<&Database> {
+        if let Some(known) = self.database(oid) {
+            return Some(known);
+        }
+        let free = self.databases.iter().find(|d| get(&d.oid) == 0)?;
+        for field in [
+            &free.state,
+            &free.scheduler,
+            &free.latch,
+            &free.changed,
+            &free.hold_until,
+            &free.wants_runner,
+            &free.known,
+        ] {
+            set(field, 0);
+        }
+        set(&free.oid, oid.into());
+        Some(free)
+    }
+
+    /// Says that something changed in a database, whoever serves it.
+    fn changed(&self, oid: u32) -> Option<&Database> {
         AREA.locked(|| {
-            if let Some(known) = self.database(oid) {
-                return Some(known);
+            let entry = self.entered(oid)?;
+            set(&entry.changed, 1);
+            if get(&entry.state) == state::ABSENT {
+                set(&entry.state, state::WANTED);
             }
-            let free = self.databases.iter().find(|d| get(&d.oid) == 0)?;
-            for field in [
-                &free.state,
-                &free.scheduler,
-                &free.latch,
-                &free.changed,
-                &free.hold_until,
-                &free.wants_runner,
-                &free.known,
-            ] {
-                set(field, 0);
-            }
-            set(&free.oid, oid.into());
-            Some(free)
+            Some(entry)
         })
+    }
+
+    /// Gives back the entry of a database that does not have the extension, unless something has changed there.
+    pub fn leave_absent(&self, oid: u32) {
+        AREA.locked(|| {
+            let absent = |d: &&Database| get(&d.state) == state::ABSENT && get(&d.scheduler) == 0;
+            if let Some(entry) = self.database(oid).filter(absent) {
+                set(&entry.oid, 0);
+            }
+        });
     }
 
     /// Runners that a database's scheduler has.
@@ -285,11 +309,7 @@ pub fn now() -> u64 {
 /// Tells the scheduler of this database, at once, that something changed; and the launcher, where it has none.
 pub fn wake_scheduler() {
     let Some(shared) = jobs() else { return };
-    let Some(entry) = shared.enter(crate::pg::catalog::my_database()) else { return };
-    set(&entry.changed, 1);
-    if get(&entry.state) == state::ABSENT {
-        set(&entry.state, state::WANTED);
-    }
+    let Some(entry) = shared.changed(crate::pg::catalog::my_database()) else { return };
     match get(&entry.latch) {
         0 => worker::wake(get(&shared.launcher)),
         latch => worker::wake(latch),
