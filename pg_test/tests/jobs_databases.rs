@@ -175,10 +175,10 @@ fn a_database_in_which_a_job_runs_is_dropped_by_force_alone() {
 }
 
 #[test]
-fn thirty_databases_without_the_extension_are_looked_at_and_left_alone() {
-    let (cluster, mut client) = jobs::start(jobs::server("thirty").set("max_worker_processes", "8"));
+fn seventy_databases_without_the_extension_are_looked_at_and_left_alone() {
+    let (cluster, mut client) = jobs::start(jobs::server("seventy").set("max_worker_processes", "8"));
     often(&mut client);
-    for n in 0..30 {
+    for n in 0..70 {
         client.exec(&format!("CREATE DATABASE empty{n} STRATEGY file_copy"));
     }
     let launcher = jobs::wait_for(&mut client, LAUNCHER);
@@ -187,7 +187,7 @@ fn thirty_databases_without_the_extension_are_looked_at_and_left_alone() {
     let from = cluster.log().len();
     client.exec(&format!("SELECT pg_terminate_backend({launcher})"));
     jobs::wait_for_another(&mut client, LAUNCHER, launcher);
-    let mut last = jobs::connect(&cluster, "empty29");
+    let mut last = jobs::connect(&cluster, "empty69");
     last.exec("CREATE EXTENSION startup_wh");
     wait_until("the last of them is served", || {
         let looking = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'startup_wh scheduler' AND datname LIKE 'empty%'";
@@ -197,7 +197,7 @@ fn thirty_databases_without_the_extension_are_looked_at_and_left_alone() {
     often(&mut last);
     runs(&mut last);
     wait_until("nobody stays in the others", || {
-        client.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'startup_wh%' AND datname LIKE 'empty%' AND datname <> 'empty29'") == "0"
+        client.value("SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'startup_wh%' AND datname LIKE 'empty%' AND datname <> 'empty69'") == "0"
     });
     assert!(most <= 3, "{most} looked at the same time");
     runs(&mut client);
