@@ -110,7 +110,7 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
             None if s.absent => continue,
             _ => s.absent = false,
         }
-        if s.started.take().is_some() && hold == 0 {
+        if s.started.take().is_some() && entry.is_some_and(|e| get(&e.state) != state::WANTED) {
             // It should not have ended. One that lived for a while met something new, and not what ended the one before.
             s.ended = if s.since.elapsed() > LOOK_AGAIN { 1 } else { (s.ended + 1).min(7) };
             s.not_before = Instant::now() + Duration::from_millis(500 << s.ended);

@@ -110,6 +110,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
     loop {
         if get(&entry.hold_until) > shared::now() {
             // Somebody needs the database for themselves; the launcher starts another one later.
+            set(&entry.state, state::WANTED);
             return;
         }
         let done = round.run(|| scheduler.round(&mut first));
