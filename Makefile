@@ -26,7 +26,7 @@ help:
 	@echo 'make test          everything: unit tests, pg_regress, isolation specs, end to end'
 	@echo 'make install       a release build into the server of PG_CONFIG=$(PG_CONFIG)'
 	@echo 'make installcheck  pg_regress against a running server, named by PGHOST, PGPORT, PGUSER, PGPASSWORD'
-	@echo 'make bench         the figures, beside the script that people use today; writes target/bench/fdw.json'
+	@echo 'make bench         the figures, beside what people use today; writes target/bench/*.json'
 	@echo 'make deny          licences and advisories of the dependencies'
 	@echo 'make lint          rustfmt, clippy, and a type-check for Postgres $(OTHER_VERSIONS)'
 
@@ -48,7 +48,7 @@ test-unit: prerequisites
 	  cargo test --package startup_wh --lib --no-default-features --features "pg$$major" -- $(TESTS)
 
 test-install:
-	@pg_test/prerequisites cargo-pgrx test-extensions
+	@pg_test/prerequisites cargo-pgrx test-extensions pg_cron
 	@$(PG_TEST) pg_test -- install
 
 test-regress: test-install
@@ -73,9 +73,10 @@ install: prerequisites
 installcheck: prerequisites
 	@$(PG_TEST) pg_test -- installcheck $(TESTS)
 
-bench: prerequisites
+bench:
+	@pg_test/prerequisites cargo-pgrx pg_cron
 	@$(PG_TEST) pg_test -- install --release
-	@cargo run --quiet --package pg_test --bin bench
+	@$(PG_TEST) bench
 
 lint: prerequisites
 	cargo fmt --all --check
