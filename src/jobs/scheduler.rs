@@ -338,6 +338,13 @@ impl Scheduler {
             return Ok(());
         }
         let mut graph = None;
+        if new.iter().any(|n| self.jobs.get(&n.job).is_some_and(|p| p.job.kind.refreshes())) {
+            // Nobody tells us when a view is renamed or made again.
+            if store::follow()? {
+                self.load()?;
+            }
+            graph = Some(subxact::run(crate::refresh::load));
+        }
         for (id, run) in store::begin(new)? {
             let Some(p) = self.jobs.get_mut(&id) else { continue };
             p.job.retry_at = None;
@@ -353,12 +360,11 @@ impl Scheduler {
             };
             let planned = if job.kind.refreshes() {
                 active.steps = true;
-                subxact::run(|| {
-                    if graph.is_none() {
-                        graph = Some(crate::refresh::load()?);
-                    }
-                    graph.as_ref().map_or(Ok(Vec::new()), |g| steps::plan(run, &job, g))
-                })
+                match &graph {
+                    Some(Ok(graph)) => subxact::run(|| steps::plan(run, &job, graph)),
+                    Some(Err(e)) => Err(e.clone()),
+                    None => Ok(Vec::new()),
+                }
                 .map(|steps| {
                     let task = |s: steps::Step| Task {
                         runs: vec![run],

@@ -28,9 +28,9 @@ pub struct Loaded {
     pub enabled: bool,
 }
 
-/// All jobs. Their views are found by name, since numbers change when a view is made again and mean nothing in a restored
-/// database; renamed ones by number. But for jobs that a session is changing.
-pub fn load() -> Result<Vec<Loaded>> {
+/// Follows the views of jobs: they are found by name, since numbers change when a view is made again and mean nothing in a
+/// restored database; renamed ones by number. But for jobs that a session is changing. Says whether there were any.
+pub fn follow() -> Result<bool> {
     // Asked first: an UPDATE of no row fires the trigger that wakes us as well.
     let moved: Vec<i64> = spi::rows(
         "SELECT k.id::text FROM wh.job k
@@ -44,17 +44,24 @@ pub fn load() -> Result<Vec<Loaded>> {
          FOR UPDATE OF k SKIP LOCKED",
         &[],
     )?;
-    if !moved.is_empty() {
-        spi::run(
-            "UPDATE wh.job k SET relation = c.oid, view_schema = n.nspname, view_name = c.relname
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-             WHERE k.id = ANY ($1) AND c.relkind = 'm' AND c.oid = coalesce(
-               (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.relkind = 'm'
-                  AND o.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name))),
-               (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'))",
-            &[moved.into()],
-        )?;
+    if moved.is_empty() {
+        return Ok(false);
     }
+    spi::run(
+        "UPDATE wh.job k SET relation = c.oid, view_schema = n.nspname, view_name = c.relname
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE k.id = ANY ($1) AND c.relkind = 'm' AND c.oid = coalesce(
+           (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.relkind = 'm'
+              AND o.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', k.view_schema, k.view_name))),
+           (SELECT o.oid FROM pg_catalog.pg_class o WHERE o.oid = k.relation AND o.relkind = 'm'))",
+        &[moved.into()],
+    )?;
+    Ok(true)
+}
+
+/// All jobs.
+pub fn load() -> Result<Vec<Loaded>> {
+    follow()?;
     spi::run("DELETE FROM wh.job_plan p WHERE NOT EXISTS (SELECT FROM wh.job j WHERE j.id = p.job)", &[])?;
     spi::rows(JOBS, &[])
 }
