@@ -5,12 +5,14 @@
 //! - [`cluster`]: a running Postgres that ends with its process, or goes on until it is stopped
 //! - [`pair`]: a product and a warehouse for one test
 //! - [`warehouse`]: one whose jobs run, shared by the tests of a file
+//! - [`at_work`]: a server of a test's own that runs jobs
 //! - [`client`]: queries as text, waiting for a condition
 //! - [`jobs`]: servers that run jobs
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
 //! that it did not start, nor the Postgres installation that it was copied from.
 
+pub mod at_work;
 pub mod client;
 pub mod cluster;
 pub mod jobs;
@@ -19,6 +21,7 @@ pub mod place;
 pub mod server;
 pub mod warehouse;
 
+pub use at_work::Jobs;
 pub use client::{change_rows, changes, error, exec, rows, table, value, wait_until, Change, ClientExt};
 pub use cluster::Cluster;
 pub use pair::Pair;
