@@ -338,6 +338,8 @@ impl Scheduler {
             return Ok(());
         }
         let mut graph = None;
+        // Many jobs of one owner are due together as a rule.
+        let mut allowed: HashMap<(u32, Option<String>), Result<u64>> = HashMap::new();
         if new.iter().any(|n| self.jobs.get(&n.job).is_some_and(|p| p.job.kind.refreshes())) {
             // Nobody tells us when a view is renamed or made again.
             if store::follow()? {
@@ -378,7 +380,11 @@ impl Scheduler {
             } else {
                 Ok(vec![Task { runs: vec![run], job: id, owner: job.owner, relation: 0, after: Default::default() }])
             };
-            match planned.and_then(|tasks: Vec<Task>| may_run(&job, self.database).map(|s| (tasks, s))) {
+            let may = allowed
+                .entry((job.owner, job.database.clone()))
+                .or_insert_with(|| may_run(&job, self.database))
+                .clone();
+            match planned.and_then(|tasks: Vec<Task>| may.map(|session| (tasks, session))) {
                 Ok((tasks, session)) => {
                     active.session = session;
                     self.active.insert(run, active);
