@@ -3,6 +3,7 @@
 //! - [`fdw`]: product databases through foreign tables that follow their migrations
 //! - [`refresh`]: materialized views, refreshed in order
 //! - [`jobs`]: what runs when
+//! - [`sources`]: third-party APIs in tables
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -14,6 +15,8 @@ mod jobs;
 mod pg;
 mod refresh;
 mod settings;
+#[allow(dead_code, unused_imports)] // used by the fetch, which is not in yet
+mod sources;
 
 use pgrx::prelude::*;
 
