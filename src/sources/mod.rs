@@ -1,6 +1,11 @@
 //! Third-party APIs in tables.
 //!
-//! A source is described by a [`spec`]: where the API is, how it is spoken to, and which of its lists become tables.
+//! - [`spec`]: what a source is: where the API is, how it is spoken to, and which of its lists become tables
+//! - [`names`]: from a name in an API to an identifier
+//! - [`columns`]: from a value of JSON to a column
 
 pub mod columns;
+#[cfg(test)]
+mod generator;
+pub mod names;
 pub mod spec;
