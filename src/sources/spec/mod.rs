@@ -4,19 +4,28 @@
 //! The structs mirror the document; what the schema guarantees is not checked again.
 
 mod auth;
+mod check;
 mod limits;
 mod paginator;
+mod parse;
 mod pointer;
 mod read;
+mod schema;
+mod settings;
 mod stream;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use serde::Deserialize;
 
 pub use auth::{Algorithm, Auth, ClientAuth, Grant};
 pub use limits::{Action, ErrorRule, Limits, Reset, ResetUnit, Retry};
 pub use paginator::{From, Paginator, Target};
+pub use parse::parse;
 pub use pointer::Pointer;
+pub use schema::TEXT as SCHEMA;
+pub use settings::with_settings;
 pub use stream::{
     Changes, Child, ChildAs, Column, Confirm, Deletes, Drift, Format, Incremental, Method, OnBadRow, Order, Parent,
     Stream, Write,

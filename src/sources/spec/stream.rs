@@ -77,6 +77,9 @@ pub struct Incremental {
     /// The value that grows, in a record.
     pub cursor: Pointer,
     pub format: Format,
+    /// How the bounds are written, where the API reads another format than it writes.
+    #[serde(default)]
+    pub bound_format: Option<Format>,
     /// Where the lower bound (inclusive) is put; none where a template has `{start}`, or where the API can't filter
     /// and `order` desc lets the scan end early.
     #[serde(default)]
