@@ -113,12 +113,25 @@ fn as_numeric(value: &Value, raw: &str) -> Result<String, String> {
 fn as_time(value: &Value, format: Option<Format>, zone: bool) -> Option<String> {
     if let Value::Text(text) = value {
         if let Some(written) = time::parse(text) {
-            return (written.has_zone() == zone).then(|| text.clone());
+            return (written.has_zone() == zone).then(|| spelled(&written, text, zone))?;
         }
     }
     let format = format.filter(|format| matches!(format, Format::EpochS | Format::EpochMs))?;
-    let written = time::write_utc(time::instant(number(value)?.1, format)?)?;
-    Some(if zone { written } else { written.trim_end_matches('Z').to_owned() })
+    in_utc(time::instant(number(value)?.1, format)?, zone)
+}
+
+/// As it was written, but for a leap second: Postgres refuses a part of one at the end of a day.
+fn spelled(written: &time::Written, text: &str, zone: bool) -> Option<String> {
+    if written.is_leap_second() {
+        in_utc(written.micros(), zone)
+    } else {
+        Some(text.to_owned())
+    }
+}
+
+fn in_utc(micros: i64, zone: bool) -> Option<String> {
+    let text = time::write_utc(micros)?;
+    Some(if zone { text } else { text.trim_end_matches('Z').to_owned() })
 }
 
 /// The day in UTC for a time since 1970. A time in ISO is no date: its day depends on who looks.

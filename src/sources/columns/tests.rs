@@ -69,6 +69,10 @@ fn values_are_stored_digit_by_digit() {
         ("\"2026-01-31\"", "date", "2026-01-31"),
         ("\"2026-01-31T12:00:00+01:00\"", "timestamptz", "2026-01-31T12:00:00+01:00"),
         ("\"2026-01-31T12:00:00\"", "timestamp", "2026-01-31T12:00:00"),
+        // Postgres takes a whole leap second, and no part of one at the end of a day.
+        ("\"2016-12-31T23:59:60.5Z\"", "timestamptz", "2017-01-01T00:00:00.5Z"),
+        ("\"2016-12-31T23:59:60.5\"", "timestamp", "2017-01-01T00:00:00.5"),
+        ("\"2016-12-31T24:00:00Z\"", "timestamptz", "2016-12-31T24:00:00Z"),
         ("-32768", "smallint", "-32768"),
         ("2147483647", "integer", "2147483647"),
         ("1e308", "double precision", "1e308"),

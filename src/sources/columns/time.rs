@@ -12,6 +12,7 @@ pub struct Written {
     micros: i64,
     /// Seconds east of Greenwich.
     zone: Option<i64>,
+    leap_second: bool,
 }
 
 /// `YYYY-MM-DD`, a `T`, `HH:MM:SS`, up to nine digits of a fraction, and `Z`, `+HH:MM` or `+HHMM`. A leap second and
@@ -42,7 +43,7 @@ pub fn parse(text: &str) -> Option<Written> {
         _ => false,
     };
     let micros = ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction;
-    in_range.then_some(Written { date, micros, zone: parse_zone(rest)? })
+    in_range.then_some(Written { date, micros, zone: parse_zone(rest)?, leap_second: second == 60 })
 }
 
 /// None: neither a zone nor nothing. Some(None): nothing.
@@ -87,6 +88,10 @@ fn two(digits: &[u8]) -> Option<i64> {
 impl Written {
     pub fn has_zone(&self) -> bool {
         self.zone.is_some()
+    }
+
+    pub fn is_leap_second(&self) -> bool {
+        self.leap_second
     }
 
     /// Microseconds since 1970 in UTC; without a zone, as if in UTC.
