@@ -74,6 +74,33 @@ impl Template {
     }
 }
 
+impl Template {
+    /// The same for a path: a value is percent-encoded, so that it stays within its segment. An error says why a value
+    /// can't stand there: it is missing or empty, or it would make a segment that goes up.
+    pub fn fill_path(&self, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+        let path = self
+            .fill(|name| value(name).filter(|value| !value.is_empty()).map(|value| encoded(&value)))
+            .map_err(|name| format!("there is no value for {{{name}}}"))?;
+        // URLs take %2e for a dot; what is encoded here never has it.
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(format!("the path \"{path}\" goes up"));
+        }
+        Ok(path)
+    }
+}
+
+fn encoded(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 impl<'de> Deserialize<'de> for Template {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Template, D::Error> {
         Template::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)

@@ -4,6 +4,7 @@ use serde_json::{json, Value};
 
 use super::*;
 
+mod documentation;
 mod parts;
 mod rules;
 mod settings;

@@ -44,3 +44,27 @@ fn templates_are_filled() {
         assert!(Template::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn no_value_leaves_its_segment_of_a_path() {
+    let template = Template::parse("a/{id}/b").unwrap();
+    let base = url::Url::parse("https://api.example.com/v1/").unwrap();
+    let mut generator = Generator::new(11);
+    let mut values: Vec<String> = (0..5_000).map(|_| generator.text(12)).collect();
+    values
+        .extend(["../../x", "..", ".", "%2e%2e", "a/b", "a?b", "a#b", "\\\\evil", "//evil", "é", ""].map(String::from));
+    let mut refused = 0;
+    for value in values {
+        let Ok(path) = template.fill_path(|_| Some(value.clone())) else {
+            assert!(matches!(value.as_str(), "" | "." | ".."), "{value:?} is refused");
+            refused += 1;
+            continue;
+        };
+        let url = base.join(&path).unwrap();
+        assert_eq!((url.host_str(), url.query(), url.fragment()), (Some("api.example.com"), None, None), "{value:?}");
+        let segments: Vec<&str> = url.path_segments().unwrap().collect();
+        assert_eq!(segments.len(), 4, "{value:?} gave {url}");
+        assert_eq!((segments[0], segments[1], segments[3]), ("v1", "a", "b"), "{value:?} gave {url}");
+    }
+    assert!(refused >= 3);
+}
