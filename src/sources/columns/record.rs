@@ -9,6 +9,9 @@ use serde_json::value::RawValue;
 use super::scan::{decode, decode_lossy, skip_blanks, string_end, value_end};
 use crate::sources::spec::Pointer;
 
+/// Members up to which they are told apart by comparing.
+const FEW: usize = 48;
+
 /// The top-level members, each once: of duplicates the last counts, as jsonb has it, in the place of the first.
 pub fn members(record: &RawValue) -> Result<Vec<(String, &RawValue)>, String> {
     struct Members;
@@ -31,15 +34,19 @@ pub fn members(record: &RawValue) -> Result<Vec<(String, &RawValue)>, String> {
         .deserialize_map(Members)
         .map_err(|_| "a record is an object".to_owned())?;
     let mut members: Vec<(String, &RawValue)> = Vec::with_capacity(raw.len());
-    let mut places: HashMap<String, usize> = HashMap::with_capacity(raw.len());
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (name, value) in raw {
         let name = decode(name.get()).map_err(|why| format!("in the name of a member, {why}"))?;
-        match places.get(&name) {
-            Some(&place) => members[place].1 = value,
-            None => {
-                places.insert(name.clone(), members.len());
-                members.push((name, value));
-            }
+        // Comparing with a few names is faster than hashing them.
+        let place = if members.len() < FEW {
+            members.iter().position(|(known, _)| *known == name)
+        } else {
+            places.extend((places.len()..members.len()).map(|at| (members[at].0.clone(), at)));
+            places.get(&name).copied()
+        };
+        match place {
+            Some(place) => members[place].1 = value,
+            None => members.push((name, value)),
         }
     }
     Ok(members)

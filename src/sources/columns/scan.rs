@@ -113,6 +113,9 @@ pub fn decode_lossy(raw: &str) -> String {
 
 fn decode_with(raw: &str, bad: impl Fn(&str) -> Result<char, String>) -> Result<String, String> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
+    if !inner.contains('\\') {
+        return Ok(inner.to_owned());
+    }
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
     while let Some(at) = rest.find('\\') {

@@ -184,6 +184,16 @@ fn of_duplicate_members_the_last_counts() {
 }
 
 #[test]
+fn duplicates_among_many_members_are_found() {
+    let names: Vec<String> = (0..500).map(|at| format!("m{}", at % 300)).collect();
+    let text: Vec<String> = names.iter().enumerate().map(|(at, name)| format!("\"{name}\":{at}")).collect();
+    let record = raw(&format!("{{{}}}", text.join(",")));
+    let found: Vec<_> = members(&record).unwrap().into_iter().map(|(name, value)| (name, value.get())).collect();
+    let expected = (0..300).map(|at| (format!("m{at}"), if at < 200 { at + 300 } else { at }.to_string()));
+    assert!(found.into_iter().map(|(name, value)| (name, value.to_owned())).eq(expected));
+}
+
+#[test]
 fn only_objects_are_records() {
     for text in ["1", "[]", "\"a\"", "null"] {
         assert!(members(&raw(text)).is_err(), "{text}");

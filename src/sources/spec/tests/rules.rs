@@ -22,6 +22,8 @@ fn what_does_not_fit_together_is_named() {
     let since = json!({"cursor": "/t", "format": "iso", "start": "since"});
     let cases: Vec<(Vec<(&str, Value)>, &str, &str)> = vec![
         (vec![("/base_url", json!("http://api.example.com"))], "/base_url", "not encrypted"),
+        (vec![("/base_url", json!("http://10.0.0.1/"))], "/base_url", "not encrypted"),
+        (vec![("/base_url", json!("http://[fd00::1]/"))], "/base_url", "not encrypted"),
         (vec![("/base_url", json!("http://127.0.0.1.example.com"))], "/base_url", "not encrypted"),
         (vec![("/base_url", json!("https://a:b@example.com"))], "/base_url", "credentials"),
         (vec![("/base_url", json!("https://example.com/?a=b"))], "/base_url", "query"),
@@ -96,6 +98,7 @@ fn what_does_not_fit_together_is_named() {
         // paths
         (vec![("/streams/0/path", json!("/things"))], "/streams/0/path", "leaves base_url"),
         (vec![("/streams/0/path", json!("https://evil.example/"))], "/streams/0/path", "leaves base_url"),
+        (vec![("/streams/0/path", json!("a//b"))], "/streams/0/path", "leaves base_url"),
         (vec![("/streams/0/path", json!("a/../../b"))], "/streams/0/path", "goes up"),
         (vec![("/streams/0/path", json!("a/%2E%2e/b"))], "/streams/0/path", "goes up"),
         (vec![("/streams/0/path", json!("a%2fb"))], "/streams/0/path", "hidden separator"),
