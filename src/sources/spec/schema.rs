@@ -39,7 +39,7 @@ impl Schema {
     fn problems(&self, error: &ValidationError) -> Vec<Problem> {
         let at = error.instance_path().as_str();
         let schema = self.around(error.schema_path().as_str());
-        let value = shown(error.instance());
+        let value = if may_be_secret(at) { "this value".to_owned() } else { shown(error.instance()) };
         let one = |message: String, right: String| vec![Problem { pointer: at.to_owned(), message, right }];
         match error.kind() {
             Kind::AdditionalProperties { unexpected } => unexpected
@@ -163,6 +163,11 @@ fn with_article(name: &str) -> &'static str {
         "object" => "an object",
         _ => "null",
     }
+}
+
+/// Where people paste a secret instead of its name.
+fn may_be_secret(at: &str) -> bool {
+    at.contains("/headers/") || (at.starts_with("/auth/") && at != "/auth/type")
 }
 
 /// A value in a message; a long one by its start. A text that may be a secret is not repeated.

@@ -316,6 +316,10 @@ fn no_problem_repeats_a_secret() {
         [("/auth", json!({"type": "bearer", "secret": format!("{secret} {}", "x".repeat(70))}))],
         [("/headers", json!({"X": format!("{secret}\n")}))],
         [("/streams/0/records", json!(secret))],
+        [("/auth", json!({"type": "bearer", "secret": "51Habc with a blank, of a vendor that nobody knows"}))],
+        [("/auth", json!({"type": "bearer", "secret": ["51Habc"]}))],
+        [("/headers", json!({"X": "51Habc\u{e9}"}))],
+        [("/streams/0/headers", json!({"X": "51Habc\u{e9}"}))],
     ] {
         let found = problems(&with(&changes));
         assert!(!found.is_empty() && !format!("{found:?}").contains("51Habc"), "{found:?}");
