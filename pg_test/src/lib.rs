@@ -8,6 +8,7 @@
 //! - [`at_work`]: a server of a test's own that runs jobs
 //! - [`client`]: queries as text, waiting for a condition
 //! - [`jobs`]: servers that run jobs
+//! - [`fake_api`]: an API that misbehaves on demand
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
 //! that it did not start, nor the Postgres installation that it was copied from.
@@ -15,6 +16,7 @@
 pub mod at_work;
 pub mod client;
 pub mod cluster;
+pub mod fake_api;
 pub mod jobs;
 pub mod pair;
 pub mod place;
