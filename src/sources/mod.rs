@@ -4,10 +4,12 @@
 //! - [`names`]: from a name in an API to an identifier
 //! - [`presets`]: specs that ship
 //! - [`columns`]: from a value of JSON to a column
+//! - [`http`]: reads a stream, in a thread of its own
 
 pub mod columns;
 #[cfg(test)]
 mod generator;
+pub mod http;
 pub mod names;
 pub mod presets;
 pub mod spec;

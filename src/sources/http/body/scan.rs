@@ -1,0 +1,298 @@
+//! JSON text from a reader, byte by byte over a buffer: strictly, since what a page skips must be right too.
+
+use std::io::{self, Read};
+
+use serde_json::value::RawValue;
+
+use super::{BodyError, Result, MAX_WANTED};
+
+/// No API nests deeper, and `jsonb` stops not far above.
+pub const MAX_DEPTH: usize = 512;
+
+/// A strict reader of JSON text, byte by byte over a buffer.
+pub struct Scanner<R> {
+    reader: R,
+    pub buffer: Box<[u8]>,
+    start: usize,
+    pub end: usize,
+    /// Bytes of earlier buffers.
+    pub before: u64,
+}
+
+impl<R: Read> Scanner<R> {
+    pub fn new(reader: R, size: usize) -> Self {
+        Scanner { reader, buffer: vec![0; size].into_boxed_slice(), start: 0, end: 0, before: 0 }
+    }
+
+    pub fn position(&self) -> u64 {
+        self.before + self.start as u64
+    }
+
+    pub fn malformed(&self, why: impl Into<String>) -> BodyError {
+        BodyError::Malformed { at: self.position(), why: why.into() }
+    }
+
+    /// Whether there is a byte to read.
+    fn fill(&mut self) -> Result<bool> {
+        while self.start == self.end {
+            self.before += self.end as u64;
+            self.start = 0;
+            self.end = 0;
+            match self.reader.read(&mut self.buffer) {
+                Ok(0) => return Ok(false),
+                Ok(n) => self.end = n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(BodyError::Read(e)),
+            }
+        }
+        Ok(true)
+    }
+
+    pub fn peek(&mut self) -> Result<Option<u8>> {
+        Ok(if self.fill()? { Some(self.buffer[self.start]) } else { None })
+    }
+
+    pub fn need(&mut self) -> Result<u8> {
+        self.peek()?.ok_or(BodyError::Cut { at: self.position() })
+    }
+
+    pub fn bump(&mut self) {
+        self.start += 1;
+    }
+
+    pub fn skip_space(&mut self) -> Result<()> {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek()? {
+            self.bump();
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<()> {
+        let found = self.need()?;
+        if found != byte {
+            return Err(self.malformed(format!("expected \"{}\"", char::from(byte))));
+        }
+        self.bump();
+        Ok(())
+    }
+
+    /// Nothing but white space until the body ends.
+    pub fn end(&mut self) -> Result<()> {
+        self.skip_space()?;
+        match self.peek()? {
+            None => Ok(()),
+            Some(_) => Err(self.malformed("text after the end of the document")),
+        }
+    }
+
+    /// In an object, after `{` or a member: the next member's name, with the value next. `None` after `}`.
+    pub fn member(&mut self, first: bool) -> Result<Option<String>> {
+        self.skip_space()?;
+        if self.need()? == b'}' {
+            self.bump();
+            return Ok(None);
+        }
+        if !first {
+            self.expect(b',')?;
+            self.skip_space()?;
+        }
+        if self.need()? != b'"' {
+            return Err(self.malformed("expected a member's name"));
+        }
+        let mut text = Vec::new();
+        self.string(&mut Some((&mut text, MAX_WANTED)))?;
+        // A lone surrogate in a name fits no pointer; a name that can't be read must not match one either.
+        let name = match serde_json::from_slice(&text) {
+            Ok(name) => name,
+            Err(_) => String::from_utf8_lossy(&text).into_owned(),
+        };
+        self.skip_space()?;
+        self.expect(b':')?;
+        self.skip_space()?;
+        Ok(Some(name))
+    }
+
+    /// In an array, after `[` or an element: whether another follows. `false` after `]`.
+    pub fn element(&mut self, first: bool) -> Result<bool> {
+        self.skip_space()?;
+        if self.need()? == b']' {
+            self.bump();
+            return Ok(false);
+        }
+        if !first {
+            self.expect(b',')?;
+            self.skip_space()?;
+        }
+        Ok(true)
+    }
+
+    pub fn capture(&mut self, max: usize, depth: usize) -> Result<Box<RawValue>> {
+        let mut text = Vec::new();
+        self.skip_space()?;
+        let at = self.position();
+        self.skip(Some((&mut text, max)), depth)?;
+        let text = String::from_utf8(text)
+            .map_err(|_| BodyError::Malformed { at, why: "a value that is not UTF-8".to_owned() })?;
+        RawValue::from_string(text).map_err(|e| BodyError::Malformed { at, why: e.to_string() })
+    }
+
+    /// Passes over one value, `depth` levels down already, and keeps its text where asked.
+    pub fn skip(&mut self, mut into: Option<(&mut Vec<u8>, usize)>, depth: usize) -> Result<()> {
+        // What is open around here; `false` an array, `true` an object.
+        let mut open: Vec<bool> = Vec::new();
+        loop {
+            self.skip_space()?;
+            match self.need()? {
+                byte @ (b'{' | b'[') => {
+                    if depth + open.len() >= MAX_DEPTH {
+                        return Err(self.malformed(format!("nested deeper than {MAX_DEPTH} levels")));
+                    }
+                    self.take(&mut into)?;
+                    open.push(byte == b'{');
+                    self.skip_space()?;
+                    if self.need()? == if byte == b'{' { b'}' } else { b']' } {
+                        self.take(&mut into)?;
+                        open.pop();
+                    } else {
+                        if byte == b'{' {
+                            self.name(&mut into)?;
+                        }
+                        continue;
+                    }
+                }
+                b'"' => self.string(&mut into)?,
+                b'-' | b'0'..=b'9' => self.word(&mut into, number)?,
+                b't' | b'f' | b'n' => self.word(&mut into, |w| matches!(w, b"true" | b"false" | b"null"))?,
+                _ => return Err(self.malformed("expected a value")),
+            }
+            loop {
+                let Some(&object) = open.last() else { return Ok(()) };
+                self.skip_space()?;
+                match self.need()? {
+                    b',' => {
+                        self.take(&mut into)?;
+                        if object {
+                            self.skip_space()?;
+                            self.name(&mut into)?;
+                        }
+                        break;
+                    }
+                    b'}' if object => self.take(&mut into)?,
+                    b']' if !object => self.take(&mut into)?,
+                    _ => return Err(self.malformed("expected \",\" or the end")),
+                }
+                open.pop();
+            }
+        }
+    }
+
+    fn name(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+        if self.need()? != b'"' {
+            return Err(self.malformed("expected a member's name"));
+        }
+        self.string(into)?;
+        self.skip_space()?;
+        if self.need()? != b':' {
+            return Err(self.malformed("expected \":\""));
+        }
+        self.take(into)
+    }
+
+    /// Moves the next byte over.
+    fn take(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+        self.keep(1, into)?;
+        Ok(())
+    }
+
+    /// Moves `n` bytes of the buffer over.
+    fn keep(&mut self, n: usize, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+        if let Some((text, max)) = into {
+            if text.len() + n > *max {
+                let why = format!("a value of more than {max} bytes");
+                return Err(self.malformed(why));
+            }
+            text.extend_from_slice(&self.buffer[self.start..self.start + n]);
+        }
+        self.start += n;
+        Ok(())
+    }
+
+    fn string(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+        self.take(into)?;
+        loop {
+            self.need()?;
+            let chunk = &self.buffer[self.start..self.end];
+            let plain = chunk.iter().position(|&b| b == b'"' || b == b'\\' || b < b' ').unwrap_or(chunk.len());
+            self.keep(plain, into)?;
+            if self.start == self.end {
+                continue;
+            }
+            match self.buffer[self.start] {
+                b'"' => return self.take(into),
+                b'\\' => {
+                    self.take(into)?;
+                    match self.need()? {
+                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => self.take(into)?,
+                        b'u' => {
+                            self.take(into)?;
+                            for _ in 0..4 {
+                                if !self.need()?.is_ascii_hexdigit() {
+                                    return Err(self.malformed("expected four hexadecimal digits"));
+                                }
+                                self.take(into)?;
+                            }
+                        }
+                        _ => return Err(self.malformed("no such escape")),
+                    }
+                }
+                _ => return Err(self.malformed("a control character in a string")),
+            }
+        }
+    }
+
+    /// A number or a literal.
+    fn word(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>, fits: impl Fn(&[u8]) -> bool) -> Result<()> {
+        let mut word = Vec::new();
+        while let Some(byte) = self.peek()? {
+            if !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')) {
+                break;
+            }
+            if word.len() == 4096 {
+                return Err(self.malformed("a number of more than 4096 digits"));
+            }
+            word.push(byte);
+            self.take(into)?;
+        }
+        if fits(&word) {
+            Ok(())
+        } else if self.peek()?.is_none() {
+            Err(BodyError::Cut { at: self.position() })
+        } else {
+            Err(self.malformed("neither a number nor a literal"))
+        }
+    }
+}
+
+/// The grammar of RFC 8259, section 6.
+fn number(word: &[u8]) -> bool {
+    let digits = |s: &[u8]| s.iter().take_while(|b| b.is_ascii_digit()).count();
+    let mut rest = word.strip_prefix(b"-").unwrap_or(word);
+    let whole = digits(rest);
+    if whole == 0 || (whole > 1 && rest[0] == b'0') {
+        return false;
+    }
+    rest = &rest[whole..];
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let n = digits(fraction);
+        if n == 0 {
+            return false;
+        }
+        rest = &fraction[n..];
+    }
+    if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
+        let exponent = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
+        let n = digits(exponent);
+        return n > 0 && n == exponent.len();
+    }
+    rest.is_empty()
+}

@@ -1,0 +1,251 @@
+use super::scan::MAX_DEPTH;
+use super::*;
+use serde_json::Value;
+
+fn pointer(text: &str) -> Pointer {
+    Pointer::parse(text).unwrap()
+}
+
+/// Gives one byte at a time, so that every boundary between two reads is met.
+struct Drip<'a>(&'a [u8]);
+
+impl Read for Drip<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some((first, rest)) = self.0.split_first() else { return Ok(0) };
+        buffer[0] = *first;
+        self.0 = rest;
+        Ok(1)
+    }
+}
+
+type Page = (Vec<String>, Vec<Option<String>>);
+
+fn read(text: &[u8], shape: Shape, records: &str, wanted: &[&str]) -> Result<Page> {
+    let mut reader =
+        Records::new(Drip(text), shape, pointer(records), wanted.iter().map(|w| pointer(w)).collect(), 1 << 20);
+    let mut all = Vec::new();
+    while let Some(record) = reader.next()? {
+        all.push(record.get().to_owned());
+    }
+    let found = reader.found().iter().map(|f| f.as_ref().map(|f| f.get().to_owned())).collect();
+    Ok((all, found))
+}
+
+fn page(text: &str, records: &str, wanted: &[&str]) -> Page {
+    read(text.as_bytes(), Shape::Array, records, wanted).unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+fn refusal(text: &str, records: &str) -> String {
+    read(text.as_bytes(), Shape::Array, records, &["/more"]).unwrap_err().to_string()
+}
+
+const PAGE: &str = r#" {"a":[1,{"data":[9]}],"more":true,"deep":{"x":{"records":[{"id":12345678901234567890.10,"s":"\u00e9\"}"},
+    [1], null , "two" ]},"next":{"cursor":"abc"}}, "total" : 4 ,"z":{"list":[10,{"k":"v"}]}}
+ "#;
+
+#[test]
+fn records_come_out_as_they_are_written() {
+    let (records, _) = page(PAGE, "/deep/x/records", &[]);
+    assert_eq!(records, [r#"{"id":12345678901234567890.10,"s":"\u00e9\"}"}"#, "[1]", "null", "\"two\""]);
+}
+
+#[test]
+fn values_before_beside_and_after_the_records_are_found() {
+    let wanted =
+        ["/more", "/deep/next/cursor", "/total", "/z/list/1/k", "/deep/x/records/0/s", "/missing", "/a/1/data"];
+    let (_, found) = page(PAGE, "/deep/x/records", &wanted);
+    let whole: Value = serde_json::from_str(PAGE).unwrap();
+    for (pointer, found) in wanted.iter().zip(found) {
+        let found = found.map(|f| serde_json::from_str::<Value>(&f).unwrap());
+        assert_eq!(found.as_ref(), whole.pointer(pointer), "{pointer}");
+    }
+}
+
+#[test]
+fn a_value_and_what_it_holds_are_both_found() {
+    let (_, found) = page(r#"{"p":{"next":{"url":7}},"d":[]}"#, "/d", &["/p/next/url", "/p/next", "/p"]);
+    assert_eq!(found, [Some("7".into()), Some("{\"url\":7}".into()), Some("{\"next\":{\"url\":7}}".into())]);
+}
+
+#[test]
+fn escaped_names_are_met() {
+    let (records, found) = page(r#"{"a/b":{"m~n":[1]},"\u0041":2}"#, "/a~1b/m~0n", &["/A"]);
+    assert_eq!((records, found), (vec!["1".to_owned()], vec![Some("2".to_owned())]));
+}
+
+#[test]
+fn the_document_itself_may_be_the_array() {
+    assert_eq!(page("[{\"a\":1}, 2]", "", &[]).0, ["{\"a\":1}", "2"]);
+    assert_eq!(page(" [ ] ", "", &[]).0, Vec::<String>::new());
+}
+
+#[test]
+fn an_object_is_a_record_only_where_no_page_can_follow() {
+    let one = |shape| read(b"{\"d\":{\"id\":1}}", shape, "/d", &[]);
+    assert_eq!(one(Shape::ArrayOrOne).unwrap().0, ["{\"id\":1}"]);
+    assert_eq!(one(Shape::One).unwrap().0, ["{\"id\":1}"]);
+    assert!(matches!(one(Shape::Array), Err(BodyError::NoRecords { .. })));
+    assert_eq!(read(b"[{\"id\":1}]", Shape::One, "", &[]).unwrap().0, ["[{\"id\":1}]"]);
+}
+
+#[test]
+fn a_page_cut_anywhere_is_an_error() {
+    let text = PAGE.trim();
+    for end in 0..text.len() {
+        let cut = read(&text.as_bytes()[..end], Shape::Array, "/deep/x/records", &["/total"]);
+        assert!(matches!(cut, Err(BodyError::Cut { .. })), "cut after {end}: {cut:?}");
+    }
+}
+
+#[test]
+fn a_page_without_its_records_is_an_error() {
+    for text in [
+        r#"{"error":"x"}"#,
+        r#"{"data":null}"#,
+        r#"{"data":{}}"#,
+        r#"{"data":"[]"}"#,
+        r#"{"x":{"data":[]}}"#,
+        "[]",
+        "null",
+        "17",
+    ] {
+        let e = read(text.as_bytes(), Shape::Array, "/data", &[]).unwrap_err();
+        assert!(matches!(e, BodyError::NoRecords { .. }), "{text}: {e}");
+    }
+    assert!(refusal(r#"{"data":[1],"data":[2]}"#, "/data").contains("a second value for \"/data\""));
+}
+
+#[test]
+fn what_is_not_json_is_an_error_beside_the_records_too() {
+    for broken in [
+        "<html></html>",
+        r#"{"data":[]} x"#,
+        r#"{"data":[]}{}"#,
+        r#"{"data":[],}"#,
+        r#"{"data":[1,]}"#,
+        r#"{"data":[1 2]}"#,
+        r#"{"x":[1,],"data":[]}"#,
+        r#"{"x":{"a" 1},"data":[]}"#,
+        r#"{"x":{a:1},"data":[]}"#,
+        r#"{"x":{"a":1 "b":2},"data":[]}"#,
+        r#"{"x":[1}],"data":[]}"#,
+        r#"{"x":01,"data":[]}"#,
+        r#"{"x":1.,"data":[]}"#,
+        r#"{"x":1e,"data":[]}"#,
+        r#"{"x":-,"data":[]}"#,
+        r#"{"x":+1,"data":[]}"#,
+        r#"{"x":nul,"data":[]}"#,
+        r#"{"x":NaN,"data":[]}"#,
+        r#"{"x":"\x","data":[]}"#,
+        r#"{"x":"\u12g4","data":[]}"#,
+        "{\"x\":\"\n\",\"data\":[]}",
+        r#"{"data":[{"a":tru}]}"#,
+        r#"{,"data":[]}"#,
+    ] {
+        assert!(serde_json::from_str::<Value>(broken).is_err(), "serde_json takes {broken}");
+        let e = read(broken.as_bytes(), Shape::Array, "/data", &[]).unwrap_err();
+        assert!(matches!(e, BodyError::Malformed { .. }), "{broken}: {e}");
+    }
+    let latin = read(b"{\"data\":[\"\xe9\"]}", Shape::Array, "/data", &[]).unwrap_err();
+    assert!(latin.to_string().contains("not UTF-8"), "{latin}");
+}
+
+#[test]
+fn depth_and_sizes_are_bounded() {
+    let nested = |n: usize| {
+        format!("{{\"x\":{}{},\"data\":[{}{}]}}", "[".repeat(n), "]".repeat(n), "[".repeat(n), "]".repeat(n))
+    };
+    assert_eq!(page(&nested(MAX_DEPTH - 2), "/data", &[]).0.len(), 1);
+    assert!(refusal(&nested(100_000), "/data").contains("nested deeper"));
+    assert!(refusal(&"[".repeat(100_000), "").contains("nested deeper"));
+    let long = format!("{{\"data\":[\"{}\"]}}", "a".repeat(1 << 20));
+    assert!(refusal(&long, "/data").contains("more than 1048576 bytes"));
+    let long = format!("{{\"more\":\"{}\",\"data\":[]}}", "a".repeat(1 << 20));
+    assert!(refusal(&long, "/data").contains("more than 1048576 bytes"));
+}
+
+#[test]
+fn a_paginator_that_asks_for_the_records_is_told() {
+    let e = read(b"{\"data\":{\"list\":[]}}", Shape::Array, "/data/list", &["/data"]).unwrap_err();
+    assert!(e.to_string().contains("holds the records"), "{e}");
+}
+
+/// Numbers of a fixed sequence: a failure comes again.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % n
+    }
+
+    fn value(&mut self, depth: usize) -> Value {
+        match self.below(if depth == 0 { 5 } else { 7 }) {
+            0 => Value::Null,
+            1 => Value::Bool(self.below(2) == 0),
+            2 => Value::from(self.below(1 << 31) as i64 - (1 << 30)),
+            3 => Value::from(self.below(1000) as f64 / 8.0 * 1e-9),
+            4 => Value::from(["", "plain", "q\"uote\\", "line\nbreak \u{1}", "é😀", "[{,}]:"][self.below(6) as usize]),
+            5 => (0..self.below(4)).map(|_| self.value(depth - 1)).collect(),
+            _ => Value::Object((0..self.below(4)).map(|i| (format!("k{i}"), self.value(depth - 1))).collect()),
+        }
+    }
+}
+
+#[test]
+fn any_page_reads_as_serde_json_reads_it() {
+    let mut dice = Dice(7);
+    for round in 0..300 {
+        let records: Vec<Value> = (0..dice.below(5)).map(|_| dice.value(4)).collect();
+        let mut whole = serde_json::json!({"before": dice.value(4), "in": {"data": records, "more": dice.value(2)}});
+        whole["zlast"] = dice.value(3);
+        for text in [whole.to_string(), serde_json::to_string_pretty(&whole).unwrap()] {
+            let (got, found) = page(&text, "/in/data", &["/in/more", "/before", "/zlast"]);
+            let whole: Value = serde_json::from_str(&text).unwrap();
+            let got: Vec<Value> = got.iter().map(|r| serde_json::from_str(r).unwrap()).collect();
+            assert_eq!(Value::from(got), whole["in"]["data"], "round {round}");
+            let found: Vec<Value> = found.iter().map(|f| serde_json::from_str(f.as_ref().unwrap()).unwrap()).collect();
+            assert_eq!(found, [whole["in"]["more"].clone(), whole["before"].clone(), whole["zlast"].clone()]);
+        }
+    }
+}
+
+/// A document that is made as it is read.
+struct Endless {
+    records: u64,
+    made: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.made.len() {
+            self.made = match self.records {
+                0 => return Ok(0),
+                1 => b"{}]}".to_vec(),
+                _ => format!("{{\"pad\":\"{}\"}},", "x".repeat(4000)).into_bytes(),
+            };
+            self.records -= 1;
+            self.at = 0;
+        }
+        let n = buffer.len().min(self.made.len() - self.at);
+        buffer[..n].copy_from_slice(&self.made[self.at..self.at + n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+#[test]
+fn the_first_record_of_a_huge_page_is_there_at_once() {
+    let source = Endless { records: 10_000, made: b"{\"data\":[".to_vec(), at: 0 };
+    let mut reader = Records::new(source, Shape::Array, pointer("/data"), vec![], 8192);
+    assert!(reader.next().unwrap().is_some());
+    assert!(reader.scan.before + reader.scan.end as u64 <= 64 << 10, "more was read than one buffer");
+    let mut n = 1;
+    while reader.next().unwrap().is_some() {
+        n += 1;
+    }
+    assert_eq!(n, 10_000);
+    assert!(reader.position() > 40_000_000);
+    assert_eq!(reader.scan.buffer.len(), 64 << 10);
+}
