@@ -12,12 +12,15 @@ pub mod import;
 pub mod latch;
 pub mod lock;
 pub mod parcel;
+#[cfg(test)]
+pub mod poll;
 pub mod portal;
 pub mod recorder;
 pub mod rewrite;
 pub mod secret;
 pub mod session;
 pub mod shmem;
+pub mod signals;
 pub mod spi;
 pub mod sql;
 pub mod stored;
