@@ -148,3 +148,46 @@ impl Control {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Cancels once `work` waits, and says how long it took to end after that.
+    fn cancelled<T>(work: impl FnOnce(&Control) -> T) -> (T, Duration) {
+        let control = Arc::new(Control::new(Duration::from_secs(3600)));
+        let other = Arc::clone(&control);
+        let canceller = std::thread::spawn(move || {
+            other.cancel();
+            Instant::now()
+        });
+        let result = work(&control);
+        let ended = Instant::now();
+        (result, ended.saturating_duration_since(canceller.join().unwrap()))
+    }
+
+    #[test]
+    fn what_cannot_be_interrupted_is_left_behind() {
+        // As a look-up of a name does whose server is silent.
+        let (release, stuck) = mpsc::channel::<()>();
+        let (result, took) = cancelled(|control| control.aside(move || stuck.recv().map_err(io::Error::other)));
+        assert!(result.is_err() && took < Duration::from_secs(1), "{took:?}");
+        drop(release);
+        let control = Control::new(Duration::from_secs(3600));
+        control.phase("connecting", Duration::from_millis(50));
+        let (_release, stuck) = mpsc::channel::<()>();
+        assert!(control.aside(move || stuck.recv().map_err(io::Error::other)).is_err());
+        assert_eq!(control.stopped(), Some(Stop::Slow("connecting")));
+    }
+
+    #[test]
+    fn a_sleep_ends_with_a_cancel_and_with_the_run() {
+        let (result, took) = cancelled(|control| control.sleep(Duration::from_secs(600)));
+        assert_eq!(result, Err(Stop::Cancelled));
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        let short = Control::new(Duration::from_millis(20));
+        assert_eq!(short.sleep(Duration::from_secs(600)), Err(Stop::RunTime));
+        assert_eq!(Control::new(Duration::from_secs(60)).sleep(Duration::from_millis(1)), Ok(()));
+    }
+}

@@ -49,6 +49,23 @@ pub fn written(moment: Moment, format: Format) -> Option<String> {
     })
 }
 
+/// The same with all its digits, where the value itself is meant and not a bound.
+pub fn exactly(moment: Moment, format: Format) -> Option<String> {
+    match format {
+        Format::Iso => {
+            let seconds = i64::try_from(moment.div_euclid(SECOND)).ok()?;
+            let nanoseconds = u32::try_from(moment.rem_euclid(SECOND)).ok()?;
+            Some(DateTime::from_timestamp(seconds, nanoseconds)?.format("%Y-%m-%dT%H:%M:%S%.fZ").to_string())
+        }
+        other => written(moment, other),
+    }
+}
+
+/// How bounds are written.
+pub fn bound_format(rule: &Incremental) -> Format {
+    rule.bound_format.unwrap_or(rule.format)
+}
+
 /// A decimal number times `unit`, without a float.
 fn decimal(text: &str, unit: i128) -> Option<Moment> {
     let (sign, digits) = match text.strip_prefix('-') {
@@ -71,6 +88,8 @@ fn decimal(text: &str, unit: i128) -> Option<Moment> {
 /// One scan of an incremental stream.
 pub struct Marking<'a> {
     rule: &'a Incremental,
+    /// The lower bound of the first run.
+    first: Option<Moment>,
     /// The lower bound, inclusive.
     from: Option<Moment>,
     /// The greatest value seen in this scan.
@@ -96,10 +115,11 @@ impl<'a> Marking<'a> {
             Format::Integer => 0,
             _ => i128::from(rule.lookback_s) * SECOND,
         };
-        let initial = rule.initial.as_deref().and_then(|text| moment(text, rule.format));
+        let initial = rule.initial.as_deref().and_then(|text| moment(text, bound_format(rule)));
         let from = if full { initial } else { mark.map(|mark| mark - lookback).or(initial) };
         Marking {
             rule,
+            first: initial,
             from,
             greatest: None,
             mark,
@@ -120,8 +140,8 @@ impl<'a> Marking<'a> {
     /// The lower bound as the API writes it. The very first one is taken as the spec writes it.
     pub fn start(&self) -> Option<String> {
         match self.from {
-            Some(from) => written(from, self.rule.format),
-            None => self.rule.initial.clone(),
+            Some(from) if Some(from) != self.first => written(from, bound_format(self.rule)),
+            _ => self.rule.initial.clone(),
         }
     }
 
@@ -130,7 +150,7 @@ impl<'a> Marking<'a> {
         match self.rule.format {
             Format::Integer => None,
             // Rounded up: nothing that exists is left out.
-            format => written(nanoseconds(now)? + SECOND, format),
+            _ => written(nanoseconds(now)? + SECOND, bound_format(self.rule)),
         }
     }
 

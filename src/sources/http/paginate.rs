@@ -13,7 +13,8 @@ use url::Url;
 use values::{address, at, join, json, link, scalar, url_parameter, whole};
 pub use values::{text, truthy};
 
-use crate::sources::spec::{From as CursorFrom, Paginator, Pointer, Target};
+use super::incremental::{exactly, moment};
+use crate::sources::spec::{Format, From as CursorFrom, Paginator, Pointer, Target};
 
 /// Where a listing stands: the page to ask for. It is stored, so that a scan goes on after a crash.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,8 +70,18 @@ pub enum PageError {
     NoValue(String),
 }
 
+/// What the templates of a keyset may name besides the last record.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    pub start: Option<String>,
+    pub end: Option<String>,
+    /// Where the keyset's cursor is that of `incremental`: how it comes, and how it is written.
+    pub formats: Option<(Format, Format)>,
+}
+
 pub struct Pages<'a> {
     paginator: &'a Paginator,
+    around: Around,
     place: Place,
     /// Of this scan, before the page at `place`.
     records: u64,
@@ -82,9 +93,22 @@ pub struct Pages<'a> {
 impl<'a> Pages<'a> {
     /// Goes on at `place`, after so many records.
     pub fn new(paginator: &'a Paginator, place: Place, records: u64) -> Self {
-        let mut pages = Pages { paginator, place, records, total: None, seen: HashSet::new(), last_fingerprint: None };
+        let mut pages = Pages {
+            paginator,
+            around: Around::default(),
+            place,
+            records,
+            total: None,
+            seen: HashSet::new(),
+            last_fingerprint: None,
+        };
         pages.seen.insert(hash(&pages.place));
         pages
+    }
+
+    pub fn with(mut self, around: Around) -> Self {
+        self.around = around;
+        self
     }
 
     pub fn place(&self) -> &Place {
@@ -175,7 +199,9 @@ impl<'a> Pages<'a> {
         initial: &Option<String>,
     ) -> Result<(), PageError> {
         let (cursor, key) = match &self.place {
-            Place::Keyset { cursor, key } => (Some(text(&json(cursor))), key.as_ref().map(|key| text(&json(key)))),
+            Place::Keyset { cursor, key } => {
+                (Some(self.rewritten(text(&json(cursor)))), key.as_ref().map(|key| text(&json(key))))
+            }
             _ => (None, None),
         };
         let Some(param) = param else {
@@ -188,13 +214,15 @@ impl<'a> Pages<'a> {
             return Ok(());
         };
         let value = match (&cursor, first, next) {
-            (None, Some(first), _) => Some(first.fill(|_| initial.clone()).map_err(PageError::NoValue)?),
+            (None, Some(first), _) => {
+                Some(first.fill(|name| self.bound(name).or_else(|| initial.clone())).map_err(PageError::NoValue)?)
+            }
             (None, None, _) => initial.clone(),
             (Some(_), _, Some(next)) => Some(
                 next.fill(|name| match name {
                     "cursor" => cursor.clone(),
                     "key" => key.clone(),
-                    _ => None,
+                    name => self.bound(name),
                 })
                 .map_err(PageError::NoValue)?,
             ),
@@ -204,6 +232,20 @@ impl<'a> Pages<'a> {
             ask.put(param, value.into());
         }
         Ok(())
+    }
+
+    fn bound(&self, name: &str) -> Option<String> {
+        match name {
+            "start" => self.around.start.clone(),
+            "end" => self.around.end.clone(),
+            _ => None,
+        }
+    }
+
+    /// A value that isn't what its format says is sent as it came.
+    fn rewritten(&self, cursor: String) -> String {
+        let Some((comes, goes)) = self.around.formats else { return cursor };
+        moment(&cursor, comes).and_then(|moment| exactly(moment, goes)).unwrap_or(cursor)
     }
 
     fn number(&self, start: u64) -> u64 {

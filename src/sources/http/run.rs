@@ -10,14 +10,14 @@ use super::auth::Authenticator;
 use super::client::{host_of, stop_trouble, Client, Request};
 use super::control::{Control, Stop};
 use super::failure::{code, Failure};
-use super::incremental::Marking;
+use super::incremental::{bound_format, Marking};
 use super::pace::Pace;
 use super::page::{page, Asking, Got, Whole};
-use super::paginate::{Page as Turned, PageError, Pages};
+use super::paginate::{Around, Page as Turned, PageError, Pages};
 use super::request::{build, Bounds};
 use super::secret::{shown, Scrubber};
 use super::{Event, Order, Outlet, Place, Scan, State};
-use crate::sources::spec::{Auth, Limits, Stream};
+use crate::sources::spec::{Auth, Limits, Paginator, Stream};
 
 /// What a sample of a page keeps.
 const SAMPLE_RECORDS: usize = 100;
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
             },
         };
         let bounds = Bounds { start: scan.start.clone(), end: scan.end.clone() };
-        let mut pages = Pages::new(&stream.paginator, scan.place.clone(), scan.records);
+        let mut pages = Pages::new(&stream.paginator, scan.place.clone(), scan.records).with(around(stream, &bounds));
         let mut first = true;
         loop {
             if scan.pages >= self.limits().max_pages {
@@ -300,7 +300,7 @@ impl<'a> Run<'a> {
             start: marking.as_ref().and_then(Marking::start),
             end: marking.as_ref().and_then(|marking| marking.end(SystemTime::now())),
         };
-        let mut pages = Pages::new(&stream.paginator, Default::default(), 0);
+        let mut pages = Pages::new(&stream.paginator, Place::Start, 0).with(around(stream, &bounds));
         let request = self.request(parent, &bounds, &pages)?;
         let mut kept: Vec<Box<RawValue>> = Vec::new();
         let mut sink = |chunk: Vec<Box<RawValue>>| {
@@ -398,8 +398,17 @@ fn page_failure(stream: &Stream, e: &PageError) -> Failure {
     }
 }
 
-/// Statuses by which an API says that it doesn't know a cursor.
+/// By which an API says that it doesn't know a cursor: a status like 400, 404, 410 or 422.
 fn is_about_the_place(failure: &Failure) -> bool {
-    let detail = failure.detail.as_deref().unwrap_or_default();
-    ["gave status 400.", "gave status 404.", "gave status 410.", "gave status 422."].iter().any(|s| detail.contains(s))
+    matches!(failure.sqlstate, code::UNDEFINED_OBJECT | code::FDW_ERROR)
+}
+
+pub(super) fn around(stream: &Stream, bounds: &Bounds) -> Around {
+    let formats = match (&stream.paginator, &stream.incremental) {
+        (Paginator::Keyset { pointer, .. }, Some(rule)) if *pointer == rule.cursor => {
+            Some((rule.format, bound_format(rule)))
+        }
+        _ => None,
+    };
+    Around { start: bounds.start.clone(), end: bounds.end.clone(), formats }
 }

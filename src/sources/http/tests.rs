@@ -320,3 +320,43 @@ fn a_sample_tells_what_is_there_and_what_would_come_next() {
     api.fault("/", 0, 9, Fault::Reply(Reply::text(403, "application/json", "{\"error\":\"no\"}")));
     assert_eq!(one_page(order(&api, cursor(), json!({}))).unwrap_err().sqlstate, "42501");
 }
+
+#[test]
+fn each_stream_that_ships_makes_a_first_request_below_its_base() {
+    use crate::sources::{presets, spec};
+    let mut asked = 0;
+    for name in presets::names() {
+        let preset = presets::find(name).unwrap();
+        let mut settings = serde_json::Map::new();
+        for (name, setting) in preset.get("settings").and_then(Value::as_object).into_iter().flatten() {
+            if setting.get("default").is_none() {
+                settings.insert(name.clone(), setting["example"].clone());
+            }
+        }
+        let spec = spec::parse(&spec::with_settings(&preset, &settings.into()).unwrap()).unwrap();
+        for stream in &spec.streams {
+            let marking = stream.incremental.as_ref().map(|rule| incremental::Marking::new(rule, None, false));
+            let bounds = request::Bounds {
+                start: marking.as_ref().and_then(|marking| marking.start()),
+                end: marking.as_ref().and_then(|marking| marking.end(SystemTime::now())),
+            };
+            let parent: Map<String, Value> = stream
+                .parent
+                .iter()
+                .flat_map(|parent| parent.bind.iter().map(|(place, _)| (place.clone(), json!("p/1"))))
+                .collect();
+            let pages = paginate::Pages::new(&stream.paginator, Place::Start, 0).with(run::around(stream, &bounds));
+            let ask = pages.ask().unwrap_or_else(|e| panic!("{name} {}: {e:?}", stream.name));
+            let made = request::build(&spec, stream, &parent, &bounds, &ask)
+                .unwrap_or_else(|e| panic!("{name} {}: {e:?}", stream.name));
+            let whole =
+                format!("{} {}", made.url, String::from_utf8(made.body.map(|b| b.1).unwrap_or_default()).unwrap());
+            assert!(made.url.as_str().starts_with(spec.base_url.as_str()), "{whole}");
+            for place in ["{start}", "{cursor}", "{key}", "%7Bstart", "%7Bcursor", "p/1"] {
+                assert!(!whole.contains(place), "{name} {}: {whole}", stream.name);
+            }
+            asked += 1;
+        }
+    }
+    assert!(asked > 20, "{asked}");
+}

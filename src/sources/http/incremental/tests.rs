@@ -64,6 +64,20 @@ fn the_next_run_starts_a_lookback_before_the_mark() {
 }
 
 #[test]
+fn a_bound_may_be_written_in_another_way_than_the_values() {
+    let rule = rule(json!({"format": "iso", "bound_format": "epoch_ms", "initial": 0, "lookback_s": 1}));
+    let mut marking = Marking::new(&rule, None, false);
+    assert_eq!(marking.start().as_deref(), Some("0"));
+    marking.page(at(2_000_000_000));
+    see(&mut marking, &[json!("2026-01-31T21:59:59.125Z")]);
+    let mark = marking.mark_at_end();
+    assert_eq!(Marking::new(&rule, mark.as_deref(), false).start().as_deref(), Some("1769896798125"));
+    assert_eq!(marking.end(at(5)).as_deref(), Some("6000"));
+    let verbatim = self::rule(json!({"format": "iso", "initial": "1970-01-01T00:00:00.000+00:00"}));
+    assert_eq!(Marking::new(&verbatim, None, false).start().as_deref(), Some("1970-01-01T00:00:00.000+00:00"));
+}
+
+#[test]
 fn a_newest_first_scan_moves_its_mark_only_at_its_end() {
     let rule = rule(json!({"order": "desc"}));
     let old = (100 * SECOND).to_string();

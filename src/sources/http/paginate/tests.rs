@@ -239,6 +239,23 @@ fn a_keyset_asks_for_what_comes_after_the_last_record() {
 }
 
 #[test]
+fn a_keyset_knows_the_bounds_and_writes_its_cursor_as_they_are_written() {
+    let p = paginator(json!({"type": "keyset", "pointer": "/at", "key": "/id", "param": "q",
+        "first": "t >= {start}", "next": "(t = {cursor} AND id > {key}) OR t > {cursor}"}));
+    let around = Around { start: Some("S".into()), end: None, formats: Some((Format::Iso, Format::Iso)) };
+    let mut pages = Pages::new(&p, Place::Start, 0).with(around.clone());
+    assert_eq!(query(&pages), [pair("q", "t >= S")]);
+    let last = json!({"id": 2, "at": "2026-01-31T23:59:59.125+0200"});
+    assert_eq!(turn(&mut pages, &json!({}), std::slice::from_ref(&last)), Ok(true));
+    let cursor = "2026-01-31T21:59:59.125Z";
+    assert_eq!(query(&pages), [pair("q", &format!("(t = {cursor} AND id > 2) OR t > {cursor}"))]);
+    let mut pages =
+        Pages::new(&p, Place::Start, 0).with(Around { formats: Some((Format::Iso, Format::EpochMs)), ..around });
+    assert_eq!(turn(&mut pages, &json!({}), &[last]), Ok(true));
+    assert!(query(&pages)[0].1.contains("(t = 1769896799125 AND"), "{:?}", query(&pages));
+}
+
+#[test]
 fn places_survive_being_stored() {
     for place in [
         Place::Start,

@@ -110,9 +110,13 @@ fn compressed_pages_are_read_and_bombs_are_not() {
 #[test]
 fn a_header_without_bounds_is_refused() {
     let api = things(3);
-    api.fault("/cursor", 0, 99, Fault::HugeHeader(200_000));
+    api.fault("/cursor", 0, 1, Fault::HugeHeader(200_000));
+    api.fault("/cursor", 0, 99, Fault::HugeHeader(20_000));
     let ran = run(order(&api, cursor(), json!({})));
     assert_eq!(ran.failure().sqlstate, "54000", "{:?}", ran.failure());
+    assert_whole(&run(order(&api, cursor(), json!({}))), &api);
+    let narrow = with(cursor(), json!({"limits": {"max_header_bytes": 4096}}));
+    assert_eq!(run(order(&api, narrow, json!({}))).failure().sqlstate, "54000");
 }
 
 #[test]
