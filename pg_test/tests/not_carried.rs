@@ -289,6 +289,8 @@ fn owners_who_lost_rights_stop_no_deploy() {
     warehouse.exec(
         "CREATE SCHEMA hidden; CREATE TABLE hidden.log (n bigint);
          CREATE FUNCTION hidden.f(anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+         -- A superuser's would be read without anybody's rights.
+         ALTER FUNCTION hidden.f(anyelement) OWNER TO ben;
          CREATE FUNCTION public.closed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          REVOKE ALL ON FUNCTION public.closed() FROM PUBLIC;
          CREATE VIEW ana.triggered AS SELECT id FROM app.users;
