@@ -16,6 +16,9 @@ use crate::pg::worker::{self, Life, Snapshot, Started};
 /// How long a runner may take to obey before it is ended.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long another database, which waits and has none, may take to come for a runner's place.
+const TURN: Duration = Duration::from_millis(100);
+
 /// The runners of one scheduler.
 #[derive(Default)]
 pub struct Runners {
@@ -27,6 +30,10 @@ pub struct Runners {
     reaped: Vec<usize>,
     /// No worker's slot was free: when to try again.
     again: Option<Instant>,
+    /// Took one since it last let another database go first.
+    owes_turn: bool,
+    /// Until when it does.
+    stands_back: Option<Instant>,
     warned: Option<Instant>,
 }
 
@@ -59,8 +66,9 @@ impl Runners {
     /// When to look again, whatever else happens.
     pub fn wakes_in(&self, queue: &Queue) -> Option<Duration> {
         // Whoever gives a runner back wakes us; the look in between is for one that nobody gave back.
+        let at = self.again.or(self.stands_back);
         let again = (!queue.is_empty())
-            .then(|| self.again.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now())));
+            .then(|| at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now())));
         let told = self.told.values().map(|at| (*at + GRACE).saturating_duration_since(Instant::now())).min();
         [again, told].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
     }
@@ -237,6 +245,10 @@ impl Scheduler {
         // Said before looking, so that whoever gives one back meanwhile wakes us.
         set(&self.entry.wants_runner, u64::from(self.queue.has_ready()));
         let shared = self.shared;
+        if self.runners.stands_back.is_some_and(|at| at > Instant::now()) && shared.should_yield(self.database) {
+            return;
+        }
+        self.runners.stands_back = None;
         let most = crate::settings::MAX_RUNNING_JOBS.get() as usize;
         let mut given = false;
         loop {
@@ -297,16 +309,22 @@ impl Scheduler {
                 set(&r.parcel, 0);
             }
         }
+        // Both are woken when a place is free, and whoever is quicker would be so each time.
+        if self.runners.owes_turn && shared.should_yield(self.database) {
+            self.runners.owes_turn = false;
+            self.runners.stands_back = Some(Instant::now() + TURN);
+            self.make_room();
+            self.queue.put_back(task);
+            drop_parcel(handle);
+            return false;
+        }
         let Some((slot, r)) = shared.take_runner(self.database, most) else {
-            // One that only waits for more of its owner's work makes room.
-            if let Some(idle) = shared.runners.iter().find(|r| get(&r.phase) == phase::IDLE) {
-                set(&idle.leave, 1);
-                worker::wake(get(&idle.latch));
-            }
+            self.make_room();
             self.queue.put_back(task);
             drop_parcel(handle);
             return false;
         };
+        self.runners.owes_turn = true;
         set(&r.database, database.into());
         set(&r.owner, task.owner.into());
         set(&r.session, session);
@@ -333,6 +351,14 @@ impl Scheduler {
                 }
                 false
             }
+        }
+    }
+
+    /// One that only waits for more of its owner's work leaves.
+    fn make_room(&self) {
+        if let Some(idle) = self.shared.runners.iter().find(|r| get(&r.phase) == phase::IDLE) {
+            set(&idle.leave, 1);
+            worker::wake(get(&idle.latch));
         }
     }
 
