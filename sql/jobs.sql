@@ -7,7 +7,7 @@ CREATE TABLE wh.job (
   name text NOT NULL UNIQUE CHECK (name <> ''),
   -- A role and not its name: a job follows a rename, and never falls to somebody who gets an old name.
   owner regrole NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('sql', 'refresh', 'keep_fresh', 'recreate_fdw')),
+  kind text NOT NULL CHECK (kind IN ('sql', 'refresh', 'keep_fresh', 'recreate_fdw', 'fetch')),
   schedule text,
   timezone text,
   words text NOT NULL,
@@ -20,6 +20,8 @@ CREATE TABLE wh.job (
   upstream boolean NOT NULL DEFAULT true,
   refresh_mode text NOT NULL DEFAULT 'auto',
   max_lag interval,
+  -- What the job is about, where its kind has more to say.
+  argument jsonb NOT NULL DEFAULT '{}',
   timeout interval,
   max_retries int NOT NULL DEFAULT 0,
   retry_delay interval NOT NULL DEFAULT '1 minute',
@@ -32,7 +34,9 @@ CREATE TABLE wh.job (
   created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
   created_by name NOT NULL DEFAULT session_user,
   CHECK ((kind IN ('refresh', 'keep_fresh')) = (view_name IS NOT NULL)),
-  CHECK ((kind = 'keep_fresh') = (max_lag IS NOT NULL) AND (kind = 'keep_fresh') = (schedule IS NULL))
+  CHECK ((kind = 'keep_fresh') = (max_lag IS NOT NULL)),
+  -- A fetch without a schedule runs by hand.
+  CHECK (CASE kind WHEN 'keep_fresh' THEN schedule IS NULL WHEN 'fetch' THEN true ELSE schedule IS NOT NULL END)
 );
 COMMENT ON TABLE wh.job IS 'The jobs; read it as wh.jobs';
 
@@ -61,6 +65,7 @@ CREATE TABLE wh.job_run (
   owner_name name NOT NULL,
   kind text NOT NULL,
   command text NOT NULL,
+  argument jsonb NOT NULL DEFAULT '{}',
   trigger text NOT NULL CHECK (trigger IN ('schedule', 'retry', 'catch up', 'hand')),
   scheduled_for timestamptz NOT NULL,
   recorded timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

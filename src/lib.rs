@@ -15,7 +15,6 @@ mod jobs;
 mod pg;
 mod refresh;
 mod settings;
-#[allow(dead_code, unused_imports)] // used by the fetch, which is not in yet
 mod sources;
 
 use pgrx::prelude::*;
@@ -26,6 +25,7 @@ extension_sql_file!("../sql/bootstrap.sql", name = "bootstrap", bootstrap);
 extension_sql_file!("../sql/fdw.sql", name = "fdw", requires = ["bootstrap"]);
 extension_sql_file!("../sql/refresh.sql", name = "refresh", requires = ["fdw"]);
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
+extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

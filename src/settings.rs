@@ -16,6 +16,15 @@ pub static MAX_RUNNING_JOBS: GucSetting<i32> = GucSetting::<i32>::new(5);
 /// Failures in a row after which a job is paused; 0: never.
 pub static MAX_FAILURES: GucSetting<i32> = GucSetting::<i32>::new(0);
 
+/// Where secrets of sources may lie as files.
+pub static SECRET_DIR: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// Private networks that sources may reach.
+pub static ALLOW_PRIVATE_NETWORK: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// A file of roots that sources trust besides the system's.
+pub static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
 /// Defines the settings; called once, when the library is loaded.
 pub fn init() {
     GucRegistry::define_int_guc(
@@ -56,5 +65,27 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    for (name, short, long, setting) in [
+        (
+            c"startup_wh.secret_dir",
+            c"Directory of the server with a file for each secret of sources.",
+            c"A secret that wh.set_secret did not set is read from the file of its name.",
+            &SECRET_DIR,
+        ),
+        (
+            c"startup_wh.allow_private_network",
+            c"Private networks that sources may reach, as CIDR ranges separated by commas.",
+            c"Loopback, link-local and private addresses are refused otherwise.",
+            &ALLOW_PRIVATE_NETWORK,
+        ),
+        (
+            c"startup_wh.ca_file",
+            c"File with PEM certificates of authorities that sources trust besides the system's.",
+            c"",
+            &CA_FILE,
+        ),
+    ] {
+        GucRegistry::define_string_guc(name, short, long, setting, GucContext::Sighup, GucFlags::SUPERUSER_ONLY);
+    }
     crate::pg::guc::reserve_prefix(c"startup_wh");
 }

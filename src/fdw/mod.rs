@@ -34,4 +34,6 @@ mod types;
 mod uri;
 mod wanted;
 
+pub use alter::with_dependents as alter_with_dependents;
 pub use registry::refuse_unknown;
+pub use tables::readers;

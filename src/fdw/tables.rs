@@ -152,28 +152,26 @@ impl Work<'_> {
 
     /// Who reads every table that is here reads a new one too.
     fn readers(&self) -> Result<Vec<String>> {
-        let kept: Vec<u32> = self
-            .diff
-            .same
-            .iter()
-            .map(|s| s.0)
-            .chain(self.diff.alter.iter().map(|t| t.existing))
-            .map(|e| self.existing[e].oid)
-            .collect();
-        if kept.is_empty() {
-            return Ok(Vec::new());
-        }
-        let count = kept.len() as i64;
-        spi::rows(
-            "SELECT to_json(CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END)::text
-             FROM pg_class c CROSS JOIN aclexplode(c.relacl) x
-             WHERE c.oid = ANY ($1) AND x.privilege_type = 'SELECT' AND x.grantee <> c.relowner
-             GROUP BY x.grantee HAVING count(DISTINCT c.oid) = $2",
-            &[spi::oids(kept), count.into()],
-        )
+        let altered = self.diff.alter.iter().map(|t| t.existing);
+        let kept = self.diff.same.iter().map(|s| s.0).chain(altered).map(|e| self.existing[e].oid);
+        readers(kept.collect())
     }
 }
 
+/// Who may read all of these tables, quoted: who reads all of a schema's reads a new one too.
+pub fn readers(tables: Vec<u32>) -> Result<Vec<String>> {
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = tables.len() as i64;
+    spi::rows(
+        "SELECT to_json(CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END)::text
+         FROM pg_class c CROSS JOIN aclexplode(c.relacl) x
+         WHERE c.oid = ANY ($1) AND x.privilege_type = 'SELECT' AND x.grantee <> c.relowner
+         GROUP BY x.grantee HAVING count(DISTINCT c.oid) = $2",
+        &[spi::oids(tables), count.into()],
+    )
+}
 /// Table columns of the row type, generated columns and parents are what Postgres itself refuses to change a column under
 /// (ATPrepAlterColumnType, ATExecDropColumn and renameatt_internal, src/backend/commands/tablecmds.c).
 pub fn in_the_way(e: Error, table: &str) -> Error {

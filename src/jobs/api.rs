@@ -232,7 +232,7 @@ fn run_job(
 > {
     let name = given("job_name", job_name)?;
     let (caller, _owner) = As::on_behalf()?;
-    let run = ask::run(name, write::number(caller, name)?, given("wait", wait)?)?;
+    let run = ask::run(name, write::number(caller, name)?, given("wait", wait)?, None)?;
     let at = |micros: Option<i64>| micros.and_then(instant);
     Ok(TableIterator::once((run.run, run.status, at(run.started), at(run.finished), run.rows, run.error)))
 }

@@ -34,10 +34,10 @@ impl Drop for Held {
 }
 
 /// Asks, and waits for the answer: whether it was accepted, and the run.
-fn ask(job: i64, what: u64) -> Result<(bool, i64)> {
+fn ask(job: i64, what: u64, argument: u32) -> Result<(bool, i64)> {
     let Some(shared) = shared::jobs() else { return Err(no_scheduler()) };
     let database = catalog::my_database();
-    let request = shared.request(database, job, what).map(Held).ok_or_else(|| {
+    let request = shared.request(database, job, what, argument).map(Held).ok_or_else(|| {
         Error::new("53400", "too many sessions wait for their jobs at this moment").hint("Try again in a moment.")
     })?;
     let begun = Instant::now();
@@ -57,7 +57,7 @@ fn no_scheduler() -> Error {
 }
 
 /// Runs a job now.
-pub fn run(name: &str, job: i64, wait: bool) -> Result<Run> {
+pub fn run(name: &str, job: i64, wait: bool, argument: Option<&str>) -> Result<Run> {
     if !session::is_read_committed() {
         return Err(Error::new(
             sqlstate::ACTIVE_SQL_TRANSACTION,
@@ -65,7 +65,12 @@ pub fn run(name: &str, job: i64, wait: bool) -> Result<Run> {
         )
         .hint("Call it in a transaction of its own."));
     }
-    let (accepted, run) = ask(job, wish::RUN)?;
+    let handle = argument.map_or(0, crate::pg::parcel::leave);
+    let asked = ask(job, wish::RUN, handle);
+    if handle != 0 {
+        crate::pg::parcel::remove(handle);
+    }
+    let (accepted, run) = asked?;
     if !accepted && run != 0 {
         return Err(Error::new("55006", format!("job \"{name}\" is running already"))
             .detail(format!("It is run {run}."))
@@ -79,6 +84,7 @@ pub fn run(name: &str, job: i64, wait: bool) -> Result<Run> {
         .hint("Commit the transaction that made it, and try again."));
     }
     let begun = Instant::now();
+    let mut told = Instant::now();
     loop {
         let found: Option<Run> = spi::first(
             "SELECT pg_catalog.json_build_object('run', id, 'status', status, 'started', wh.micros(started), 'finished', wh.micros(finished),
@@ -98,9 +104,23 @@ pub fn run(name: &str, job: i64, wait: bool) -> Result<Run> {
             Some(_) => {
                 latch::pause_until_woken(Duration::from_secs(1));
                 refuse_to_be_waited_for(run)?;
+                tell_progress(run, &mut told);
             }
             None => latch::pause_until_woken(Duration::from_millis(5)),
         }
+    }
+}
+
+/// Says by NOTICE each few seconds how far a fetch has come.
+fn tell_progress(run: i64, told: &mut Instant) {
+    if told.elapsed() < Duration::from_secs(3) {
+        return;
+    }
+    *told = Instant::now();
+    let here = catalog::my_database();
+    let runners = shared::jobs().into_iter().flat_map(|s| s.runners_of(here));
+    for (_, r) in runners.filter(|(_, r)| get(&r.run) as i64 == run && get(&r.requests) > 0) {
+        pgrx::notice!("{} requests, {} records stored", get(&r.requests), get(&r.records));
     }
 }
 
@@ -128,5 +148,5 @@ fn refuse_to_be_waited_for(run: i64) -> Result<()> {
 
 /// Cancels what runs or waits of a job; false where nothing does.
 pub fn cancel(job: i64) -> Result<bool> {
-    Ok(ask(job, wish::CANCEL)?.0)
+    Ok(ask(job, wish::CANCEL, 0)?.0)
 }

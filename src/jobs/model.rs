@@ -10,6 +10,8 @@ pub enum Kind {
     Refresh,
     KeepFresh,
     RecreateFdw,
+    /// A source is fetched, in transactions of its own.
+    Fetch,
 }
 
 impl Kind {
@@ -19,6 +21,7 @@ impl Kind {
             Kind::Refresh => "refresh",
             Kind::KeepFresh => "keep_fresh",
             Kind::RecreateFdw => "recreate_fdw",
+            Kind::Fetch => "fetch",
         }
     }
 

@@ -7,7 +7,7 @@ use super::scheduler::Scheduler;
 use super::shared::{self, get, set, stop, wish, Jobs};
 use super::store::{self, Ended, NewRun};
 use crate::error::{Error, Result};
-use crate::pg::worker;
+use crate::pg::{parcel, worker};
 
 /// Whether somebody asks.
 pub fn any(shared: &Jobs, database: u32) -> bool {
@@ -43,7 +43,11 @@ pub fn answer(s: &mut Scheduler) -> Result<()> {
             }
             (wish::RUN, None) if s.jobs.contains_key(&job) => {
                 let now = shared::now() as i64;
-                s.begin(&[NewRun::new(job, Trigger::Hand, now, 1, None)])?;
+                let argument = match get(&r.argument) {
+                    0 => None,
+                    handle => parcel::open(handle as u32).and_then(|text| serde_json::from_str(&text).ok()),
+                };
+                s.begin(&[NewRun { argument, ..NewRun::new(job, Trigger::Hand, now, 1, None) }])?;
                 let run = store::last(job)?;
                 set(&r.run, run as u64);
                 s.waiting.entry(run).or_default().push(get(&r.latch));

@@ -148,6 +148,9 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         let only_if_changed = work.kind == super::model::Kind::KeepFresh;
         return steps::run(run, get(&runner.relation) as u32, how, only_if_changed, owner, started);
     }
+    if work.kind == super::model::Kind::Fetch {
+        return fetch(runner, run, work.argument, owner);
+    }
     worker::transaction(Snapshot::None, || {
         let rows = portal::run(&work.command)?;
         hold_extension()?;
@@ -167,6 +170,23 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
             };
             store::succeeded(run, &end)
         })
+    })
+}
+
+/// A source is fetched: its rows are committed batch by batch, the run's record at the end.
+fn fetch(runner: &Runner, run: i64, argument: serde_json::Value, owner: u32) -> Result<()> {
+    let wish: crate::sources::Wish = serde_json::from_value(argument)?;
+    let rows = crate::sources::fetch(run, &wish, owner, |requests, records| {
+        set(&runner.requests, requests);
+        set(&runner.records, records);
+    })?;
+    worker::transaction(Snapshot::Taken, || {
+        hold_extension()?;
+        let _owner = identity::As::extension_owner(owner);
+        let _surroundings = guc::Scope::new(RECORDING)?;
+        let started = Some(get(&runner.started) as i64);
+        let pid = Some(std::process::id() as i32);
+        store::succeeded(run, &Ended { started, rows: Some(rows), pid, ..Ended::default() })
     })
 }
 

@@ -71,6 +71,9 @@ crate::shared! {
         session: AtomicU64,
         /// It should end when it has nothing to do.
         leave: AtomicU64,
+        /// How far a fetch has come.
+        requests: AtomicU64,
+        records: AtomicU64,
     }
 
     /// A session's wish: run this job now, or cancel it.
@@ -81,6 +84,8 @@ crate::shared! {
         job: AtomicU64,
         /// Latch of the session.
         latch: AtomicU64,
+        /// The segment with what a fetch is asked for besides, or 0.
+        argument: AtomicU64,
         /// The answer: the run's number, or 0.
         run: AtomicU64,
         /// When it was made (microseconds, Unix): a session that was killed does not give it back.
@@ -281,7 +286,7 @@ impl Jobs {
     }
 
     /// Puts a wish before the scheduler of this database; `None` when too many are.
-    pub fn request(&self, database: u32, job: i64, what: u64) -> Option<&Request> {
+    pub fn request(&self, database: u32, job: i64, what: u64, argument: u32) -> Option<&Request> {
         let request = AREA.locked(|| {
             let old = now().saturating_sub(60_000_000);
             let free = self.requests.iter().find(|r| get(&r.state) == wish::FREE || get(&r.since) < old)?;
@@ -292,6 +297,7 @@ impl Jobs {
         set(&request.database, database.into());
         set(&request.job, job as u64);
         set(&request.latch, worker::my_latch());
+        set(&request.argument, argument.into());
         set(&request.run, 0);
         set(&request.state, what);
         if let Some(d) = self.database(database) {

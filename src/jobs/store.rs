@@ -82,12 +82,14 @@ pub struct NewRun<'a> {
     pub next_run: Option<i64>,
     /// By hand: the schedule stays as it is.
     pub keep_schedule: bool,
+    /// Laid over the job's own, JSON.
+    pub argument: Option<serde_json::Value>,
 }
 
 impl NewRun<'_> {
     pub fn new(job: i64, trigger: Trigger, scheduled_for: i64, attempt: i32, next_run: Option<i64>) -> Self {
         let keep_schedule = trigger == Trigger::Hand;
-        NewRun { job, trigger: trigger.name(), scheduled_for, attempt, next_run, keep_schedule }
+        NewRun { job, trigger: trigger.name(), scheduled_for, attempt, next_run, keep_schedule, argument: None }
     }
 }
 
@@ -96,7 +98,7 @@ pub fn begin(runs: &[NewRun]) -> Result<Vec<(i64, i64)>> {
     spi::prepared(
         "WITH n AS (
            SELECT * FROM pg_catalog.json_to_recordset($1::json)
-             AS n (job int8, trigger text, scheduled_for int8, attempt int, next_run int8, keep_schedule bool)
+             AS n (job int8, trigger text, scheduled_for int8, attempt int, next_run int8, keep_schedule bool, argument jsonb)
          ), p AS (
            INSERT INTO wh.job_plan AS p (job, anchor, next_run, attempt)
            SELECT j.id, j.anchor, wh.instant(n.next_run), n.attempt FROM n JOIN wh.job j ON j.id = n.job WHERE NOT n.keep_schedule
@@ -104,8 +106,8 @@ pub fn begin(runs: &[NewRun]) -> Result<Vec<(i64, i64)>> {
              retry_at = NULL, retry_for = NULL, failures = CASE WHEN p.anchor = excluded.anchor THEN p.failures ELSE 0 END,
              paused = CASE WHEN p.anchor = excluded.anchor THEN p.paused END
          ), r AS (
-           INSERT INTO wh.job_run (job, job_name, owner, owner_name, kind, command, trigger, scheduled_for, attempt)
-           SELECT j.id, j.name, j.owner, pg_catalog.pg_get_userbyid(j.owner), j.kind, j.command, n.trigger,
+           INSERT INTO wh.job_run (job, job_name, owner, owner_name, kind, command, argument, trigger, scheduled_for, attempt)
+           SELECT j.id, j.name, j.owner, pg_catalog.pg_get_userbyid(j.owner), j.kind, j.command, j.argument || coalesce(n.argument, '{}'), n.trigger,
                   wh.instant(n.scheduled_for), n.attempt
            FROM n JOIN wh.job j ON j.id = n.job ORDER BY n.scheduled_for, j.id
            RETURNING job, id)
@@ -273,11 +275,12 @@ pub struct Work {
     pub command: String,
     pub kind: model::Kind,
     pub concurrently: Option<String>,
+    pub argument: serde_json::Value,
 }
 
 pub fn work(run: i64) -> Result<Option<Work>> {
     Ok(spi::prepared(
-        "SELECT pg_catalog.json_build_object('name', r.job_name, 'command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode)::text
+        "SELECT pg_catalog.json_build_object('name', r.job_name, 'command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument)::text
          FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job WHERE r.id = $1",
         &[run.into()],
     )?

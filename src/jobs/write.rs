@@ -449,3 +449,44 @@ pub fn preview(text: &str, zone: Option<&str>, n: i32) -> Result<(Schedule, Vec<
     }
     Ok((schedule, times))
 }
+
+/// What the job of a source is called.
+fn name_of_fetch(source: &str) -> String {
+    format!("fetch {source}")
+}
+
+/// Makes the job that fetches a source: by hand, or on a schedule.
+pub fn fetch_job(caller: u32, source: &str, schedule: Option<&str>) -> Result<()> {
+    let what = What {
+        kind: Kind::Fetch,
+        command: format!("SELECT * FROM wh.fetch({})", sql::literal(source)),
+        database: None,
+        relation: None,
+        upstream: false,
+        concurrently: "auto",
+        max_lag: None,
+    };
+    let options = Options {
+        schedule,
+        timezone: None,
+        timeout: None,
+        max_retries: 0,
+        retry_delay: 60_000_000,
+        catch_up: "once",
+        enabled: true,
+    };
+    let id = make(caller, &name_of_fetch(source), caller, &what, &options)?;
+    let argument = serde_json::json!({ "source": source });
+    spi::run("UPDATE wh.job SET argument = $2::jsonb WHERE id = $1", &[id.into(), argument.to_string().into()])?;
+    Ok(())
+}
+
+/// Forgets the job of a source.
+pub fn forget_fetch_job(caller: u32, source: &str) -> Result<()> {
+    unschedule(caller, &name_of_fetch(source))
+}
+
+/// The number of the job that fetches a source.
+pub fn number_of_fetch(caller: u32, source: &str) -> Result<i64> {
+    number(caller, &name_of_fetch(source))
+}

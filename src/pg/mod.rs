@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod catalog;
+pub mod copy;
 pub mod enums;
 pub mod guc;
 pub mod hooks;

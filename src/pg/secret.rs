@@ -27,3 +27,14 @@ pub fn create_user_mapping(statement: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// Takes the text of the running statement out of pg_stat_activity, and out of the log where the statement fails: it has
+/// a secret in it. What log_statement writes was written before.
+pub fn hide_statement() {
+    const SHOWN: &std::ffi::CStr = c"<a statement with a secret>";
+    // SAFETY: the text is static; PostgresMain sets the pointer anew for each statement.
+    unsafe {
+        pg_sys::debug_query_string = SHOWN.as_ptr();
+        pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, SHOWN.as_ptr());
+    }
+}

@@ -335,3 +335,31 @@ pub fn name_session(name: &str) {
         )
     }
 }
+
+/// Waits for one of some file descriptors to become readable, for at most `timeout`; interrupts are obeyed, as a value.
+pub fn wait_for_any(fds: &[std::os::fd::RawFd], timeout: Duration) -> Result<()> {
+    PgTryBuilder::new(|| {
+        // SAFETY: the set lives in the current memory context and is freed here; the descriptors are open over the wait.
+        unsafe {
+            #[cfg(any(feature = "pg15", feature = "pg16"))]
+            let set = pg_sys::CreateWaitEventSet(pg_sys::CurrentMemoryContext, fds.len() as i32 + 2);
+            #[cfg(any(feature = "pg17", feature = "pg18"))]
+            let set = pg_sys::CreateWaitEventSet(std::ptr::null_mut(), fds.len() as i32 + 2);
+            let none = std::ptr::null_mut();
+            let no_fd = pg_sys::PGINVALID_SOCKET;
+            pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, no_fd, pg_sys::MyLatch, none);
+            pg_sys::AddWaitEventToSet(set, pg_sys::WL_EXIT_ON_PM_DEATH, no_fd, std::ptr::null_mut(), none);
+            for fd in fds {
+                pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, *fd, std::ptr::null_mut(), none);
+            }
+            let mut event = pg_sys::WaitEvent::default();
+            pg_sys::WaitEventSetWait(set, timeout.as_millis() as _, &mut event, 1, pg_sys::PG_WAIT_EXTENSION);
+            pg_sys::FreeWaitEventSet(set);
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
+        pgrx::check_for_interrupts!();
+        Ok(())
+    })
+    .catch_others(|caught| Err(Error::from(&caught)))
+    .execute()
+}

@@ -6,10 +6,24 @@
 //! - [`columns`]: from a value of JSON to a column
 //! - [`http`]: reads a stream, in a thread of its own
 
+mod api;
 pub mod columns;
+mod define;
+mod fetch;
 #[cfg(test)]
 mod generator;
 pub mod http;
+mod load;
 pub mod names;
 pub mod presets;
+mod secrets;
 pub mod spec;
+mod store;
+
+pub use fetch::{run as fetch, Wish};
+
+/// The error for a name that is not a source.
+pub(crate) fn missing(name: &str) -> crate::error::Error {
+    crate::error::Error::new(crate::error::sqlstate::UNDEFINED_OBJECT, format!("source \"{name}\" does not exist"))
+        .hint("SELECT name FROM wh.sources lists those that do; wh.create_source makes one.")
+}

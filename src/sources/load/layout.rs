@@ -1,0 +1,266 @@
+//! What a stream's table looks like, and what records teach about it. Pure.
+//!
+//! A member of the records becomes a column of its own at its first sight, under a name that it keeps. Types only widen.
+//! A member that was null every time so far is a column of type text that may still become anything.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::sources::columns::{self, Type};
+use crate::sources::names;
+use crate::sources::spec::{Drift, Format, Pointer, Stream};
+
+/// A column and where its values come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Field {
+    pub column: String,
+    /// The member's name, or for a declared column its pointer.
+    pub member: String,
+    #[serde(rename = "type")]
+    pub ty: String,
+    /// Null in every record so far.
+    #[serde(default)]
+    pub empty: bool,
+    #[serde(default)]
+    pub declared: bool,
+    #[serde(skip)]
+    pub format: Option<Format>,
+    #[serde(skip)]
+    pub path: Option<Pointer>,
+}
+
+impl Field {
+    pub fn ty(&self) -> Type {
+        Type::named(&self.ty)
+    }
+}
+
+/// What happens to the table before the rows can go in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Add {
+        column: String,
+        ty: Type,
+    },
+    /// Every value so far is null, or the old type's values all fit.
+    Retype {
+        column: String,
+        from: Type,
+        to: Type,
+        empty: bool,
+    },
+}
+
+/// The columns of a stream, the key's first.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    pub fields: Vec<Field>,
+    /// Places of the key in `fields`.
+    pub key: Vec<usize>,
+    /// Places of the values that a parent fills, in the order of `bind`.
+    pub bound: Vec<usize>,
+    by_member: HashMap<String, usize>,
+    pub version: Option<Pointer>,
+    pub flag: Option<Pointer>,
+    pub hide: Vec<Pointer>,
+    pub raw: bool,
+    pub drift: Drift,
+}
+
+/// The one member that a pointer names at the top of a record.
+fn single(pointer: &Pointer) -> Option<&str> {
+    match pointer.tokens() {
+        [member] => Some(member),
+        _ => None,
+    }
+}
+
+/// Names that are ours.
+const RESERVED: [&str; 6] = ["_raw", "_hash", "_version", "_fetched_at", "_deleted_at", "_position"];
+
+impl Layout {
+    /// From the spec, and the columns that the table has by now.
+    pub fn new(stream: &Stream, known: Vec<Field>) -> Layout {
+        let mut layout = Layout {
+            fields: Vec::new(),
+            key: Vec::new(),
+            bound: Vec::new(),
+            by_member: HashMap::new(),
+            version: stream.version.clone(),
+            flag: stream.deletes.as_ref().and_then(|d| d.flag.clone()),
+            hide: stream.hide.clone(),
+            raw: stream.raw,
+            drift: stream.drift,
+        };
+        for mut field in known {
+            // What was declared may be declared no more.
+            field.declared = false;
+            layout.push(field);
+        }
+        for (place, _) in stream.parent.iter().flat_map(|p| &p.bind) {
+            // No member of a record begins so.
+            let member = format!("{{{place}}}");
+            let at = match layout.by_member.get(&member) {
+                Some(at) => *at,
+                None => {
+                    let column = layout.free_name(place);
+                    let ty = "text".to_owned();
+                    layout.push(Field { column, member, ty, empty: false, declared: true, format: None, path: None })
+                }
+            };
+            layout.fields[at].declared = true;
+            layout.bound.push(at);
+        }
+        if stream.parent.as_ref().is_some_and(|p| p.in_key) {
+            layout.key.clone_from(&layout.bound);
+        }
+        for pointer in &stream.primary_key {
+            let at = layout.find_or_add(pointer);
+            layout.key.push(at);
+        }
+        for (name, column) in &stream.columns {
+            let member = match single(&column.path) {
+                Some(member) => member.to_owned(),
+                None => column.path.to_string(),
+            };
+            let at = match layout.by_member.get(&member) {
+                Some(at) => *at,
+                None => layout.push(Field {
+                    column: name.clone(),
+                    member,
+                    ty: column.ty.sql().to_owned(),
+                    empty: false,
+                    declared: true,
+                    format: None,
+                    path: None,
+                }),
+            };
+            let field = &mut layout.fields[at];
+            (field.declared, field.format, field.path) = (true, column.format, Some(column.path.clone()));
+        }
+        for pointer in layout.fields.iter_mut().filter(|f| f.path.is_none() && f.member.starts_with('/')) {
+            pointer.path = Pointer::parse(&pointer.member).ok();
+        }
+        layout
+    }
+
+    /// The column that holds a pointer's values, if one does.
+    pub fn column_of(&self, pointer: &Pointer) -> Option<&str> {
+        let member = single(pointer).map_or_else(|| pointer.to_string(), str::to_owned);
+        self.by_member.get(&member).map(|at| self.fields[*at].column.as_str())
+    }
+
+    fn push(&mut self, field: Field) -> usize {
+        self.by_member.insert(field.member.clone(), self.fields.len());
+        self.fields.push(field);
+        self.fields.len() - 1
+    }
+
+    fn find_or_add(&mut self, pointer: &Pointer) -> usize {
+        let member = single(pointer).map_or_else(|| pointer.to_string(), str::to_owned);
+        if let Some(at) = self.by_member.get(&member) {
+            return *at;
+        }
+        let path = single(pointer).is_none().then(|| pointer.clone());
+        let column = self.free_name(pointer.tokens().last().map(String::as_str).unwrap_or("key"));
+        self.push(Field { column, member, ty: "text".into(), empty: true, declared: false, format: None, path })
+    }
+
+    /// A column's name for a member, unlike all others.
+    fn free_name(&self, member: &str) -> String {
+        let taken = self.fields.iter().map(|f| f.column.as_str()).chain(RESERVED);
+        names::identifiers(taken.chain([member])).pop().unwrap_or_default()
+    }
+
+    /// The values of a record's columns: by place in `fields`, missing ones absent.
+    pub fn values<'a>(
+        &self,
+        record: &'a RawValue,
+        members: &'a [(String, &'a RawValue)],
+    ) -> impl Iterator<Item = (usize, &'a RawValue)> + use<'a, '_> {
+        let plain = members.iter().filter_map(|(name, value)| Some((*self.by_member.get(name)?, *value)));
+        let plain = plain.filter(|(at, _)| self.fields[*at].path.as_ref().is_none_or(|p| single(p).is_some()));
+        let deep = self.fields.iter().enumerate().filter_map(move |(at, f)| {
+            let path = f.path.as_ref().filter(|p| single(p).is_none())?;
+            Some((at, columns::pointer(record, path)?))
+        });
+        plain.chain(deep)
+    }
+
+    /// Learns from a record's members: new ones, and wider types. Says the name of a member that must not be there.
+    pub fn learn(
+        &mut self,
+        record: &RawValue,
+        members: &[(String, &RawValue)],
+        changes: &mut Vec<Change>,
+    ) -> Result<(), String> {
+        for (name, value) in members {
+            if self.by_member.contains_key(name) {
+                continue;
+            }
+            match self.drift {
+                Drift::Ignore => continue,
+                Drift::Fail => return Err(format!("member \"{name}\" is new, and drift is \"fail\"")),
+                Drift::Add => {}
+            }
+            let found = columns::infer(value);
+            let (ty, empty) = found.map_or((Type::Text, true), |ty| (ty, false));
+            let column = self.free_name(name);
+            changes.push(Change::Add { column: column.clone(), ty: ty.clone() });
+            self.push(Field {
+                column,
+                member: name.clone(),
+                ty: ty.sql().into(),
+                empty,
+                declared: false,
+                format: None,
+                path: None,
+            });
+        }
+        let mut wider: Vec<(usize, Type)> = Vec::new();
+        for (at, value) in self.values(record, members) {
+            let field = &self.fields[at];
+            if field.declared {
+                continue;
+            }
+            let Some(found) = columns::infer(value) else { continue };
+            let have = field.ty();
+            if field.empty || have.clone().widen(found.clone()) != have {
+                wider.push((at, if field.empty { found } else { have.widen(found) }));
+            }
+        }
+        for (at, to) in wider {
+            let field = &mut self.fields[at];
+            let from = field.ty();
+            let was_empty = std::mem::replace(&mut field.empty, false);
+            if from == to {
+                continue;
+            }
+            field.ty = to.sql().into();
+            changes.push(Change::Retype { column: field.column.clone(), from, to, empty: was_empty });
+        }
+        Ok(())
+    }
+}
+
+/// Folds the changes of a batch: a column that is added and widened is added as what it becomes.
+pub fn fold(changes: Vec<Change>) -> Vec<Change> {
+    let mut folded: Vec<Change> = Vec::new();
+    for change in changes {
+        let Change::Retype { column, to, .. } = &change else {
+            folded.push(change);
+            continue;
+        };
+        let earlier = folded.iter_mut().find(|c| match c {
+            Change::Add { column: c, .. } | Change::Retype { column: c, .. } => c == column,
+        });
+        match earlier {
+            Some(Change::Add { ty, .. }) => *ty = to.clone(),
+            Some(Change::Retype { to: t, .. }) => *t = to.clone(),
+            None => folded.push(change),
+        }
+    }
+    folded
+}

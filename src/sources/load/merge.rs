@@ -1,0 +1,211 @@
+//! A batch of rows into its table: what is new is copied, what differs is updated, and what is the same is not touched at
+//! all. Runs in the transaction that also writes the stream's state.
+
+use std::collections::HashMap;
+
+use pgrx::datum::DatumWithOid;
+
+use super::layout::Layout;
+use super::rows::{is_newer, Batch, Rejected, Row};
+use super::table::Table;
+use crate::error::Result;
+use crate::pg::{copy, guc, spi, sql, subxact};
+
+/// What became of the records of a batch: they add up to what was received.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    pub received: u64,
+    pub inserted: u64,
+    pub updated: u64,
+    pub unchanged: u64,
+    /// Older than what is there.
+    pub stale: u64,
+    /// Another record of the batch has the same key, and is as new or newer.
+    pub duplicate: u64,
+    pub quarantined: u64,
+    /// Rows that were marked as deleted by their own record; updated or inserted as well.
+    pub deleted: u64,
+}
+
+/// What is there under a key.
+struct There {
+    hash: String,
+    version: Option<String>,
+    deleted: bool,
+}
+
+/// Index lookups, whatever the planner thinks of a table that it has no statistics of: a batch costs what the batch is,
+/// not what the table is.
+const LOOKUPS: &[(&str, &str)] = &[
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+];
+
+/// Merges a batch. Rows that the table refuses join `batch.rejected`.
+pub fn merge(table: &Table, layout: &Layout, batch: &mut Batch) -> Result<Counts> {
+    let rows = std::mem::take(&mut batch.rows);
+    let mut counts = Counts { received: (rows.len() + batch.rejected.len()) as u64, ..Counts::default() };
+    let rows = match table.keyed {
+        true => newest(rows, &mut counts),
+        false => rows,
+    };
+    let there = match table.keyed {
+        true => look_up(table, layout, &rows)?,
+        false => HashMap::new(),
+    };
+    let (mut new, mut changed): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+    for (n, row) in rows.into_iter().enumerate() {
+        match there.get(&n) {
+            None => new.push(row),
+            Some(t) if t.version.as_ref().zip(row.version.as_ref()).is_some_and(|(t, r)| is_newer(t, r)) => {
+                counts.stale += 1
+            }
+            Some(t) if t.hash == row.hash && t.deleted == row.deleted => counts.unchanged += 1,
+            Some(_) => changed.push(row),
+        }
+    }
+    counts.deleted = new.iter().chain(&changed).filter(|r| r.deleted).count() as u64;
+    let columns = table.columns(layout);
+    counts.inserted = apart(&new, &mut batch.rejected, &mut |rows| insert(table, &columns, rows))?;
+    counts.updated = apart(&changed, &mut batch.rejected, &mut |rows| update(table, layout, rows))?;
+    counts.quarantined = batch.rejected.len() as u64;
+    Ok(counts)
+}
+
+/// One row a key: the newest, or the last.
+fn newest(rows: Vec<Row>, counts: &mut Counts) -> Vec<Row> {
+    let mut kept: Vec<Row> = Vec::with_capacity(rows.len());
+    let mut places: HashMap<Vec<String>, usize> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        match places.get(&row.key) {
+            None => {
+                places.insert(row.key.clone(), kept.len());
+                kept.push(row);
+            }
+            Some(at) => {
+                counts.duplicate += 1;
+                let older = kept[*at].version.as_ref().zip(row.version.as_ref()).is_some_and(|(k, r)| is_newer(k, r));
+                if !older {
+                    kept[*at] = row;
+                }
+            }
+        }
+    }
+    kept
+}
+
+/// Rows that are there, by place in `rows`.
+fn look_up(table: &Table, layout: &Layout, rows: &[Row]) -> Result<HashMap<usize, There>> {
+    if rows.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let _plans = guc::Scope::new(LOOKUPS)?;
+    let (mut names, mut types, mut join) = (Vec::new(), Vec::new(), Vec::new());
+    let mut args: Vec<DatumWithOid> = Vec::new();
+    for (k, at) in layout.key.iter().enumerate() {
+        let field = &layout.fields[*at];
+        names.push(format!("k{k}"));
+        types.push(format!("${}::text[]", k + 1));
+        join.push(format!("t.{} = k.k{k}::{}", sql::ident(&field.column), field.ty));
+        args.push(rows.iter().map(|r| r.key[k].clone()).collect::<Vec<_>>().into());
+    }
+    let query = format!(
+        "SELECT k.n, t._hash::text, t._version, t._deleted_at IS NOT NULL
+         FROM ROWS FROM (pg_catalog.unnest({})) WITH ORDINALITY AS k ({}, n) JOIN {} t ON {}",
+        types.join(", "),
+        names.join(", "),
+        table.name,
+        join.join(" AND ")
+    );
+    let found = spi::columns(&query, &args, |row| {
+        let Some(n) = row.get::<i64>(1)? else { return Ok(None) };
+        let hash = row.get::<String>(2)?.unwrap_or_default().replace('-', "");
+        let there = There { hash, version: row.get::<String>(3)?, deleted: row.get::<bool>(4)?.unwrap_or_default() };
+        Ok(Some((n as usize - 1, there)))
+    })?;
+    Ok(found.into_iter().collect())
+}
+
+/// Runs `f` over rows; where the table refuses some of them, over ever smaller parts, until each of those is alone.
+fn apart(rows: &[Row], rejected: &mut Vec<Rejected>, f: &mut impl FnMut(&[Row]) -> Result<u64>) -> Result<u64> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    match subxact::run(|| f(rows)) {
+        Ok(n) => Ok(n),
+        // Bad data (22), or a constraint of the table's (23).
+        Err(e) if e.sqlstate.starts_with("22") || e.sqlstate.starts_with("23") => match rows {
+            [row] => {
+                let record = row.raw.clone().unwrap_or_else(|| format!("{:?}", row.cells));
+                rejected.push(Rejected { record, reason: e.message });
+                Ok(0)
+            }
+            _ => {
+                let (a, b) = rows.split_at(rows.len() / 2);
+                Ok(apart(a, rejected, f)? + apart(b, rejected, f)?)
+            }
+        },
+        Err(e) => Err(e),
+    }
+}
+
+fn insert(table: &Table, columns: &[String], rows: &[Row]) -> Result<u64> {
+    let mut copied = copy::Rows::default();
+    for row in rows {
+        row.cells.iter().for_each(|c| copied.value(c.as_deref()));
+        // Cells of columns that came with a later record of the batch.
+        if let Some(raw) = &row.raw {
+            copied.value(Some(raw));
+        }
+        copied.value(Some(&row.hash));
+        copied.value(row.version.as_deref());
+        copied.value(row.deleted.then_some("now"));
+        copied.end_row();
+    }
+    copy::into(table.oid, columns, copied)
+}
+
+fn update(table: &Table, layout: &Layout, rows: &[Row]) -> Result<u64> {
+    let _plans = guc::Scope::new(LOOKUPS)?;
+    let mut args: Vec<DatumWithOid> = Vec::new();
+    let (mut names, mut arrays, mut set) = (Vec::new(), Vec::new(), Vec::new());
+    let mut column = |values: Vec<Option<String>>| -> String {
+        args.push(values.into());
+        let name = format!("c{}", args.len());
+        arrays.push(format!("${}::text[]", args.len()));
+        names.push(name.clone());
+        name
+    };
+    let mut join = Vec::new();
+    for (at, field) in layout.fields.iter().enumerate() {
+        let c = column(rows.iter().map(|r| r.cells.get(at).cloned().flatten()).collect());
+        match layout.key.contains(&at) {
+            true => join.push(format!("t.{} = s.{c}::{}", sql::ident(&field.column), field.ty)),
+            false => set.push(format!("{} = s.{c}::{}", sql::ident(&field.column), field.ty)),
+        }
+    }
+    if layout.raw {
+        let c = column(rows.iter().map(|r| r.raw.clone()).collect());
+        set.push(format!("_raw = s.{c}::jsonb"));
+    }
+    let c = column(rows.iter().map(|r| Some(r.hash.clone())).collect());
+    set.push(format!("_hash = s.{c}::uuid"));
+    let c = column(rows.iter().map(|r| r.version.clone()).collect());
+    set.push(format!("_version = s.{c}"));
+    let c = column(rows.iter().map(|r| r.deleted.then(|| String::from("now"))).collect());
+    set.push(format!(
+        "_deleted_at = CASE WHEN s.{c} IS NOT NULL THEN pg_catalog.now() END, _fetched_at = pg_catalog.now()"
+    ));
+    let statement = format!(
+        "UPDATE {} t SET {} FROM ROWS FROM (pg_catalog.unnest({})) AS s ({}) WHERE {}",
+        table.name,
+        set.join(", "),
+        arrays.join(", "),
+        names.join(", "),
+        join.join(" AND ")
+    );
+    Ok(spi::run(&statement, &args)? as u64)
+}

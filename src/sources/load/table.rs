@@ -1,0 +1,141 @@
+//! A stream's table: made, found again, given columns, widened under the views that stand on it.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::layout::{Change, Field, Layout};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{lock, spi, sql};
+use crate::sources::spec::{Stream, Write};
+
+/// A table that a stream is loaded into.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub oid: u32,
+    /// Qualified and quoted.
+    pub name: String,
+    /// Rows have a key, and a record replaces the one before.
+    pub keyed: bool,
+}
+
+impl Table {
+    /// Finds the stream's table by number, or makes it.
+    pub fn open(source: &str, schema: &str, stream: &Stream, relation: Option<u32>, layout: &Layout) -> Result<Table> {
+        let keyed = !layout.key.is_empty() && stream.write != Write::Append;
+        let known: Option<String> = match relation {
+            Some(oid) => spi::first(
+                "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))::text
+                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+                &[spi::oid(oid)],
+            )?,
+            None => None,
+        };
+        if let (Some(oid), Some(name)) = (relation, known) {
+            return Ok(Table { oid, name, keyed });
+        }
+        Table::make(source, schema, stream, layout, keyed)
+    }
+
+    fn make(source: &str, schema: &str, stream: &Stream, layout: &Layout, keyed: bool) -> Result<Table> {
+        let table = crate::sources::names::identifier(&stream.name);
+        let name = sql::qualified(schema, &table);
+        let taken: Option<u32> = spi::first(
+            "SELECT c.oid::int8::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2",
+            &[schema.into(), table.as_str().into()],
+        )?;
+        if taken.is_some() {
+            return Err(Error::new(
+                sqlstate::DUPLICATE_OBJECT,
+                format!("{name} exists, and is not stream \"{}\" of source \"{source}\"", stream.name),
+            )
+            .hint("Rename it, or make the source with another schema."));
+        }
+        let mut columns: Vec<String> = layout
+            .fields
+            .iter()
+            .enumerate()
+            .map(|(at, f)| {
+                let not_null = if keyed && layout.key.contains(&at) { " NOT NULL" } else { "" };
+                format!("{} {}{not_null}", sql::ident(&f.column), f.ty)
+            })
+            .collect();
+        if layout.raw {
+            columns.push("_raw jsonb".into());
+        }
+        columns.push("_hash uuid NOT NULL, _version text, _fetched_at timestamptz NOT NULL DEFAULT pg_catalog.now(), _deleted_at timestamptz".into());
+        if keyed {
+            let key: Vec<String> = layout.key.iter().map(|at| sql::ident(&layout.fields[*at].column)).collect();
+            columns.push(format!("PRIMARY KEY ({})", key.join(", ")));
+        }
+        spi::run(&format!("CREATE TABLE {name} ({})", columns.join(", ")), &[])?;
+        let comment = format!("Stream {} of source {source}, kept by startup_wh", stream.name);
+        spi::run(&format!("COMMENT ON TABLE {name} IS {}", sql::literal(&comment)), &[])?;
+        let oid: Option<u32> =
+            spi::first("SELECT pg_catalog.to_json($1::pg_catalog.regclass::oid::int8)::text", &[name.as_str().into()])?;
+        let oid = oid.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, format!("{name} was not made")))?;
+        let others: Vec<u32> = spi::rows(
+            "SELECT relation::int8::text FROM wh.source_state WHERE source = $1 AND relation IS NOT NULL",
+            &[source.into()],
+        )?;
+        let readers = crate::fdw::readers(others)?;
+        if !readers.is_empty() {
+            spi::run(&format!("GRANT SELECT ON {name} TO {}", readers.join(", ")), &[])?;
+        }
+        Ok(Table { oid, name, keyed })
+    }
+
+    /// Gives the table the columns and types that a batch needs.
+    pub fn follow(&self, changes: &[Change]) -> Result<()> {
+        let added: Vec<String> = changes
+            .iter()
+            .filter_map(|c| match c {
+                Change::Add { column, ty } => Some(format!("ADD COLUMN {} {}", sql::ident(column), ty.sql())),
+                Change::Retype { .. } => None,
+            })
+            .collect();
+        if !added.is_empty() {
+            self.alter(&format!("ALTER TABLE {} {}", self.name, added.join(", ")))?;
+        }
+        for change in changes {
+            let Change::Retype { column, from, to, empty } = change else { continue };
+            let column = sql::ident(column);
+            let value = match (empty, from, to) {
+                (true, ..) => format!("NULL::{}", to.sql()),
+                // Text that was stored as it is must be a JSON string.
+                (_, from, to) if to.sql() == "jsonb" && from.sql() != "jsonb" => {
+                    format!("pg_catalog.to_jsonb({column})")
+                }
+                _ => format!("{column}::{}", to.sql()),
+            };
+            let statement = format!("ALTER TABLE {} ALTER COLUMN {column} TYPE {} USING {value}", self.name, to.sql());
+            // Views that analysts stacked on it keep standing.
+            crate::fdw::alter_with_dependents(self.oid, &statement)?;
+        }
+        Ok(())
+    }
+
+    fn alter(&self, statement: &str) -> Result<()> {
+        let patience = lock::Patience {
+            lock_timeout: Duration::from_millis(lock::QUEUE_MS.into()),
+            max_wait: Duration::from_secs(300),
+            attempts: &Cell::new(0),
+            waited: &Cell::new(Duration::ZERO),
+            otherwise: "or let the next run try again",
+        };
+        lock::patiently(&patience, || {
+            lock::access_exclusive([self.oid])?;
+            spi::run(statement, &[]).map(|_| ())
+        })
+    }
+
+    /// The columns that rows are copied into, in the order of [`super::merge`].
+    pub fn columns(&self, layout: &Layout) -> Vec<String> {
+        let mut columns: Vec<String> = layout.fields.iter().map(|f: &Field| f.column.clone()).collect();
+        if layout.raw {
+            columns.push("_raw".into());
+        }
+        columns.extend(["_hash", "_version", "_deleted_at"].map(String::from));
+        columns
+    }
+}
