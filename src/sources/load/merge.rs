@@ -108,13 +108,13 @@ fn look_up(table: &Table, layout: &Layout, rows: &[Row]) -> Result<HashMap<usize
     for (k, at) in layout.key.iter().enumerate() {
         let field = &layout.fields[*at];
         names.push(format!("k{k}"));
-        types.push(format!("${}::text[]", k + 1));
+        types.push(format!("pg_catalog.unnest(${}::text[])", k + 1));
         join.push(format!("t.{} = k.k{k}::{}", sql::ident(&field.column), field.ty));
         args.push(rows.iter().map(|r| r.key[k].clone()).collect::<Vec<_>>().into());
     }
     let query = format!(
         "SELECT k.n, t._hash::text, t._version, t._deleted_at IS NOT NULL
-         FROM ROWS FROM (pg_catalog.unnest({})) WITH ORDINALITY AS k ({}, n) JOIN {} t ON {}",
+         FROM ROWS FROM ({}) WITH ORDINALITY AS k ({}, n) JOIN {} t ON {}",
         types.join(", "),
         names.join(", "),
         table.name,
@@ -175,7 +175,8 @@ fn update(table: &Table, layout: &Layout, rows: &[Row]) -> Result<u64> {
     let mut column = |values: Vec<Option<String>>| -> String {
         args.push(values.into());
         let name = format!("c{}", args.len());
-        arrays.push(format!("${}::text[]", args.len()));
+        // One each: the grammar knows unnest of several only by its bare name.
+        arrays.push(format!("pg_catalog.unnest(${}::text[])", args.len()));
         names.push(name.clone());
         name
     };
@@ -200,7 +201,7 @@ fn update(table: &Table, layout: &Layout, rows: &[Row]) -> Result<u64> {
         "_deleted_at = CASE WHEN s.{c} IS NOT NULL THEN pg_catalog.now() END, _fetched_at = pg_catalog.now()"
     ));
     let statement = format!(
-        "UPDATE {} t SET {} FROM ROWS FROM (pg_catalog.unnest({})) AS s ({}) WHERE {}",
+        "UPDATE {} t SET {} FROM ROWS FROM ({}) AS s ({}) WHERE {}",
         table.name,
         set.join(", "),
         arrays.join(", "),
