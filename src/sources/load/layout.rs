@@ -50,6 +50,8 @@ pub enum Change {
         from: Type,
         to: Type,
         empty: bool,
+        /// Where the value stands in `_raw`, as it came; none where there is no `_raw`.
+        path: Option<Vec<String>>,
     },
 }
 
@@ -239,7 +241,9 @@ impl Layout {
                 continue;
             }
             field.ty = to.sql().into();
-            changes.push(Change::Retype { column: field.column.clone(), from, to, empty: was_empty });
+            let path = field.path.as_ref().map_or_else(|| vec![field.member.clone()], |p| p.tokens().to_vec());
+            let path = self.raw.then_some(path);
+            changes.push(Change::Retype { column: field.column.clone(), from, to, empty: was_empty, path });
         }
         Ok(())
     }

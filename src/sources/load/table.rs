@@ -98,15 +98,27 @@ impl Table {
             self.alter(&format!("ALTER TABLE {} {}", self.name, added.join(", ")))?;
         }
         for change in changes {
-            let Change::Retype { column, from, to, empty } = change else { continue };
+            let Change::Retype { column, from, to, empty, path } = change else { continue };
             let column = sql::ident(column);
-            let value = match (empty, from, to) {
-                (true, ..) => format!("NULL::{}", to.sql()),
+            let path: Option<String> = path.as_ref().map(|tokens| {
+                let tokens: Vec<String> = tokens.iter().map(|t| sql::literal(t)).collect();
+                format!("ARRAY[{}]::text[]", tokens.join(", "))
+            });
+            // A cast would change the spelling: of a time, for example.
+            let as_it_came = |operator: &str, cast: String| {
+                match &path {
+                None => cast,
+                Some(path) => format!(
+                    "CASE WHEN {column} IS NOT NULL THEN coalesce(_raw OPERATOR(pg_catalog.{operator}) {path}, {cast}) END"
+                ),
+            }
+            };
+            let value = match (empty, from.sql(), to.sql()) {
+                (true, _, to) => format!("NULL::{to}"),
                 // Text that was stored as it is must be a JSON string.
-                (_, from, to) if to.sql() == "jsonb" && from.sql() != "jsonb" => {
-                    format!("pg_catalog.to_jsonb({column})")
-                }
-                _ => format!("{column}::{}", to.sql()),
+                (_, from, "jsonb") if from != "jsonb" => as_it_came("#>", format!("pg_catalog.to_jsonb({column})")),
+                (_, _, "text") => as_it_came("#>>", format!("{column}::text")),
+                (_, _, to) => format!("{column}::{to}"),
             };
             let statement = format!("ALTER TABLE {} ALTER COLUMN {column} TYPE {} USING {value}", self.name, to.sql());
             // Views that analysts stacked on it keep standing.
