@@ -90,7 +90,12 @@ pub fn run(run: i64, wish: &Wish, owner: u32, progress: impl Fn(u64, u64)) -> Re
         }
         let mut n = 0;
         while n < going.len() {
-            let ended = going[n].drain(run, &source, &spec, owner, &mut records)?;
+            let ended = match going[n].drain(run, &source, &spec, owner, &mut records) {
+                Ok(ended) => ended.map(|end| end.map_err(failed)),
+                // Its batch was rolled back; the other streams go on.
+                Err(e) if is_a_stop(&e) => return Err(e),
+                Err(e) => Some(Err(e)),
+            };
             progress(requests + going.iter().map(|l| l.requests).sum::<u64>(), records);
             let Some(end) = ended else {
                 n += 1;
@@ -98,16 +103,22 @@ pub fn run(run: i64, wish: &Wish, owner: u32, progress: impl Fn(u64, u64)) -> Re
             };
             let mut loading = going.swap_remove(n);
             let stream = &spec.streams[loading.index];
-            let (state, error) = match end {
+            let (state, mut error) = match end {
                 Ok(state) => (Some(state), None),
                 // What came before the failure is stored as far as its checkpoint goes.
-                Err(failure) => {
+                Err(e) => {
                     loading.records.truncate(loading.certain);
-                    (loading.reached.take(), Some(failed(failure)))
+                    (loading.reached.take(), Some(e))
                 }
             };
             if error.is_none() || state.is_some() {
-                records += loading.store(run, &source, &spec, owner, state.as_ref())?;
+                match loading.store(run, &source, &spec, owner, state.as_ref()) {
+                    Ok(more) => records += more,
+                    Err(e) if is_a_stop(&e) => return Err(e),
+                    Err(e) => {
+                        error.get_or_insert(e);
+                    }
+                }
             }
             requests += loading.requests;
             ours(owner, || {
@@ -323,6 +334,11 @@ fn next_ready(spec: &Spec, waiting: &mut VecDeque<usize>, going: &[Loading]) -> 
         parent.is_none_or(|p| !open(&p.stream, waiting))
     })?;
     waiting.remove(at)
+}
+
+/// Whether a run was told to end: by a cancel, a timeout or a shutdown.
+fn is_a_stop(error: &Error) -> bool {
+    error.sqlstate.starts_with("57")
 }
 
 fn failed(failure: Failure) -> Error {
