@@ -54,6 +54,18 @@ fn effective(wish: &Wish) -> Result<(Value, Spec)> {
     Ok((json, parsed))
 }
 
+/// Streams that are chosen must be there.
+fn refuse_unknown(spec: &Spec, chosen: Option<&[String]>) -> Result<()> {
+    match chosen.into_iter().flatten().find(|name| !spec.streams.iter().any(|s| s.name == **name)) {
+        None => Ok(()),
+        Some(name) => {
+            let names: Vec<&str> = spec.streams.iter().map(|s| s.name.as_str()).collect();
+            Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("the spec has no stream \"{name}\""))
+                .hint(format!("It has {}.", names.join(", "))))
+        }
+    }
+}
+
 /// Makes a source, its schema and its job.
 pub fn create(caller: u32, wish: &Wish) -> Result<()> {
     let fits = (1..=63).contains(&wish.name.len()) && !wish.name.chars().any(char::is_control);
@@ -66,11 +78,7 @@ pub fn create(caller: u32, wish: &Wish) -> Result<()> {
         return Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("source \"{}\" already exists", wish.name))
             .hint("wh.alter_source changes it, wh.drop_source forgets it."));
     }
-    for name in wish.streams.iter().flatten() {
-        if !spec.streams.iter().any(|s| s.name == *name) {
-            return Err(Error::new(sqlstate::UNDEFINED_OBJECT, format!("the spec has no stream \"{name}\"")));
-        }
-    }
+    refuse_unknown(&spec, wish.streams.as_deref())?;
     let names: Vec<String> = spec.auth.secrets().into_iter().map(String::from).collect();
     secrets::of(caller, &names)?;
     make_schema(caller, wish.schema)?;
@@ -150,7 +158,9 @@ pub struct Changes<'a> {
 struct Kept {
     preset: Option<String>,
     settings: Value,
+    spec: Value,
     schema: String,
+    streams: Option<Vec<String>>,
 }
 
 /// A source that the caller may change, and nobody else meanwhile.
@@ -159,7 +169,7 @@ fn mine(caller: u32, name: &str) -> Result<Kept> {
         "SELECT pg_catalog.json_build_array(
                 pg_catalog.pg_has_role($2, 'wh_admin', 'USAGE') AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid)
                   AND pg_catalog.pg_has_role($2, s.owner::oid, 'USAGE'),
-                pg_catalog.json_build_object('preset', s.preset, 'settings', s.settings, 'schema', s.schema))::text
+                pg_catalog.json_build_object('preset', s.preset, 'settings', s.settings, 'spec', s.spec, 'schema', s.schema, 'streams', s.streams))::text
          FROM wh.source s WHERE s.name = $1 FOR NO KEY UPDATE",
         &[name.into(), spi::oid(caller)],
     )?;
@@ -176,6 +186,7 @@ fn mine(caller: u32, name: &str) -> Result<Kept> {
 /// Changes a source.
 pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<()> {
     let kept = mine(caller, name)?;
+    let mut spec = kept.spec;
     if changes.spec.is_some() || changes.settings.is_some() {
         let settings = changes.settings.clone().unwrap_or(kept.settings);
         let wish = Wish {
@@ -187,13 +198,18 @@ pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<()> {
             schedule: None,
             streams: None,
         };
-        let (json, spec) = effective(&wish)?;
-        let names: Vec<String> = spec.auth.secrets().into_iter().map(String::from).collect();
+        let (json, parsed) = effective(&wish)?;
+        let names: Vec<String> = parsed.auth.secrets().into_iter().map(String::from).collect();
         secrets::of(caller, &names)?;
         spi::run(
             "UPDATE wh.source SET spec = $2::jsonb, settings = $3::jsonb, preset = CASE WHEN $4 THEN NULL ELSE preset END WHERE name = $1",
             &[name.into(), json.to_string().into(), settings.to_string().into(), changes.spec.is_some().into()],
         )?;
+        spec = json;
+    }
+    if changes.streams.is_some() || changes.spec.is_some() {
+        let parsed = spec::parse(&spec).map_err(|p| refused(&p))?;
+        refuse_unknown(&parsed, changes.streams.as_deref().or(kept.streams.as_deref()))?;
     }
     if let Some(streams) = &changes.streams {
         spi::run("UPDATE wh.source SET streams = $2 WHERE name = $1", &[name.into(), streams.clone().into()])?;
