@@ -9,6 +9,7 @@
 //! - [`client`]: queries as text, waiting for a condition
 //! - [`jobs`]: servers that run jobs
 //! - [`fake_api`]: an API that misbehaves on demand
+//! - [`sources`]: sources that fetch from it
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
 //! that it did not start, nor the Postgres installation that it was copied from.
@@ -21,6 +22,7 @@ pub mod jobs;
 pub mod pair;
 pub mod place;
 pub mod server;
+pub mod sources;
 pub mod warehouse;
 
 pub use at_work::Jobs;
@@ -29,6 +31,7 @@ pub use cluster::Cluster;
 pub use pair::Pair;
 pub use postgres::Client;
 pub use server::Profile;
+pub use sources::Sources;
 pub use warehouse::{JobsExt, Warehouse};
 
 /// What went wrong, in words.
