@@ -287,6 +287,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
 
 #[cfg(test)]
 #[path = "../../../pg_test/src/fake_api.rs"]
+// The end-to-end tests use more of it.
+#[allow(dead_code)]
 mod fake_api;
 
 #[cfg(test)]
