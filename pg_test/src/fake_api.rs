@@ -218,6 +218,11 @@ impl FakeApi {
         self.state().faults.push((path.into(), skip, times, fault));
     }
 
+    /// All answers are good ones again.
+    pub fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
     /// Changes the objects before the request for `path` that comes after `answered` others.
     pub fn before_request(&self, path: &str, answered: u64, change: impl FnOnce(&mut Store) + Send + 'static) {
         self.state().changes.push((path.into(), answered, Box::new(change)));

@@ -12,7 +12,7 @@ use crate::fake_api::FakeApi;
 use crate::warehouse;
 
 /// The warehouse may reach APIs on this machine.
-pub const REACHES_LOOPBACK: (&str, &str) = ("startup_wh.allow_private_network", "127.0.0.0/8");
+pub const REACHES_LOOPBACK: (&str, &str) = ("startup_wh.allow_private_network", "127.0.0.0/8, ::1/128");
 
 /// A database of a test's own in a cluster that the tests of a file share, and an API of its own.
 pub struct Sources {
