@@ -1,0 +1,208 @@
+//! Who may make, fetch and see what of sources, as real roles; where secrets are, and where they are not.
+
+use pg_test::fake_api::{fill, Fault, Reply};
+use pg_test::sources::{create, fetch, listing, literal, spec, Sources};
+use pg_test::{warehouse, Client, ClientExt};
+use serde_json::json;
+
+/// A text that stands nowhere else.
+const SECRET: &str = "sk_live_Zq9xNeverToBeSeen7";
+
+fn as_role(s: &Sources, role: &str) -> Client {
+    match s.cluster.connect_as(&s.database, role, &pg_test::pair::password(role)) {
+        Ok(client) => client,
+        Err(e) => panic!("no connection as {role}: {e}"),
+    }
+}
+
+/// A role of this test's own that may make sources.
+fn admin(s: &mut Sources, name: &str) -> Client {
+    let role = format!("{name}_{}", s.database);
+    s.client.exec(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{}' IN ROLE wh_admin; GRANT CREATE ON DATABASE {} TO {role}",
+        pg_test::pair::password(&role),
+        s.database
+    ));
+    as_role(s, &role)
+}
+
+#[test]
+fn analysts_read_what_runs_say_and_nothing_else() {
+    let mut s = Sources::new("analysts");
+    fill(&s.api, "people", 3, 60);
+    s.client.exec(&format!("SELECT wh.set_secret('key', '{SECRET}')"));
+    s.create(&[listing("people", &json!({}))]);
+    s.fetch();
+    let made = literal(&spec(&s.api, &json!({"streams": [listing("people", &json!({}))]})).to_string());
+    let mut ana = as_role(&s, "ana");
+    for statement in [
+        &format!("SELECT wh.create_source('mine', {made})"),
+        "SELECT wh.alter_source('api', schedule => '1 hour')",
+        "SELECT * FROM wh.fetch('api')",
+        "SELECT wh.reset_source('api')",
+        "SELECT wh.drop_source('api')",
+        "SELECT wh.set_secret('mine', 'x')",
+        "SELECT wh.drop_secret('key')",
+        "SELECT * FROM wh.fetch_errors",
+        "SELECT * FROM wh.secrets",
+        "SELECT * FROM wh.secret",
+        "SELECT * FROM wh.source",
+        "SELECT * FROM wh.source_state",
+        "SELECT * FROM wh.fetch_error",
+        "COPY wh.secret TO STDOUT",
+        "SELECT * FROM api.people",
+    ] {
+        assert_eq!(ana.error(statement).code().code(), "42501", "{statement}");
+    }
+    // Its job is another's.
+    assert_eq!(ana.error("SELECT * FROM wh.run_job('fetch api')").code().code(), "42704");
+    assert_eq!(ana.table("SELECT name, last_status FROM wh.sources"), "api|succeeded");
+    assert_eq!(ana.table("SELECT source, stream, received FROM wh.fetch_runs"), "api|people|3");
+    assert_eq!(ana.table("SELECT stream, rows FROM wh.source_streams"), "people|3");
+    s.client.exec("GRANT USAGE ON SCHEMA api TO ana; GRANT SELECT ON api.people TO ana");
+    assert_eq!(ana.value("SELECT count(*) FROM api.people"), "3");
+    for statement in
+        ["DELETE FROM api.people", "UPDATE api.people SET n = 1", "DROP TABLE api.people", "TRUNCATE api.people"]
+    {
+        assert_eq!(ana.error(statement).code().code(), "42501", "{statement}");
+    }
+}
+
+/// Functions and tables of sources, whatever is added to them.
+#[test]
+fn nothing_of_sources_is_open_to_public() {
+    let mut s = Sources::new("public");
+    let open = s.client.table(
+        "SELECT p.oid::regprocedure FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+         WHERE p.pronamespace = 'wh'::regnamespace AND a.grantee = 0 AND p.proname ~ 'source|secret|fetch|preset'",
+    );
+    assert_eq!(open, "");
+    let read = s.client.table(
+        "SELECT c.relname FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'wh'::regnamespace
+         AND c.relname ~ 'source|secret|fetch' AND c.relkind = 'r' AND a.grantee <> c.relowner",
+    );
+    assert_eq!(read, "", "tables are read through views");
+}
+
+#[test]
+fn a_source_of_one_owner_cannot_use_anothers_secret() {
+    let mut s = Sources::new("owners");
+    fill(&s.api, "people", 3, 60);
+    s.api.want_header("Authorization", &format!("Bearer {SECRET}"));
+    let (mut ida, mut eve) = (admin(&mut s, "ida"), admin(&mut s, "eve"));
+    ida.exec(&format!("SELECT wh.set_secret('key', '{SECRET}')"));
+    let uses =
+        |name: &str| json!({"auth": {"type": "bearer", "secret": name}, "streams": [listing("people", &json!({}))]});
+    create(&mut ida, &s.api, "idas", &uses("key"));
+    assert_eq!(fetch(&mut ida, "idas"), "people|succeeded|3|3|0|0|0|0|0");
+
+    let hers = literal(&spec(&s.api, &uses("key")).to_string());
+    let error = eve.error(&format!("SELECT wh.create_source('eves', {hers})"));
+    assert_eq!((error.code().code(), error.message()), ("42501", "permission denied for secret \"key\""));
+    for statement in ["SELECT wh.set_secret('key', 'mine now')", "SELECT wh.drop_secret('key')"] {
+        assert_eq!(eve.error(statement).code().code(), "42501", "{statement}");
+    }
+    // Not through a source of hers that changes, nor by sending Ida's secret to a host of hers.
+    create(&mut eve, &s.api, "eves", &json!({"streams": [listing("people", &json!({}))]}));
+    assert_eq!(eve.error(&format!("SELECT wh.alter_source('eves', {hers})")).code().code(), "42501");
+    for statement in [
+        format!("SELECT wh.alter_source('idas', {hers})"),
+        "SELECT wh.alter_source('idas', settings => '{}')".into(),
+        "SELECT wh.drop_source('idas')".into(),
+        "SELECT wh.reset_source('idas')".into(),
+    ] {
+        assert_eq!(eve.error(&statement).code().code(), "42501", "{statement}");
+    }
+    // Members of wh_admin may start everybody's jobs; the secret goes where Ida said, and nowhere else.
+    assert_eq!(fetch(&mut eve, "idas"), "people|succeeded|3|0|0|3|0|0|0");
+    // Taken back between two runs.
+    s.client.exec(&format!("UPDATE wh.secret SET owner = 'eve_{}'", s.database));
+    let error = ida.error("SELECT * FROM wh.fetch('idas')");
+    assert!(error.message().contains("permission denied for secret"), "{}", error.message());
+    s.client.exec("DROP OWNED BY ida_owners, eve_owners; DROP ROLE ida_owners, eve_owners");
+}
+
+/// Everything that can be read or dumped, and where a text is found in it.
+fn places_of(s: &mut Sources, text: &str) -> Vec<String> {
+    let relations = s.client.rows(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'm', 'v') AND n.nspname <> 'information_schema' AND c.relname NOT LIKE 'pg_stat%' ORDER BY 1",
+    );
+    let mut found = Vec::new();
+    for relation in relations.into_iter().flatten().flatten() {
+        let half = text.len() / 2;
+        // In two parts, so that the question is not its own answer.
+        let pattern = format!("'%{}' || '{}%'", &text[..half], &text[half..]);
+        if s.client.value(&format!("SELECT count(*) FROM {relation} t WHERE t::text LIKE {pattern}")) != "0" {
+            found.push(relation);
+        }
+    }
+    found
+}
+
+#[test]
+fn secrets_stand_in_their_table_and_nowhere_else() {
+    let mut s = Sources::new("secrets");
+    fill(&s.api, "people", 300, 60);
+    let mut ida = admin(&mut s, "ida");
+    ida.exec(&format!("SELECT wh.set_secret('key', '{SECRET}')"));
+    let activity = format!("SELECT query FROM pg_stat_activity WHERE pid = {}", ida.pid());
+    ida.exec(&format!("SELECT wh.set_secret('key', '{SECRET}')"));
+    let shown = s.client.value(&activity);
+    assert!(shown.contains("a statement with a secret") && !shown.contains(SECRET), "{shown}");
+    // A statement that fails is logged.
+    let bad = ida.error(&format!("SELECT wh.set_secret('no/name', '{SECRET}')"));
+    assert!(!format!("{bad:?}").contains(SECRET), "{bad:?}");
+    for (name, auth) in [
+        ("bearer", json!({"type": "bearer", "secret": "key"})),
+        ("query", json!({"type": "query", "name": "api_key", "secret": "key"})),
+        ("header", json!({"type": "header", "name": "X-Key", "secret": "key"})),
+        ("basic", json!({"type": "basic", "user": "u", "secret": "key"})),
+    ] {
+        // An API that says the secret back: in a failure, in a record, in a link.
+        let said = format!("{{\"error\": \"bad key {SECRET} at https://h/?api_key={SECRET}\"}}");
+        s.api.fault("/cursor/people", 1, 4, Fault::Reply(Reply::text(500, "application/json", &said)));
+        create(&mut ida, &s.api, name, &json!({"auth": auth, "streams": [listing("people", &json!({}))]}));
+        let failed = ida.table(&format!("SELECT status, error FROM wh.fetch('{name}')"));
+        assert!(failed.starts_with("failed|") && !failed.contains(SECRET), "{failed}");
+        assert_eq!(ida.value(&format!("SELECT status FROM wh.fetch('{name}')")), "succeeded", "{name}");
+    }
+    let sent = s.api.log().iter().any(|a| a.param("api_key") == Some(SECRET) || a.header("x-key") == Some(SECRET));
+    assert!(sent, "the secret was used");
+    assert_eq!(places_of(&mut s, SECRET), ["wh.secret"]);
+    assert!(!s.cluster.log().contains(SECRET), "the server's log");
+    let dump = s.cluster.dump(&s.database, &[]).expect("a dump");
+    assert!(dump.contains("id_000001") && !dump.contains(SECRET), "a dump");
+    assert_eq!(ida.table("SELECT name, owner FROM wh.secrets"), format!("key|ida_{}", s.database));
+    assert_eq!(ida.error("SELECT value FROM wh.secrets").code().code(), "42703");
+    s.client.exec("DROP OWNED BY ida_secrets; DROP ROLE ida_secrets");
+}
+
+#[test]
+fn private_addresses_are_refused_where_the_setting_does_not_list_them() {
+    let cluster = warehouse::cluster("sources_private", &[]);
+    let mut client = warehouse::create(&cluster, "ssrf");
+    let api = pg_test::fake_api::FakeApi::http();
+    fill(&api, "people", 3, 60);
+    create(&mut client, &api, "api", &json!({"streams": [listing("people", &json!({}))]}));
+    let refused = pg_test::sources::failure(&mut client, "api");
+    assert!(refused.starts_with("42501|") && refused.contains("its address is not public"), "{refused}");
+    assert!(client.value("SELECT hint FROM wh.job_runs").contains("startup_wh.allow_private_network"));
+    // By a name too, which is checked once it is an address.
+    let named =
+        json!({"base_url": format!("http://localhost:{}/", api.port()), "streams": [listing("people", &json!({}))]});
+    create(&mut client, &api, "named", &named);
+    let refused = pg_test::sources::failure(&mut client, "named");
+    assert!(refused.starts_with("42501|"), "{refused}");
+    assert_eq!(api.connections(), 0, "somebody connected");
+    // Nobody but the administrator of the server lifts that.
+    let mut deploy = cluster.connect_as("ssrf", "deploy", &pg_test::pair::password("deploy")).expect("a connection");
+    for statement in [
+        "SET startup_wh.allow_private_network = '127.0.0.0/8'",
+        "ALTER ROLE deploy SET startup_wh.allow_private_network = '127.0.0.0/8'",
+        "SET startup_wh.ca_file = '/tmp/x'",
+        "SET startup_wh.secret_dir = '/tmp'",
+    ] {
+        assert!(["55P02", "42501"].contains(&deploy.error(statement).code().code()), "{statement}");
+    }
+}
