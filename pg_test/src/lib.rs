@@ -8,6 +8,7 @@
 //! - [`at_work`]: a server of a test's own that runs jobs
 //! - [`client`]: queries as text, waiting for a condition
 //! - [`jobs`]: servers that run jobs
+//! - [`counterparts`]: emulators of vendors' APIs that others wrote
 //! - [`fake_api`]: an API that misbehaves on demand
 //! - [`sources`]: sources that fetch from it
 //!
@@ -17,6 +18,7 @@
 pub mod at_work;
 pub mod client;
 pub mod cluster;
+pub mod counterparts;
 pub mod fake_api;
 pub mod jobs;
 pub mod pair;
