@@ -97,8 +97,11 @@ pub enum Event {
 }
 
 impl Weight for Event {
-    fn is_heavy(&self) -> bool {
-        matches!(self, Event::Records(_))
+    fn bytes(&self) -> usize {
+        match self {
+            Event::Records(records) => records.iter().map(|r| r.get().len()).sum(),
+            _ => 0,
+        }
     }
 }
 
@@ -169,10 +172,10 @@ pub(super) struct Outlet {
 impl Outlet {
     /// `false` once nobody wants to hear any more.
     pub(super) fn tell(&self, event: Event) -> bool {
-        let heavy = event.is_heavy();
+        let may_wait = event.bytes() > 0;
         let control = &self.control;
         let send = || self.sender.send(event, SLICE, || !control.is_cancelled() && !control.left().is_zero());
-        if heavy {
+        if may_wait {
             client::unhurried(control, send)
         } else {
             send()
@@ -208,8 +211,8 @@ pub struct Sampling {
 }
 
 impl Weight for Result<Page, Failure> {
-    fn is_heavy(&self) -> bool {
-        false
+    fn bytes(&self) -> usize {
+        0
     }
 }
 

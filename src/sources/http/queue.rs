@@ -17,8 +17,8 @@ struct Inner<T> {
 
 struct State<T> {
     items: VecDeque<T>,
-    /// What of it counts against the bound.
-    heavy: usize,
+    /// Bytes in them.
+    bytes: usize,
     sender_gone: bool,
     receiver_gone: bool,
     /// Holds a byte while there is something to receive.
@@ -39,22 +39,22 @@ pub struct Receiver<T> {
     heard: UnixStream,
 }
 
-/// A queue whose sender waits while it holds `bound` heavy items.
+/// A queue whose sender waits while what it holds would pass [`BOUND`].
 pub fn queue<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
     let (bell, heard) = UnixStream::pair()?;
     bell.set_nonblocking(true)?;
     heard.set_nonblocking(true)?;
-    let state = State { items: VecDeque::new(), heavy: 0, sender_gone: false, receiver_gone: false, bell };
+    let state = State { items: VecDeque::new(), bytes: 0, sender_gone: false, receiver_gone: false, bell };
     let inner = Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() });
     Ok((Sender(Arc::clone(&inner)), Receiver { inner, heard }))
 }
 
-/// How many heavy items may wait.
-const BOUND: usize = 2;
+/// Bytes that may wait: about a batch, so that one is fetched while the one before is stored.
+const BOUND: usize = 4 << 20;
 
-/// Whether an item counts against the bound.
+/// How many bytes an item has. What has none never waits.
 pub trait Weight {
-    fn is_heavy(&self) -> bool;
+    fn bytes(&self) -> usize;
 }
 
 fn lock<T>(inner: &Inner<T>) -> MutexGuard<'_, State<T>> {
@@ -65,8 +65,10 @@ impl<T: Weight> Sender<T> {
     /// Waits for room, looking up now and then: `go_on` says whether to wait longer. `false` where the item was not
     /// taken, because nobody receives any more or `go_on` said no.
     pub fn send(&self, item: T, slice: Duration, go_on: impl Fn() -> bool) -> bool {
+        let bytes = item.bytes();
         let mut state = lock(&self.0);
-        while item.is_heavy() && state.heavy >= BOUND && !state.receiver_gone {
+        // One that is larger than the bound goes alone.
+        while bytes > 0 && state.bytes > 0 && state.bytes + bytes > BOUND && !state.receiver_gone {
             if !go_on() {
                 return false;
             }
@@ -75,7 +77,7 @@ impl<T: Weight> Sender<T> {
         if state.receiver_gone {
             return false;
         }
-        state.heavy += usize::from(item.is_heavy());
+        state.bytes += bytes;
         state.items.push_back(item);
         if state.items.len() == 1 {
             state.ring();
@@ -107,7 +109,7 @@ impl<T: Weight> Receiver<T> {
         let Some(item) = state.items.pop_front() else {
             return Err(if state.sender_gone { TryRecvError::Disconnected } else { TryRecvError::Empty });
         };
-        state.heavy -= usize::from(item.is_heavy());
+        state.bytes -= item.bytes();
         if state.items.is_empty() && !state.sender_gone {
             let mut bytes = [0; 64];
             while matches!((&self.heard).read(&mut bytes), Ok(n) if n > 0) {}
@@ -153,8 +155,12 @@ mod tests {
     use std::os::fd::AsFd;
 
     impl Weight for u32 {
-        fn is_heavy(&self) -> bool {
-            *self < 100
+        fn bytes(&self) -> usize {
+            match self {
+                0..100 => BOUND / 2,
+                100..1000 => 0,
+                _ => BOUND * 2,
+            }
         }
     }
 
@@ -187,6 +193,17 @@ mod tests {
         assert!(waiting.join().unwrap());
         let rest: Vec<_> = std::iter::from_fn(|| receiver.recv_timeout(Duration::from_secs(60)).ok()).collect();
         assert_eq!(rest, [2, 100, 3]);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bound_goes_alone() {
+        let (sender, receiver) = queue::<u32>().unwrap();
+        assert!(sender.send(1000, Duration::ZERO, || false));
+        assert!(!sender.send(1000, Duration::from_millis(1), || false), "two of them were taken");
+        assert!(!sender.send(1, Duration::from_millis(1), || false), "one more was taken");
+        assert_eq!(receiver.try_recv(), Ok(1000));
+        assert!(sender.send(1, Duration::ZERO, || false));
+        assert!(!sender.send(1000, Duration::from_millis(1), || false), "it was not alone");
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Default for Limits {
             max_pages: 100_000,
             max_redirects: 5,
             batch_rows: 10_000,
-            batch_bytes: 8 << 20,
+            batch_bytes: 4 << 20,
         }
     }
 }
