@@ -13,7 +13,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use record::{members, pointer, without};
-pub use render::{infer, render};
+pub use record::{members, pointer, without, Member};
+pub use render::{infer, render, surely_fits};
 pub use time::{instant, write_instant};
 pub use types::Type;

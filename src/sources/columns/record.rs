@@ -1,5 +1,6 @@
 //! A record and its members, as slices of its text.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -12,8 +13,11 @@ use crate::sources::spec::Pointer;
 /// Members up to which they are told apart by comparing.
 const FEW: usize = 48;
 
+/// A member: its name, borrowed where it is written without escapes, and its value.
+pub type Member<'a> = (Cow<'a, str>, &'a RawValue);
+
 /// The top-level members, each once: of duplicates the last counts, as jsonb has it, in the place of the first.
-pub fn members(record: &RawValue) -> Result<Vec<(String, &RawValue)>, String> {
+pub fn members(record: &RawValue) -> Result<Vec<Member<'_>>, String> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
         type Value = Vec<(&'de RawValue, &'de RawValue)>;
@@ -33,10 +37,13 @@ pub fn members(record: &RawValue) -> Result<Vec<(String, &RawValue)>, String> {
     let raw = serde_json::Deserializer::from_str(record.get())
         .deserialize_map(Members)
         .map_err(|_| "a record is an object".to_owned())?;
-    let mut members: Vec<(String, &RawValue)> = Vec::with_capacity(raw.len());
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut members: Vec<Member> = Vec::with_capacity(raw.len());
+    let mut places: HashMap<Cow<str>, usize> = HashMap::new();
     for (name, value) in raw {
-        let name = decode(name.get()).map_err(|why| format!("in the name of a member, {why}"))?;
+        let name = match plain(name.get()) {
+            Some(name) => Cow::Borrowed(name),
+            None => decode(name.get()).map_err(|why| format!("in the name of a member, {why}"))?.into(),
+        };
         // Comparing with a few names is faster than hashing them.
         let place = if members.len() < FEW {
             members.iter().position(|(known, _)| *known == name)
@@ -50,6 +57,11 @@ pub fn members(record: &RawValue) -> Result<Vec<(String, &RawValue)>, String> {
         }
     }
     Ok(members)
+}
+
+/// What a string (with its quotes) says, where that is what stands there.
+fn plain(raw: &str) -> Option<&str> {
+    raw.get(1..raw.len().checked_sub(1)?).filter(|inner| !inner.contains('\\'))
 }
 
 /// The value at a pointer; of duplicate members the last.

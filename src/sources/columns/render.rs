@@ -20,6 +20,22 @@ pub fn infer(raw: &RawValue) -> Option<Type> {
     })
 }
 
+/// Whether a value certainly changes nothing about a column's type, where that can be told at a glance; what is not told is
+/// [inferred](infer).
+pub fn surely_fits(raw: &RawValue, ty: &str) -> bool {
+    let text = raw.get().as_bytes();
+    match (text.first(), ty) {
+        (Some(b'n'), _) | (_, "jsonb") => true,
+        (Some(b'{' | b'['), _) => false,
+        // No blank before it: all scalars become text beside text.
+        (Some(first), "text") => !first.is_ascii_whitespace(),
+        (Some(b't' | b'f'), "boolean") => true,
+        (Some(b'-' | b'0'..=b'9'), "numeric") => true,
+        (_, "bigint") => text.len() <= 18 && text.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
+}
+
 /// A text is a time or a date only where it can be nothing else; one without a zone stays text.
 fn infer_text(raw: &str) -> Type {
     // No time is written with escapes or is longer.

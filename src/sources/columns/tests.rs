@@ -178,7 +178,7 @@ fn formats_since_1970_become_times() {
 fn of_duplicate_members_the_last_counts() {
     let record = raw("{\"a\":1,\"b\":2,\"\\u0061\":3}");
     let found: Vec<_> = members(&record).unwrap().into_iter().map(|(name, value)| (name, value.get())).collect();
-    assert_eq!(found, [("a".to_owned(), "3"), ("b".to_owned(), "2")]);
+    assert_eq!(found, [("a".into(), "3"), ("b".into(), "2")]);
     assert_eq!(pointer(&record, &Pointer::parse("/a").unwrap()).unwrap().get(), "3");
     assert_eq!(without(&record, &[Pointer::parse("/a").unwrap()]), "{\"b\":2}");
 }
@@ -190,7 +190,7 @@ fn duplicates_among_many_members_are_found() {
     let record = raw(&format!("{{{}}}", text.join(",")));
     let found: Vec<_> = members(&record).unwrap().into_iter().map(|(name, value)| (name, value.get())).collect();
     let expected = (0..300).map(|at| (format!("m{at}"), if at < 200 { at + 300 } else { at }.to_string()));
-    assert!(found.into_iter().map(|(name, value)| (name, value.to_owned())).eq(expected));
+    assert!(found.into_iter().map(|(name, value)| (name.into_owned(), value.to_owned())).eq(expected));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn slices_agree_with_a_parsed_document() {
         assert_eq!(found.len(), parsed.as_object().unwrap().len(), "{text}");
         for (name, value) in &found {
             let same: Value = serde_json::from_str(value.get()).unwrap();
-            assert_eq!(parsed.get(name), Some(&same), "{name} of {text}");
+            assert_eq!(parsed.get(name.as_ref()), Some(&same), "{name} of {text}");
         }
         for at in ["/a", "/b/c", "/c/0", "/x~1y/a", "/~0z", "/a/1/b", "/a/b/c", "/a/01", ""] {
             let at = Pointer::parse(at).unwrap();
@@ -282,4 +282,41 @@ fn made_up_values_fit_the_types_that_they_tell() {
             assert!(render(&value, &ty.clone().widen(wider.clone()), None).is_ok(), "{text} as {wider:?}");
         }
     }
+}
+
+#[test]
+fn what_surely_fits_widens_nothing() {
+    let values = [
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "123456789012345678",
+        "9223372036854775807",
+        "9223372036854775808",
+        "1e3",
+        "1.5",
+        "\"a\"",
+        "\"2026-01-31\"",
+        "\"2026-01-31T12:00:00Z\"",
+        "{}",
+        "[]",
+    ];
+    let mut fitting = 0;
+    for value in values.map(raw) {
+        for ty in ["boolean", "bigint", "numeric", "text", "jsonb", "timestamptz", "date"] {
+            if surely_fits(&value, ty) {
+                fitting += 1;
+                let had = Type::named(ty);
+                let found = infer(&value).unwrap_or(had.clone());
+                assert_eq!(had.clone().widen(found), had, "{value} in {ty}");
+            }
+        }
+    }
+    // What the shortcut is for.
+    assert!(
+        surely_fits(&raw("12"), "bigint") && surely_fits(&raw("\"a\""), "text") && surely_fits(&raw("{}"), "jsonb")
+    );
+    assert!(fitting > values.len(), "{fitting}");
 }

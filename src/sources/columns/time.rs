@@ -131,7 +131,9 @@ pub fn write_utc(micros: i64) -> Option<String> {
     if !(1..=9999).contains(&at.year()) {
         return None;
     }
-    let mut text = at.format("%Y-%m-%dT%H:%M:%S").to_string();
+    // A format string of chrono's is read again for each value.
+    let (y, mo, d, h, mi, s) = (at.year(), at.month(), at.day(), at.hour(), at.minute(), at.second());
+    let mut text = format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}");
     let fraction = at.nanosecond() / 1000;
     if fraction > 0 {
         text.push('.');

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::sources::columns::{self, Type};
+use crate::sources::columns::{self, Member, Type};
 use crate::sources::names;
 use crate::sources::spec::{Drift, Format, Pointer, Stream};
 
@@ -64,6 +64,9 @@ pub struct Layout {
     /// Places of the values that a parent fills, in the order of `bind`.
     pub bound: Vec<usize>,
     by_member: HashMap<String, usize>,
+    /// The field of the n-th member of the record before: records of a stream mostly have the same members in the same
+    /// order, and to compare a name is faster than to hash it.
+    usual: Vec<usize>,
     pub version: Option<Pointer>,
     pub flag: Option<Pointer>,
     pub hide: Vec<Pointer>,
@@ -90,6 +93,7 @@ impl Layout {
             key: Vec::new(),
             bound: Vec::new(),
             by_member: HashMap::new(),
+            usual: Vec::new(),
             version: stream.version.clone(),
             flag: stream.deletes.as_ref().and_then(|d| d.flag.clone()),
             hide: stream.hide.clone(),
@@ -154,6 +158,12 @@ impl Layout {
         self.by_member.get(&member).map(|at| self.fields[*at].column.as_str())
     }
 
+    /// The field of a record's n-th member.
+    fn place(&self, n: usize, name: &str) -> Option<usize> {
+        let usual = self.usual.get(n).filter(|at| self.fields[**at].member == name);
+        usual.or_else(|| self.by_member.get(name)).copied()
+    }
+
     fn push(&mut self, field: Field) -> usize {
         self.by_member.insert(field.member.clone(), self.fields.len());
         self.fields.push(field);
@@ -180,9 +190,9 @@ impl Layout {
     pub fn values<'a>(
         &self,
         record: &'a RawValue,
-        members: &'a [(String, &'a RawValue)],
+        members: &'a [Member<'a>],
     ) -> impl Iterator<Item = (usize, &'a RawValue)> + use<'a, '_> {
-        let plain = members.iter().filter_map(|(name, value)| Some((*self.by_member.get(name)?, *value)));
+        let plain = members.iter().enumerate().filter_map(|(n, (name, value))| Some((self.place(n, name)?, *value)));
         let plain = plain.filter(|(at, _)| self.fields[*at].path.as_ref().is_none_or(|p| single(p).is_some()));
         let deep = self.fields.iter().enumerate().filter_map(move |(at, f)| {
             let path = f.path.as_ref().filter(|p| single(p).is_none())?;
@@ -192,14 +202,11 @@ impl Layout {
     }
 
     /// Learns from a record's members: new ones, and wider types. Says the name of a member that must not be there.
-    pub fn learn(
-        &mut self,
-        record: &RawValue,
-        members: &[(String, &RawValue)],
-        changes: &mut Vec<Change>,
-    ) -> Result<(), String> {
-        for (name, value) in members {
-            if self.by_member.contains_key(name) {
+    pub fn learn(&mut self, record: &RawValue, members: &[Member], changes: &mut Vec<Change>) -> Result<(), String> {
+        for (n, (name, value)) in members.iter().enumerate() {
+            if let Some(at) = self.place(n, name) {
+                self.usual.resize(self.usual.len().max(n + 1), at);
+                self.usual[n] = at;
                 continue;
             }
             match self.drift {
@@ -213,7 +220,7 @@ impl Layout {
             changes.push(Change::Add { column: column.clone(), ty: ty.clone() });
             self.push(Field {
                 column,
-                member: name.clone(),
+                member: name.to_string(),
                 ty: ty.sql().into(),
                 empty,
                 declared: false,
@@ -224,7 +231,7 @@ impl Layout {
         let mut wider: Vec<(usize, Type)> = Vec::new();
         for (at, value) in self.values(record, members) {
             let field = &self.fields[at];
-            if field.declared {
+            if field.declared || (!field.empty && columns::surely_fits(value, &field.ty)) {
                 continue;
             }
             let Some(found) = columns::infer(value) else { continue };

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use siphasher::sip128::SipHasher13;
 
 use super::layout::{self, Change, Layout};
-use crate::sources::columns;
+use crate::sources::columns::{self, Member};
 use crate::sources::spec::Stream;
 
 /// A row on its way in.
@@ -89,7 +89,7 @@ fn visible(layout: &Layout, record: &RawValue) -> Box<RawValue> {
 fn row(
     layout: &Layout,
     record: &RawValue,
-    members: &[(String, &RawValue)],
+    members: &[Member],
     bound: Option<&[Option<String>]>,
     salt: u64,
 ) -> Result<Row, String> {
