@@ -209,6 +209,9 @@ impl Loading {
         (self.bytes, self.certain) = (0, 0);
         let reached = self.reached.take();
         let mut batch = load::prepare(&mut self.layout, &records, self.salt);
+        let received = records.len() as u64;
+        // The rows have what they need of them.
+        drop(records);
         if !batch.rejected.is_empty() && stream.on_bad_row == spec::OnBadRow::Fail {
             let bad = &batch.rejected[0];
             return Err(Error::new(
@@ -228,7 +231,7 @@ impl Loading {
             store::remember(&source.name, &stream.name, &table, state, &layout.fields, counts.inserted as i64)?;
             store::account(run, &source.name, &stream.name, &counts, bytes, requests, &batch.rejected)
         })?;
-        Ok(records.len() as u64)
+        Ok(received)
     }
 }
 

@@ -152,8 +152,12 @@ fn apart(rows: &[Row], rejected: &mut Vec<Rejected>, f: &mut impl FnMut(&[Row]) 
     }
 }
 
+/// The text of a COPY is held in memory beside the rows, so it is cut at this.
+const COPY_BYTES: usize = 1 << 20;
+
 fn insert(table: &Table, columns: &[String], rows: &[Row]) -> Result<u64> {
     let mut copied = copy::Rows::default();
+    let mut count = 0;
     for row in rows {
         row.cells.iter().for_each(|c| copied.value(c.as_deref()));
         // Cells of columns that came with a later record of the batch.
@@ -164,8 +168,11 @@ fn insert(table: &Table, columns: &[String], rows: &[Row]) -> Result<u64> {
         copied.value(row.version.as_deref());
         copied.value(row.deleted.then_some("now"));
         copied.end_row();
+        if copied.bytes() >= COPY_BYTES {
+            count += copy::into(table.oid, columns, std::mem::take(&mut copied))?;
+        }
     }
-    copy::into(table.oid, columns, copied)
+    Ok(count + copy::into(table.oid, columns, copied)?)
 }
 
 fn update(table: &Table, layout: &Layout, rows: &[Row]) -> Result<u64> {
