@@ -74,7 +74,7 @@ installcheck: prerequisites
 	@$(PG_TEST) pg_test -- installcheck $(TESTS)
 
 bench:
-	@pg_test/prerequisites cargo-pgrx pg_cron
+	@pg_test/prerequisites cargo-pgrx pg_cron dlt
 	@$(PG_TEST) pg_test -- install --release
 	@$(PG_TEST) bench
 

@@ -2,12 +2,14 @@
 //!
 //! - [`fdw`]: `wh.recreate_fdw` beside the script that drops and imports everything
 //! - [`jobs`]: the jobs beside pg_cron
+//! - [`sources`]: fetching beside dlt, and beside COPY
 //!
-//! Arguments name a bench (fdw, jobs) or single cases of theirs. See docs/bench.md.
+//! Arguments name a bench (fdw, jobs, sources) or single cases of theirs. See docs/bench.md.
 
 mod fdw;
 mod jobs;
 mod report;
+mod sources;
 mod waits;
 
 use pg_test::Result;
@@ -26,7 +28,8 @@ fn main() {
 /// A bench: its name, its cases, and what measures those that are wanted.
 type Bench = (&'static str, &'static [&'static str], fn(&dyn Fn(&str) -> bool) -> Result<()>);
 
-const BENCHES: &[Bench] = &[("fdw", fdw::CASES, fdw::run), ("jobs", jobs::CASES, jobs::run)];
+const BENCHES: &[Bench] =
+    &[("fdw", fdw::CASES, fdw::run), ("jobs", jobs::CASES, jobs::run), ("sources", sources::CASES, sources::run)];
 
 fn run() -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();
