@@ -117,7 +117,19 @@ const CALLS: &[(&str, &str)] = &[
     ("micros", "SELECT wh.micros(now())"),
     ("micros", "SELECT wh.micros('1 hour'::interval)"),
     ("instant", "SELECT wh.instant(1)"),
+    ("create_source", "SELECT wh.create_source('more', preset => 'stripe')"),
+    ("alter_source", "SELECT wh.alter_source('any', schedule => '1 hour')"),
+    ("drop_source", "SELECT wh.drop_source('any')"),
+    ("reset_source", "SELECT wh.reset_source('any')"),
+    ("fetch", "SELECT wh.fetch('any')"),
+    ("set_secret", "SELECT wh.set_secret('any', 'x')"),
+    ("drop_secret", "SELECT wh.drop_secret('any')"),
+    ("list_presets", "SELECT wh.list_presets()"),
 ];
+
+/// Sources are for whoever decides where the server connects to.
+const SOURCES: &[&str] =
+    &["alter_source", "create_source", "drop_secret", "drop_source", "fetch", "reset_source", "set_secret"];
 
 /// What an analyst may call: it acts as she, or on what is hers.
 const ANALYSTS_TOO: &[&str] = &[
@@ -127,6 +139,7 @@ const ANALYSTS_TOO: &[&str] = &[
     "dependents",
     "import_pg_cron",
     "keep_fresh",
+    "list_presets",
     "list_refresh_order",
     "pause",
     "refresh",
@@ -194,7 +207,7 @@ fn no_more_is_granted_than_is_meant() {
     );
     let definers = ["create_fdw", "drop_fdw", "hide", "plan_recreate_fdw", "recreate_fdw", "repair_views", "unhide"];
     let mut expected: Vec<String> =
-        definers.iter().chain(&["schedule_recreate_fdw"]).map(|f| format!("{f}|wh_admin")).collect();
+        definers.iter().chain(&["schedule_recreate_fdw"]).chain(SOURCES).map(|f| format!("{f}|wh_admin")).collect();
     for both in ANALYSTS_TOO {
         expected.extend(["wh_admin", "wh_analyst"].map(|role| format!("{both}|{role}")));
     }

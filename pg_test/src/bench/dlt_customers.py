@@ -1,6 +1,6 @@
 """Loads the bench's customers with dlt, as its documentation has it: a generator of pages, merged by their id.
 
-Arguments: the listing's address, the database's address, the records. Prints the seconds of the run alone.
+Arguments: the addresses of listing and database, the schema, how many records there are. Prints the seconds of the run alone.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 import dlt
 from dlt.sources.helpers import requests
 
-url, database, wanted = sys.argv[1], sys.argv[2], int(sys.argv[3])
+url, database, schema, wanted = *sys.argv[1:4], int(sys.argv[4])
 
 
 # Nested objects stay JSON, as with us: dlt would make more columns and tables of them, and take longer.
@@ -28,7 +28,7 @@ def customers():
 pipeline = dlt.pipeline(
     pipeline_name="bench",
     destination=dlt.destinations.postgres(database),
-    dataset_name="dlt_bench",
+    dataset_name=schema,
 )
 begun = time.monotonic()
 info = pipeline.run(customers())
