@@ -7,7 +7,7 @@ use pgrx::{pg_guard, pg_sys};
 use super::sql::cstring;
 use crate::error::Result;
 
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 
 /// What CopyReadAttributesText takes for something else than itself.
 fn is_special(byte: u8) -> bool {
@@ -34,12 +34,14 @@ impl Rows {
             return;
         };
         // Most blocks have nothing to escape, and to look at one as a whole takes a few instructions.
-        for block in value.as_bytes().chunks(BLOCK) {
+        let mut blocks = value.as_bytes().chunks_exact(BLOCK);
+        for block in blocks.by_ref() {
             match block.iter().fold(false, |found, b| found | is_special(*b)) {
                 true => self.escape(block),
                 false => self.text.extend_from_slice(block),
             }
         }
+        self.escape(blocks.remainder());
     }
 
     fn escape(&mut self, bytes: &[u8]) {
