@@ -15,5 +15,4 @@ mod tests;
 
 pub use record::{members, pointer, without, Member};
 pub use render::{infer, render, surely_fits};
-pub use time::{instant, write_instant};
 pub use types::Type;

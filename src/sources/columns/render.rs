@@ -52,7 +52,7 @@ fn infer_text(raw: &str) -> Type {
 /// The value's parts that matter here.
 enum Value<'a> {
     Boolean(&'a str),
-    Number(Number<'a>, &'a str),
+    Number(&'a str),
     Text(String),
     /// An object or an array.
     Nested(&'a str),
@@ -72,7 +72,8 @@ pub fn render(raw: &RawValue, ty: &Type, format: Option<Format>) -> Result<Optio
         Some(b't' | b'f') => Value::Boolean(text),
         Some(b'"') => Value::Text(decode(text)?),
         Some(b'{' | b'[') => Value::Nested(text),
-        _ => Value::Number(Number::parse(text).ok_or_else(|| format!("{} is not a number", shown(text)))?, text),
+        _ if Number::parse(text).is_some() => Value::Number(text),
+        _ => return Err(format!("{} is not a number", shown(text))),
     };
     let rendered = match ty {
         Type::Text => return as_text(value).map(Some),
@@ -90,7 +91,7 @@ pub fn render(raw: &RawValue, ty: &Type, format: Option<Format>) -> Result<Optio
 fn as_text(value: Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text),
-        Value::Boolean(text) | Value::Number(_, text) => Ok(text.to_owned()),
+        Value::Boolean(text) | Value::Number(text) => Ok(text.to_owned()),
         Value::Nested(text) => check_jsonb(text).map(|()| text.to_owned()),
     }
 }
@@ -108,7 +109,7 @@ fn as_boolean(value: &Value) -> Option<String> {
 /// A number, or a text that is one: some APIs write their numbers so.
 fn number<'a>(value: &'a Value<'a>) -> Option<(Number<'a>, &'a str)> {
     match value {
-        Value::Number(_, text) => Number::parse(text).map(|number| (number, *text)),
+        Value::Number(text) => Number::parse(text).map(|number| (number, *text)),
         Value::Text(text) => Number::parse(text).map(|number| (number, text.as_str())),
         _ => None,
     }

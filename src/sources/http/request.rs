@@ -99,27 +99,9 @@ fn put(pairs: &mut Vec<(String, String)>, name: &str, value: &str) {
 
 /// The path below the base. What fills it is data of the API: it stays inside its segment.
 fn address(spec: &Spec, path: &Template, place: impl Fn(&str) -> Option<String>) -> Result<Url, Failure> {
-    let filled = path
-        .fill(|name| {
-            place(name).filter(|value| !matches!(value.as_str(), "" | "." | "..")).map(|value| segment(&value))
-        })
-        .map_err(|name| {
-            Failure::new(code::INVALID_VALUE, format!("no value for \"{{{name}}}\" that fits into a path"))
-        })?;
     let bad = |why: String| Failure::new(code::INVALID_VALUE, "the path of a stream makes no address").detail(why);
+    let filled = path.fill_path(place).map_err(|why| bad(format!("{why}.")))?;
     spec.base_url.join(&filled).map_err(|e| bad(format!("{e}.")))
-}
-
-fn segment(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~@".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 /// The body with its strings filled.

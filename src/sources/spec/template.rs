@@ -72,9 +72,7 @@ impl Template {
         }
         Ok(out)
     }
-}
 
-impl Template {
     /// The same for a path: a value is percent-encoded, so that it stays within its segment. An error says why a value
     /// can't stand there: it is missing or empty, or it would make a segment that goes up.
     pub fn fill_path(&self, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
