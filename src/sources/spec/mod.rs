@@ -24,11 +24,12 @@ pub use limits::{Action, ErrorRule, Limits, Reset, ResetUnit, Retry};
 pub use paginator::{From, Paginator, Target};
 pub use parse::parse;
 pub use pointer::Pointer;
+#[cfg(test)]
 pub use schema::TEXT as SCHEMA;
 pub use settings::with_settings;
 pub use stream::{
-    Changes, Child, ChildAs, Column, Confirm, Deletes, Drift, Format, Incremental, Method, OnBadRow, Order, Parent,
-    Stream, Write,
+    Changes, Child, ChildAs, Confirm, Deletes, Drift, Format, Incremental, Method, OnBadRow, Order, Parent, Stream,
+    Write,
 };
 pub use template::{Piece, Template};
 

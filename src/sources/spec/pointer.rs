@@ -22,6 +22,11 @@ impl Pointer {
         Ok(Pointer { tokens })
     }
 
+    /// From the names on the way; `None` for the whole document.
+    pub fn from_tokens(tokens: &[String]) -> Option<Pointer> {
+        (!tokens.is_empty()).then(|| Pointer { tokens: tokens.to_vec() })
+    }
+
     /// The member names (or array indexes) on the way, unescaped.
     pub fn tokens(&self) -> &[String] {
         &self.tokens

@@ -24,6 +24,26 @@ pub fn check(spec: &Spec, stream: &Stream, at: &str, problems: &mut Problems) {
     if let Some(incremental) = &stream.incremental {
         bounds(stream, incremental, at, problems);
     }
+    if let Some(parent) = stream.parent.as_ref().filter(|parent| parent.changed_only) {
+        let at = format!("{at}/parent/changed_only");
+        if stream.write != Write::Merge {
+            problems.add(&at, "only a part of the parents is asked for", "primary_key and \"write\": \"merge\"");
+        }
+        if stream.deletes.as_ref().is_some_and(|deletes| deletes.sweep_s.is_some()) {
+            problems.add(&at, format!("a sweep asks for the children of each \"{}\"", parent.stream), "no sweep");
+        }
+        if stream.incremental.is_some() {
+            problems.add(&at, "a parent that is new may have older children than the mark", "no incremental");
+        }
+    }
+    if stream.changes.as_ref().is_some_and(|changes| changes.refetch.is_none()) {
+        let at = format!("{at}/changes/refetch");
+        problems.add(
+            at,
+            "objects inside events are not stored (not supported yet)",
+            "the path of one record, to ask for it again",
+        );
+    }
     if let Some(deletes) = &stream.deletes {
         deleted(stream, deletes, at, problems);
     }
@@ -59,6 +79,13 @@ fn keys(stream: &Stream, at: &str, problems: &mut Problems) {
         let at = format!("{at}/children/{c}");
         if child.pointer.is_root() {
             problems.add(format!("{at}/pointer"), "this is the whole record", "\"/items\"");
+        }
+        if stream.write == Write::Append && child.into == crate::sources::spec::ChildAs::Table {
+            problems.add(
+                &at,
+                "rows that are appended have no table of elements (not supported yet)",
+                "\"as\": \"jsonb\"",
+            );
         }
         if !keyed {
             problems.add(at, "its table refers to the record's key, and there is none", "primary_key in the stream");
@@ -189,6 +216,12 @@ fn deleted(stream: &Stream, deletes: &Deletes, at: &str, problems: &mut Problems
     let refetched = stream.changes.as_ref().is_some_and(|changes| changes.refetch.is_some());
     if deletes.confirm == Confirm::Get && deletes.path.is_none() && !refetched {
         problems.add(format!("{at}/confirm"), "there is no path to ask for one record", "path");
+    }
+    if deletes.confirm == Confirm::None && deletes.path.is_some() {
+        problems.add(format!("{at}/path"), "nothing asks for one record", "\"confirm\": \"get\"");
+    }
+    if deletes.confirm == Confirm::Get && deletes.sweep_s.is_none() {
+        problems.add(format!("{at}/confirm"), "only a sweep finds something to confirm", "sweep");
     }
     if deletes.sweep_s.is_none() && deletes.flag.is_none() {
         let told = stream.changes.as_ref().is_some_and(|changes| !changes.deleted_types.is_empty());
