@@ -267,7 +267,7 @@ COMMENT ON FUNCTION wh.import_pg_cron() IS
 'Takes over the jobs of pg_cron that the caller may: makes each of them here and switches it off there, in one transaction. Returns what was taken, and what could not be and why';
 
 CREATE FUNCTION wh.running_jobs()
-RETURNS TABLE (run bigint, job bigint, pid int, started timestamptz, relation oid)
+RETURNS TABLE (run bigint, job bigint, pid int, started timestamptz, relation oid, requests bigint, records bigint)
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'running_jobs_wrapper';
 COMMENT ON FUNCTION wh.running_jobs() IS 'Internal: what runs at this moment in this database, from shared memory, as far as the caller may see it';

@@ -53,6 +53,8 @@ CREATE TABLE wh.fetch_stream (
   quarantined bigint NOT NULL DEFAULT 0,
   deleted bigint NOT NULL DEFAULT 0,
   bytes bigint NOT NULL DEFAULT 0,
+  -- For the API's limits, and before another try.
+  waited interval NOT NULL DEFAULT '0',
   sqlstate text,
   error text,
   PRIMARY KEY (run, stream),
@@ -133,6 +135,21 @@ AS 'MODULE_PATHNAME', 'fetch_wrapper';
 COMMENT ON FUNCTION wh.fetch(text, text[], boolean) IS
 'Fetches a source now, in a worker, and waits; tells by NOTICE how far it is. A row a stream. full_refresh reads everything again';
 
+CREATE FUNCTION wh.test_source(name text, stream text DEFAULT NULL)
+RETURNS TABLE (stream text, url text, status int, records bigint, bytes bigint, milliseconds bigint, next_page text,
+               columns jsonb, sample text, error text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'test_source_wrapper';
+COMMENT ON FUNCTION wh.test_source(text, text) IS
+'Asks for one page of a stream (or of each) and shows what would become of it: address and credentials, the columns, a record. Writes nothing';
+
+CREATE FUNCTION wh.verify_source(name text)
+RETURNS TABLE (stream text, key text, difference text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'verify_source_wrapper';
+COMMENT ON FUNCTION wh.verify_source(text) IS
+'Reads the API again, end to end, and compares with the tables by key and content: a row a difference, none where all is well. Writes nothing';
+
 CREATE FUNCTION wh.set_secret(name text, value text)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT SET search_path = pg_catalog, pg_temp
@@ -163,12 +180,12 @@ COMMENT ON VIEW wh.secrets IS 'Names and dates of the secrets; never their value
 CREATE VIEW wh.sources AS
 SELECT s.name, s.owner::text AS owner, s.preset, s.schema, s.spec->>'base_url' AS base_url, j.words AS schedule,
        CASE WHEN j.enabled THEN coalesce(p.next_run, j.first_run) END AS next_run, l.status AS last_status, l.finished AS last_finished, l.error AS last_error,
-       x.run AS running, s.created_at, s.created_by
+       x.run AS running, x.requests AS running_requests, x.records AS running_records, s.created_at, s.created_by
 FROM wh.source s LEFT JOIN wh.job j ON j.name = 'fetch ' || s.name AND j.kind = 'fetch'
 LEFT JOIN wh.job_plan p ON p.job = j.id AND p.anchor = j.anchor
 LEFT JOIN LATERAL (SELECT r.* FROM wh.job_run r WHERE r.job = j.id AND r.finished IS NOT NULL ORDER BY r.id DESC LIMIT 1) l ON true
 LEFT JOIN wh.running_jobs() x ON x.job = j.id;
-COMMENT ON VIEW wh.sources IS 'The sources: where they come from, when they are fetched, how the last fetch ended';
+COMMENT ON VIEW wh.sources IS 'The sources: where they come from, when they are fetched, how the last fetch ended; of one that runs, how many pages it has asked for and records it has stored so far';
 
 CREATE VIEW wh.source_streams AS
 SELECT s.name AS source, d.stream, t.relation::pg_catalog.regclass::text AS "table", d.key, d.cursor, t.state, t.rows, t.last_success,
@@ -186,7 +203,7 @@ COMMENT ON VIEW wh.source_streams IS 'Each stream of the sources: its table, key
 
 CREATE VIEW wh.fetch_runs AS
 SELECT f.run, f.source, s.stream, s.status, s.started, s.finished, s.requests, s.received, s.inserted, s.updated, s.unchanged, s.stale,
-       s.duplicate, s.quarantined, s.deleted, s.bytes, s.sqlstate, s.error
+       s.duplicate, s.quarantined, s.deleted, s.bytes, s.waited, s.sqlstate, s.error
 FROM wh.fetch_run f JOIN wh.fetch_stream s ON s.run = f.run;
 COMMENT ON VIEW wh.fetch_runs IS 'Every fetch by stream: what became of every record that was received';
 
@@ -199,11 +216,13 @@ COMMENT ON VIEW wh.fetch_errors IS 'Records that could not be stored, as they ca
 REVOKE ALL ON FUNCTION
   wh.create_source(text, jsonb, text, jsonb, text, text, text[]), wh.alter_source(text, jsonb, jsonb, text, text[]),
   wh.drop_source(text, boolean), wh.reset_source(text, text), wh.fetch(text, text[], boolean),
+  wh.test_source(text, text), wh.verify_source(text),
   wh.set_secret(text, text), wh.drop_secret(text), wh.list_presets()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   wh.create_source(text, jsonb, text, jsonb, text, text, text[]), wh.alter_source(text, jsonb, jsonb, text, text[]),
   wh.drop_source(text, boolean), wh.reset_source(text, text), wh.fetch(text, text[], boolean),
+  wh.test_source(text, text), wh.verify_source(text),
   wh.set_secret(text, text), wh.drop_secret(text)
 TO wh_admin;
 GRANT EXECUTE ON FUNCTION wh.list_presets() TO wh_admin, wh_analyst;

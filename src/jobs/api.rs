@@ -318,6 +318,8 @@ fn running_jobs() -> TableIterator<
         name!(pid, Option<i32>),
         name!(started, Option<TimestampWithTimeZone>),
         name!(relation, Option<pg_sys::Oid>),
+        name!(requests, i64),
+        name!(records, i64),
     ),
 > {
     let here = catalog::my_database();
@@ -336,6 +338,8 @@ fn running_jobs() -> TableIterator<
                 some(get(&r.pid)).map(|p| p as i32),
                 some(get(&r.started)).and_then(|at| instant(at as i64)),
                 some(get(&r.relation)).map(|o| pg_sys::Oid::from(o as u32)),
+                get(&r.requests) as i64,
+                get(&r.records) as i64,
             )
         })
         .collect();

@@ -60,6 +60,8 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
     loop {
         if get(&runner.phase) == phase::ASSIGNED {
             set(&runner.started, shared::now());
+            set(&runner.requests, 0);
+            set(&runner.records, 0);
             set(&runner.phase, phase::RUNNING);
             round.run(|| {
                 let ready = if clean { Ok(()) } else { forget_the_last() };

@@ -67,10 +67,6 @@ impl Rows {
         self.count += 1;
     }
 
-    pub fn len(&self) -> u64 {
-        self.count
-    }
-
     pub fn bytes(&self) -> usize {
         self.text.len()
     }
@@ -161,6 +157,6 @@ mod tests {
         more.value(Some(&long));
         assert_eq!(more.text, long.replace('\\', "\\\\").replace('\t', "\\t").as_bytes());
         assert_eq!(rows.text, b"a\\\\b\\tc\\nd\\re\t\\N\t\n\\\\.\n");
-        assert_eq!(rows.len(), 2);
+        assert_eq!(rows.count, 2);
     }
 }

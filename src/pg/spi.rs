@@ -44,6 +44,22 @@ pub fn columns<T>(
     })
 }
 
+/// Reads a query's rows some at a time, so that they are never all in memory.
+pub fn each(query: &str, mut f: impl FnMut(&SpiHeapTupleData) -> SpiResult<()>) -> Result<()> {
+    Spi::connect(|client| {
+        let mut cursor = client.open_cursor(query, &[]);
+        loop {
+            let some = cursor.fetch(1000)?;
+            if some.is_empty() {
+                return Ok(());
+            }
+            for row in some {
+                f(&row)?;
+            }
+        }
+    })
+}
+
 /// The first row of a JSON query.
 pub fn first<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Option<T>> {
     Ok(rows(query, args)?.into_iter().next())

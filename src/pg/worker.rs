@@ -185,6 +185,18 @@ impl Round {
     }
 }
 
+impl Drop for Round {
+    fn drop(&mut self) {
+        // SAFETY: made by new and deleted here alone; nobody may be left standing in it.
+        unsafe {
+            if pg_sys::CurrentMemoryContext == self.context {
+                pg_sys::MemoryContextSwitchTo(self.outer);
+            }
+            pg_sys::MemoryContextDelete(self.context);
+        }
+    }
+}
+
 /// Says what the process does, in pg_stat_activity; `None` is idle.
 pub fn report(activity: Option<&str>) {
     let text = activity.and_then(|a| super::sql::cstring(a).ok());

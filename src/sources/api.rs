@@ -9,7 +9,7 @@ use pgrx::{AnyNumeric, JsonB};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-use super::{define, presets, secrets};
+use super::{define, look, presets, secrets};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::identity::As;
 use crate::pg::{secret, spi};
@@ -100,6 +100,65 @@ fn list_presets() -> TableIterator<
         })
         .collect();
     TableIterator::new(rows)
+}
+
+#[pg_extern(sql = false)]
+fn test_source(
+    name: Option<&str>,
+    stream: Option<&str>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(stream, String),
+            name!(url, Option<String>),
+            name!(status, Option<i32>),
+            name!(records, Option<i64>),
+            name!(bytes, Option<i64>),
+            name!(milliseconds, Option<i64>),
+            name!(next_page, Option<String>),
+            name!(columns, JsonB),
+            name!(sample, Option<String>),
+            name!(error, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let (caller, _owner) = As::on_behalf()?;
+    let samples = look::test(caller, given("name", name)?, stream)?;
+    Ok(TableIterator::new(samples.into_iter().map(|s| {
+        let (page, error) = match s.page {
+            Ok(page) => (Some(page), None),
+            Err(e) => {
+                (None, Some([Some(e.message), e.detail, e.hint].into_iter().flatten().collect::<Vec<_>>().join("\n")))
+            }
+        };
+        let p = page.as_ref();
+        (
+            s.stream,
+            p.map(|p| p.url.clone()),
+            p.map(|p| p.status.into()),
+            p.map(|p| p.read as i64),
+            p.map(|p| p.bytes as i64),
+            p.map(|p| p.milliseconds as i64),
+            p.and_then(|p| p.next.clone()),
+            JsonB(s.columns),
+            s.record,
+            error,
+        )
+    })))
+}
+
+#[pg_extern(sql = false)]
+fn verify_source(
+    name: Option<&str>,
+) -> core::result::Result<
+    TableIterator<'static, (name!(stream, String), name!(key, String), name!(difference, String))>,
+    ErrorReport,
+> {
+    let (caller, _owner) = As::on_behalf()?;
+    let found = look::verify(caller, given("name", name)?)?;
+    Ok(TableIterator::new(found.into_iter().map(|d| (d.stream, d.key, d.difference))))
 }
 
 /// A row of wh.fetch.

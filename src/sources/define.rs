@@ -165,14 +165,21 @@ struct Kept {
 
 /// A source that the caller may change, and nobody else meanwhile.
 fn mine(caller: u32, name: &str) -> Result<Kept> {
-    let found: Option<(bool, Kept)> = spi::first(
-        "SELECT pg_catalog.json_build_array(
+    checked(caller, name, "FOR NO KEY UPDATE")
+}
+
+/// Refuses those who may not use a source's secrets.
+pub fn may_use(caller: u32, name: &str) -> Result<()> {
+    checked(caller, name, "").map(|_| ())
+}
+
+fn checked(caller: u32, name: &str, lock: &str) -> Result<Kept> {
+    let query = format!("SELECT pg_catalog.json_build_array(
                 pg_catalog.pg_has_role($2, 'wh_admin', 'USAGE') AND EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid)
                   AND pg_catalog.pg_has_role($2, s.owner::oid, 'USAGE'),
                 pg_catalog.json_build_object('preset', s.preset, 'settings', s.settings, 'spec', s.spec, 'schema', s.schema, 'streams', s.streams))::text
-         FROM wh.source s WHERE s.name = $1 FOR NO KEY UPDATE",
-        &[name.into(), spi::oid(caller)],
-    )?;
+         FROM wh.source s WHERE s.name = $1 {lock}");
+    let found: Option<(bool, Kept)> = spi::first(&query, &[name.into(), spi::oid(caller)])?;
     match found {
         None => Err(super::missing(name)),
         Some((false, _)) => {
@@ -224,6 +231,9 @@ pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<()> {
 pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
     let kept = mine(caller, name)?;
     crate::jobs::forget_fetch_job(caller, name)?;
+    for helper in super::store::helpers(name)? {
+        spi::run(&format!("DROP TABLE {helper}"), &[])?;
+    }
     if drop_tables {
         let tables: Vec<String> = spi::rows(
             "SELECT pg_catalog.to_json(c.oid::pg_catalog.regclass::text)::text FROM wh.source_state s JOIN pg_catalog.pg_class c ON c.oid = s.relation

@@ -14,11 +14,13 @@ mod fetch;
 mod generator;
 pub mod http;
 mod load;
+mod look;
 pub mod names;
 pub mod presets;
 mod secrets;
 pub mod spec;
 mod store;
+mod tour;
 
 pub use fetch::{run as fetch, Wish};
 

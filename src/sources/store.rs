@@ -1,13 +1,12 @@
 //! Sources, their streams' state and the ledger of a run, in their tables. All of it runs as the extension's owner.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::http::State;
-use super::load::{Counts, Field, Layout, Rejected, Table};
-use super::spec::{Parent, Spec};
-use crate::error::{sqlstate, Error, Result};
-use crate::pg::{spi, sql};
+use super::load::{Counts, Field, Rejected, Table};
+use crate::error::{Error, Result};
+use crate::pg::spi;
 
 /// A source as it is kept.
 #[derive(Deserialize)]
@@ -27,26 +26,85 @@ pub fn source(name: &str) -> Result<Option<Source>> {
     )
 }
 
+/// Up to where the rows of another stream have been gone through: when a row was fetched (microseconds since 1970), and
+/// what it fills in.
+pub type After = (i64, String);
+
+/// What is kept of a stream besides the listing's own state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    /// The last parent whose records are all stored.
+    pub parents: Option<After>,
+    /// The last event that was followed.
+    pub changes: Option<After>,
+    /// When the listing that looks for deleted rows began, in microseconds since 1970.
+    pub sweep: Option<i64>,
+    /// The listing's mark as the API writes it, for people.
+    pub shown: Option<String>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    state: State,
+    #[serde(flatten)]
+    progress: Progress,
+}
+
 /// How far a stream has come.
 #[derive(Default)]
 pub struct Known {
     pub relation: Option<u32>,
     pub state: State,
+    pub progress: Progress,
     pub columns: Vec<Field>,
+    /// Seconds since the last success, and since the last complete scan.
+    pub success_age: Option<f64>,
+    pub full_age: Option<f64>,
+    /// Now, in microseconds since 1970.
+    pub now: i64,
 }
 
 /// Reads a stream's state, and holds it: whoever resets it meanwhile waits for the end of the batch.
 pub fn known(source: &str, stream: &str) -> Result<Known> {
-    let found: Option<(Option<u32>, State, Vec<Field>)> = spi::first(
-        "SELECT pg_catalog.json_build_array(relation::int8, state, columns)::text FROM wh.source_state
-         WHERE source = $1 AND stream = $2 FOR NO KEY UPDATE",
-        &[source.into(), stream.into()],
+    read(source, stream, "FOR NO KEY UPDATE")
+}
+
+/// Reads a stream's state.
+pub fn seen(source: &str, stream: &str) -> Result<Known> {
+    read(source, stream, "")
+}
+
+fn read(source: &str, stream: &str, lock: &str) -> Result<Known> {
+    type Found = (Option<u32>, Kept, Vec<Field>, Option<f64>, Option<f64>);
+    let query = format!(
+        "SELECT pg_catalog.json_build_array(relation::int8, state, columns, extract(epoch FROM pg_catalog.clock_timestamp() - last_success),
+                extract(epoch FROM pg_catalog.clock_timestamp() - last_full))::text
+         FROM wh.source_state WHERE source = $1 AND stream = $2 {lock}"
+    );
+    let found: Option<Found> = spi::first(&query, &[source.into(), stream.into()])?;
+    let now: Option<i64> = spi::first(
+        "SELECT pg_catalog.to_json((extract(epoch FROM pg_catalog.clock_timestamp()) * 1000000)::int8)::text",
+        &[],
     )?;
-    Ok(found.map(|(relation, state, columns)| Known { relation, state, columns }).unwrap_or_default())
+    let now = now.unwrap_or_default();
+    let Some((relation, kept, columns, success_age, full_age)) = found else {
+        return Ok(Known { now, ..Known::default() });
+    };
+    Ok(Known { relation, state: kept.state, progress: kept.progress, columns, success_age, full_age, now })
 }
 
 /// Writes a stream's state, in the transaction of the rows that it stands for.
-pub fn remember(source: &str, stream: &str, table: &Table, state: &State, columns: &[Field], rows: i64) -> Result<()> {
+pub fn remember(
+    source: &str,
+    stream: &str,
+    table: &Table,
+    (state, progress): (&State, &Progress),
+    columns: &[Field],
+    rows: i64,
+) -> Result<()> {
+    let kept = Kept { state: state.clone(), progress: progress.clone() };
     spi::prepared::<bool>(
         "INSERT INTO wh.source_state AS s (source, stream, relation, state, columns, rows)
          VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, greatest($6, 0))
@@ -56,12 +114,42 @@ pub fn remember(source: &str, stream: &str, table: &Table, state: &State, column
             source.into(),
             stream.into(),
             spi::oid(table.oid),
-            serde_json::to_string(state)?.into(),
+            serde_json::to_string(&kept)?.into(),
             serde_json::to_string(columns)?.into(),
             rows.into(),
         ],
     )?;
     Ok(())
+}
+
+/// Until when the API is not to be asked, whatever else is known.
+pub fn wait_until(source: &str, stream: &str, not_before: i64) -> Result<()> {
+    spi::run(
+        "INSERT INTO wh.source_state AS s (source, stream, state) VALUES ($1, $2, pg_catalog.jsonb_build_object('not_before', $3::int8))
+         ON CONFLICT (source, stream) DO UPDATE SET state = s.state || excluded.state",
+        &[source.into(), stream.into(), not_before.into()],
+    )?;
+    Ok(())
+}
+
+/// What a stream's requests took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spent {
+    pub requests: u64,
+    pub bytes: u64,
+    pub waited_ms: u64,
+}
+
+impl std::ops::Add for Spent {
+    type Output = Spent;
+
+    fn add(self, other: Spent) -> Spent {
+        Spent {
+            requests: self.requests + other.requests,
+            bytes: self.bytes + other.bytes,
+            waited_ms: self.waited_ms + other.waited_ms,
+        }
+    }
 }
 
 /// Opens the ledger of a run.
@@ -83,8 +171,7 @@ pub fn account(
     source: &str,
     stream: &str,
     counts: &Counts,
-    bytes: u64,
-    requests: u64,
+    spent: Spent,
     rejected: &[Rejected],
 ) -> Result<()> {
     let n = |value: u64| value as i64;
@@ -103,8 +190,8 @@ pub fn account(
             n(counts.duplicate).into(),
             n(counts.quarantined).into(),
             n(counts.deleted).into(),
-            n(bytes).into(),
-            n(requests).into(),
+            n(spent.bytes).into(),
+            n(spent.requests).into(),
         ],
     )?;
     for r in rejected {
@@ -119,27 +206,21 @@ pub fn account(
 }
 
 /// Closes a stream's page of the ledger.
-pub fn finish(
-    run: i64,
-    source: &str,
-    stream: &str,
-    requests: u64,
-    bytes: u64,
-    full: bool,
-    error: Option<&Error>,
-) -> Result<()> {
+pub fn finish(run: i64, source: &str, stream: &str, spent: Spent, full: bool, error: Option<&Error>) -> Result<()> {
     let status = if error.is_some() { "failed" } else { "succeeded" };
     spi::run(
-        "UPDATE wh.fetch_stream SET status = $3, finished = pg_catalog.clock_timestamp(), requests = $4, bytes = $5, sqlstate = $6, error = $7
+        "UPDATE wh.fetch_stream SET status = $3, finished = pg_catalog.clock_timestamp(), requests = $4, bytes = $5, sqlstate = $6, error = $7,
+           waited = $8 * interval '1 millisecond'
          WHERE run = $1 AND stream = $2",
         &[
             run.into(),
             stream.into(),
             status.into(),
-            (requests as i64).into(),
-            (bytes as i64).into(),
+            (spent.requests as i64).into(),
+            (spent.bytes as i64).into(),
             error.map(|e| e.sqlstate.clone()).into(),
             error.map(|e| e.message.clone()).into(),
+            (spent.waited_ms as i64).into(),
         ],
     )?;
     if error.is_none() {
@@ -161,43 +242,24 @@ pub fn skip_rest(run: i64) -> Result<()> {
     Ok(())
 }
 
-/// What a stream's parents fill in, one a row of the parent's table: those that the API still has, and with
-/// `changed_only` those that changed since the child was fetched.
-pub fn parents(source: &str, parent: &Parent, spec: &Spec, child: &str) -> Result<Vec<Map<String, Value>>> {
-    let Some(stream) = spec.streams.iter().find(|s| s.name == parent.stream) else { return Ok(Vec::new()) };
-    let known = known(source, &parent.stream)?;
-    let Some(relation) = known.relation else { return Ok(Vec::new()) };
-    let layout = Layout::new(stream, known.columns);
-    let mut members = Vec::new();
-    for (place, pointer) in &parent.bind {
-        let value = match layout.column_of(pointer) {
-            Some(column) => format!("pg_catalog.to_jsonb(t.{})", sql::ident(column)),
-            None if stream.raw => {
-                let path: Vec<String> = pointer.tokens().iter().map(|t| sql::literal(t)).collect();
-                format!("t._raw #> ARRAY[{}]::text[]", path.join(", "))
-            }
-            None => {
-                return Err(Error::new(
-                    sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
-                    format!("stream \"{child}\" needs {pointer} of stream \"{}\", which is not stored", stream.name),
-                )
-                .hint("Declare a column for it, or keep _raw."))
-            }
-        };
-        members.push(format!("{}, {value}", sql::literal(place)));
-    }
-    let name: Option<String> =
-        spi::first("SELECT pg_catalog.to_json($1::pg_catalog.regclass::text)::text", &[spi::oid(relation)])?;
-    let changed = match parent.changed_only {
-        true => "AND t._fetched_at > coalesce((SELECT s.last_success FROM wh.source_state s WHERE s.source = $1 AND s.stream = $2), '-infinity')",
-        false => "AND $1 IS NOT NULL AND $2 IS NOT NULL",
-    };
+/// Tables that stand beside those of a source while a fetch is unfinished, quoted.
+pub fn helpers(source: &str) -> Result<Vec<String>> {
     spi::rows(
-        &format!(
-            "SELECT pg_catalog.jsonb_build_object({})::text FROM {} t WHERE t._deleted_at IS NULL {changed}",
-            members.join(", "),
-            name.unwrap_or_default()
-        ),
-        &[source.into(), child.into()],
+        "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, h.relname))::text
+         FROM wh.source_state s JOIN pg_catalog.pg_class c ON c.oid = s.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_catalog.pg_class h ON h.relnamespace = n.oid AND h.relowner = c.relowner
+          AND h.relname IN ('_aside_' || c.oid, '_seen_' || c.oid)
+         WHERE s.source = $1",
+        &[source.into()],
     )
+}
+
+/// Closes the pages of a run that was stopped.
+pub fn abandon(run: i64, error: &Error) -> Result<()> {
+    spi::run(
+        "UPDATE wh.fetch_stream SET status = 'failed', finished = pg_catalog.clock_timestamp(), sqlstate = $2, error = $3
+         WHERE run = $1 AND status = 'running'",
+        &[run.into(), error.sqlstate.as_str().into(), error.message.as_str().into()],
+    )?;
+    Ok(())
 }

@@ -252,10 +252,6 @@ impl Client {
             None => self.explain_io(&host, e),
         }
     }
-
-    pub fn control(&self) -> &Arc<Control> {
-        &self.control
-    }
 }
 
 /// The host that a message names.

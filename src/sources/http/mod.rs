@@ -42,7 +42,9 @@ pub use client::Network;
 pub use control::SLICE;
 pub use failure::{code, Failure};
 pub use paginate::Place;
-pub use queue::{Receiver, RecvTimeoutError, TryRecvError};
+#[cfg(test)]
+pub use queue::RecvTimeoutError;
+pub use queue::{Receiver, TryRecvError};
 pub use run::Page;
 pub use secret::Secret;
 
@@ -70,6 +72,10 @@ pub struct Order {
 /// What a run tells, in order.
 #[derive(Debug)]
 pub enum Event {
+    /// A listing begins, or goes on where an earlier run ended. Not told of those that a parent has.
+    Scan {
+        resumed: bool,
+    },
     /// What follows belongs to this one of the order's parents.
     Parent {
         index: usize,
@@ -148,6 +154,7 @@ pub struct Fetching {
 
 impl Fetching {
     /// Takes effect within a second, wherever the thread is.
+    #[cfg(test)]
     pub fn cancel(&self) {
         self.control.cancel();
     }
@@ -225,10 +232,6 @@ impl Sampling {
             Err(TryRecvError::Disconnected) => Some(Err(lost())),
         }
     }
-
-    pub fn cancel(&self) {
-        self.control.cancel();
-    }
 }
 
 impl Drop for Sampling {
@@ -254,7 +257,8 @@ pub fn start_one_page(order: Order) -> std::io::Result<Sampling> {
     Ok(Sampling { fd: result.fd(), result, control, thread: Some(thread) })
 }
 
-/// The same, waited for. A backend that wants to stay cancellable takes [`start_one_page`].
+/// The same, waited for.
+#[cfg(test)]
 pub fn one_page(order: Order) -> Result<Page, Failure> {
     let sampling = start_one_page(order)
         .map_err(|e| Failure::new(code::INSUFFICIENT_RESOURCES, format!("could not start a thread: {e}")))?;

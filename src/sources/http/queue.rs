@@ -6,9 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-pub use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+#[cfg(test)]
+pub use std::sync::mpsc::RecvTimeoutError;
+pub use std::sync::mpsc::TryRecvError;
 
 struct Inner<T> {
     state: Mutex<State<T>>,
@@ -119,8 +121,10 @@ impl<T: Weight> Receiver<T> {
         Ok(item)
     }
 
+    /// Waits; who stores waits for the descriptor instead.
+    #[cfg(test)]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        let ends = Instant::now() + timeout;
+        let ends = std::time::Instant::now() + timeout;
         loop {
             match self.try_recv() {
                 Ok(item) => return Ok(item),
@@ -129,7 +133,7 @@ impl<T: Weight> Receiver<T> {
             }
             let state = lock(&self.inner);
             if state.items.is_empty() && !state.sender_gone {
-                let left = ends.saturating_duration_since(Instant::now());
+                let left = ends.saturating_duration_since(std::time::Instant::now());
                 if left.is_zero() {
                     return Err(RecvTimeoutError::Timeout);
                 }

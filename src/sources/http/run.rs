@@ -191,6 +191,9 @@ impl<'a> Run<'a> {
                 ..Scan::default()
             },
         };
+        if resumable {
+            self.tell(out, Event::Scan { resumed: scan.pages > 0 }).map_err(|failure| (failure, false))?;
+        }
         let bounds = Bounds { start: scan.start.clone(), end: scan.end.clone() };
         let mut pages = Pages::new(&stream.paginator, scan.place.clone(), scan.records).with(around(stream, &bounds));
         let mut first = true;

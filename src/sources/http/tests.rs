@@ -90,6 +90,7 @@ fn run(order: Order) -> Ran {
                 safe = ran.records.len();
                 ran.checkpoints.push((safe, state));
             }
+            Event::Scan { .. } => {}
             Event::Parent { .. } => safe = ran.records.len(),
             Event::ParentDone { index, gone } => ran.parents.push((index, gone)),
             Event::Progress { requests, waiting_ms, .. } => {
@@ -302,6 +303,7 @@ fn one_listing_for_each_parent_and_one_that_is_gone() {
     let ran = run(three);
     ran.state();
     assert_eq!(ran.parents, [(0, false), (1, true), (2, false)]);
+    assert!(api.log().iter().all(|asked| asked.method == "GET"));
     assert_eq!(ran.records.len(), 24);
     let mut none = order(&api, stream, json!({}));
     none.parents = None;
@@ -316,6 +318,7 @@ fn a_sample_tells_what_is_there_and_what_would_come_next() {
     assert_eq!((page.status, page.read, page.records.len()), (200, 10, 10));
     assert_eq!(page.next.as_deref(), Some("id_000047"));
     assert_eq!(page.url, api.url("/cursor/things?limit=10"));
+    api.delete("things", "id_000056");
     assert_eq!(api.asked("/"), 1);
     api.fault("/", 0, 9, Fault::Reply(Reply::text(403, "application/json", "{\"error\":\"no\"}")));
     assert_eq!(one_page(order(&api, cursor(), json!({}))).unwrap_err().sqlstate, "42501");

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::sources::columns::{self, Member, Type};
 use crate::sources::names;
-use crate::sources::spec::{Drift, Format, Pointer, Stream};
+use crate::sources::spec::{ChildAs, Drift, Format, Pointer, Stream};
 
 /// A column and where its values come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,9 +69,13 @@ pub struct Layout {
     usual: Vec<usize>,
     pub version: Option<Pointer>,
     pub flag: Option<Pointer>,
+    /// What is deleted is removed, not marked.
+    pub hard: bool,
     pub hide: Vec<Pointer>,
     pub raw: bool,
     pub drift: Drift,
+    /// Arrays that are tables of their own.
+    pub arrays: Vec<Pointer>,
 }
 
 /// The one member that a pointer names at the top of a record.
@@ -96,9 +100,11 @@ impl Layout {
             usual: Vec::new(),
             version: stream.version.clone(),
             flag: stream.deletes.as_ref().and_then(|d| d.flag.clone()),
+            hard: stream.deletes.as_ref().is_some_and(|d| d.hard),
             hide: stream.hide.clone(),
             raw: stream.raw,
             drift: stream.drift,
+            arrays: stream.children.iter().filter(|c| c.into == ChildAs::Table).map(|c| c.pointer.clone()).collect(),
         };
         for mut field in known {
             // What was declared may be declared no more.
@@ -111,7 +117,8 @@ impl Layout {
             let at = match layout.by_member.get(&member) {
                 Some(at) => *at,
                 None => {
-                    let column = layout.free_name(place);
+                    let column =
+                        if place == super::children::POSITION { place.clone() } else { layout.free_name(place) };
                     let ty = "text".to_owned();
                     layout.push(Field { column, member, ty, empty: false, declared: true, format: None, path: None })
                 }
@@ -145,6 +152,19 @@ impl Layout {
             };
             let field = &mut layout.fields[at];
             (field.declared, field.format, field.path) = (true, column.format, Some(column.path.clone()));
+        }
+        for child in stream.children.iter().filter(|c| c.into == ChildAs::Jsonb) {
+            let member = single(&child.pointer).map_or_else(|| child.pointer.to_string(), str::to_owned);
+            let at = match layout.by_member.get(&member) {
+                Some(at) => *at,
+                None => {
+                    let column = layout.free_name(&child.name);
+                    let ty = "jsonb".to_owned();
+                    layout.push(Field { column, member, ty, empty: false, declared: true, format: None, path: None })
+                }
+            };
+            let field = &mut layout.fields[at];
+            (field.declared, field.path) = (true, Some(child.pointer.clone()));
         }
         for pointer in layout.fields.iter_mut().filter(|f| f.path.is_none() && f.member.starts_with('/')) {
             pointer.path = Pointer::parse(&pointer.member).ok();
@@ -201,12 +221,27 @@ impl Layout {
         plain.chain(deep)
     }
 
+    /// Gives the values that a parent fills the types that they have there.
+    pub fn bind_types<'a>(&mut self, types: impl Iterator<Item = &'a str>, changes: &mut Vec<Change>) {
+        for (at, ty) in self.bound.iter().zip(types) {
+            let field = &mut self.fields[*at];
+            if field.ty != ty {
+                let (from, to) = (field.ty(), Type::named(ty));
+                field.ty = ty.to_owned();
+                changes.push(Change::Retype { column: field.column.clone(), from, to, empty: false, path: None });
+            }
+        }
+    }
+
     /// Learns from a record's members: new ones, and wider types. Says the name of a member that must not be there.
     pub fn learn(&mut self, record: &RawValue, members: &[Member], changes: &mut Vec<Change>) -> Result<(), String> {
         for (n, (name, value)) in members.iter().enumerate() {
             if let Some(at) = self.place(n, name) {
                 self.usual.resize(self.usual.len().max(n + 1), at);
                 self.usual[n] = at;
+                continue;
+            }
+            if self.arrays.iter().any(|a| single(a) == Some(&**name)) {
                 continue;
             }
             match self.drift {

@@ -1,12 +1,12 @@
 //! A batch of rows into its table: what is new is copied, what differs is updated, and what is the same is not touched at
 //! all. Runs in the transaction that also writes the stream's state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::datum::DatumWithOid;
 
 use super::layout::Layout;
-use super::rows::{is_newer, Batch, Rejected, Row};
+use super::rows::{is_newer, Batch, Rejected, Row, Written};
 use super::table::Table;
 use crate::error::Result;
 use crate::pg::{copy, guc, spi, sql, subxact};
@@ -25,6 +25,8 @@ pub struct Counts {
     pub quarantined: u64,
     /// Rows that were marked as deleted by their own record; updated or inserted as well.
     pub deleted: u64,
+    /// Rows that are no more, of those that were deleted.
+    pub removed: u64,
 }
 
 /// What is there under a key.
@@ -57,12 +59,16 @@ pub fn merge(table: &Table, layout: &Layout, batch: &mut Batch) -> Result<Counts
         false => HashMap::new(),
     };
     let (mut new, mut changed): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
+    let mut gone: Vec<Vec<String>> = Vec::new();
     for (n, row) in rows.into_iter().enumerate() {
         match there.get(&n) {
+            // Where rows are removed, there is nothing to mark.
+            None if row.deleted && layout.hard => counts.unchanged += 1,
             None => new.push(row),
             Some(t) if t.version.as_ref().zip(row.version.as_ref()).is_some_and(|(t, r)| is_newer(t, r)) => {
                 counts.stale += 1
             }
+            Some(_) if row.deleted && layout.hard => gone.push(row.key),
             Some(t) if t.hash == row.hash && t.deleted == row.deleted => counts.unchanged += 1,
             Some(_) => changed.push(row),
         }
@@ -71,7 +77,16 @@ pub fn merge(table: &Table, layout: &Layout, batch: &mut Batch) -> Result<Counts
     let columns = table.columns(layout);
     counts.inserted = apart(&new, &mut batch.rejected, &mut |rows| insert(table, &columns, rows))?;
     counts.updated = apart(&changed, &mut batch.rejected, &mut |rows| update(table, layout, rows))?;
+    counts.removed = remove(table, layout, &gone, true)?;
+    counts.updated += counts.removed;
+    counts.deleted += counts.removed;
     counts.quarantined = batch.rejected.len() as u64;
+    if !layout.arrays.is_empty() {
+        let refused: HashSet<&[String]> = batch.rejected.iter().filter_map(|r| r.key.as_deref()).collect();
+        let written = new.into_iter().chain(changed).filter(|row| !refused.contains(row.key.as_slice()));
+        batch.written.extend(written.map(|row| Written { key: row.key, arrays: row.arrays }));
+        batch.written.extend(gone.into_iter().map(|key| Written { key, arrays: Vec::new() }));
+    }
     Ok(counts)
 }
 
@@ -103,22 +118,11 @@ fn look_up(table: &Table, layout: &Layout, rows: &[Row]) -> Result<HashMap<usize
         return Ok(HashMap::new());
     }
     let _plans = guc::Scope::new(LOOKUPS)?;
-    let (mut names, mut types, mut join) = (Vec::new(), Vec::new(), Vec::new());
-    let mut args: Vec<DatumWithOid> = Vec::new();
-    for (k, at) in layout.key.iter().enumerate() {
-        let field = &layout.fields[*at];
-        names.push(format!("k{k}"));
-        types.push(format!("pg_catalog.unnest(${}::text[])", k + 1));
-        join.push(format!("t.{} = k.k{k}::{}", sql::ident(&field.column), field.ty));
-        args.push(rows.iter().map(|r| r.key[k].clone()).collect::<Vec<_>>().into());
-    }
+    let keys: Vec<&[String]> = rows.iter().map(|r| r.key.as_slice()).collect();
+    let (given, join, args) = by_key(layout, &keys);
     let query = format!(
-        "SELECT k.n, t._hash::text, t._version, t._deleted_at IS NOT NULL
-         FROM ROWS FROM ({}) WITH ORDINALITY AS k ({}, n) JOIN {} t ON {}",
-        types.join(", "),
-        names.join(", "),
-        table.name,
-        join.join(" AND ")
+        "SELECT k.n, t._hash::text, t._version, t._deleted_at IS NOT NULL FROM {given} JOIN {} t ON {join}",
+        table.name
     );
     let found = spi::columns(&query, &args, |row| {
         let Some(n) = row.get::<i64>(1)? else { return Ok(None) };
@@ -127,6 +131,48 @@ fn look_up(table: &Table, layout: &Layout, rows: &[Row]) -> Result<HashMap<usize
         Ok(Some((n as usize - 1, there)))
     })?;
     Ok(found.into_iter().collect())
+}
+
+/// Keys as a relation `k` with their number `n` (from 1), how `t` is joined to it, and the arguments of both.
+pub fn by_key(layout: &Layout, keys: &[&[String]]) -> (String, String, Vec<DatumWithOid<'static>>) {
+    by_columns(layout, &layout.key, keys)
+}
+
+/// The same by other columns.
+pub fn by_columns(
+    layout: &Layout,
+    columns: &[usize],
+    keys: &[&[String]],
+) -> (String, String, Vec<DatumWithOid<'static>>) {
+    let (mut names, mut arrays, mut join, mut args) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (k, at) in columns.iter().enumerate() {
+        let field = &layout.fields[*at];
+        names.push(format!("k{k}"));
+        arrays.push(format!("pg_catalog.unnest(${}::text[])", k + 1));
+        join.push(format!("t.{} = k.k{k}::{}", sql::ident(&field.column), field.ty));
+        args.push(keys.iter().map(|key| key.get(k).cloned()).collect::<Vec<Option<String>>>().into());
+    }
+    let given = format!("ROWS FROM ({}) WITH ORDINALITY AS k ({}, n)", arrays.join(", "), names.join(", "));
+    (given, join.join(" AND "), args)
+}
+
+/// Removes rows by key, or marks them as deleted; returns how many that were.
+pub fn remove<K: AsRef<[String]>>(table: &Table, layout: &Layout, keys: &[K], hard: bool) -> Result<u64> {
+    if keys.is_empty() {
+        return Ok(0);
+    }
+    let _plans = guc::Scope::new(LOOKUPS)?;
+    let keys: Vec<&[String]> = keys.iter().map(AsRef::as_ref).collect();
+    let (given, join, args) = by_key(layout, &keys);
+    let statement = match hard {
+        true => format!("DELETE FROM {} t USING {given} WHERE {join}", table.name),
+        false => format!(
+            "UPDATE {} t SET _deleted_at = pg_catalog.now(), _fetched_at = pg_catalog.now()
+             FROM {given} WHERE t._deleted_at IS NULL AND {join}",
+            table.name
+        ),
+    };
+    Ok(spi::run(&statement, &args)? as u64)
 }
 
 /// Runs `f` over rows; where the table refuses some of them, over ever smaller parts, until each of those is alone.
@@ -140,7 +186,8 @@ fn apart(rows: &[Row], rejected: &mut Vec<Rejected>, f: &mut impl FnMut(&[Row]) 
         Err(e) if e.sqlstate.starts_with("22") || e.sqlstate.starts_with("23") => match rows {
             [row] => {
                 let record = row.raw.clone().unwrap_or_else(|| format!("{:?}", row.cells));
-                rejected.push(Rejected { record, reason: e.message });
+                let key = Some(row.key.clone()).filter(|k| !k.is_empty());
+                rejected.push(Rejected { record, reason: e.message, key });
                 Ok(0)
             }
             _ => {

@@ -1,11 +1,17 @@
-//! From records to a table: what they look like (layout, pure), rows (pure), the table itself, and the merge.
+//! From records to a table: what they look like (layout, pure), rows (pure), the table itself, and the merge; what waits
+//! aside until a scan is complete, and what a complete scan says of rows that it did not see.
 
+pub mod aside;
+mod children;
 mod layout;
 mod merge;
 mod rows;
+mod sweep;
 mod table;
 
-pub use layout::{Field, Layout};
-pub use merge::{merge, Counts};
-pub use rows::{prepare, salt, Record, Rejected};
+pub use children::Array;
+pub use layout::{Change, Field, Layout};
+pub use merge::{by_key, merge, remove, Counts};
+pub use rows::{prepare, salt, Batch, Record, Rejected};
+pub use sweep::{Missing, Seen};
 pub use table::Table;

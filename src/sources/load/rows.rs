@@ -25,6 +25,15 @@ pub struct Row {
     /// By place in the layout's fields.
     pub cells: Vec<Option<String>>,
     pub raw: Option<String>,
+    /// Arrays that are tables of their own, as they came.
+    pub arrays: Vec<Option<String>>,
+}
+
+/// A row that was written, as far as its arrays need it.
+#[derive(Debug)]
+pub struct Written {
+    pub key: Vec<String>,
+    pub arrays: Vec<Option<String>>,
 }
 
 /// A record as it came, and the values of the parent that it was asked for with.
@@ -39,6 +48,8 @@ pub struct Record {
 pub struct Rejected {
     pub record: String,
     pub reason: String,
+    /// Where it could be read: the row that it would have been, which is not gone.
+    pub key: Option<Vec<String>>,
 }
 
 /// Records made ready.
@@ -48,11 +59,13 @@ pub struct Batch {
     pub rejected: Vec<Rejected>,
     /// What the table needs first.
     pub changes: Vec<Change>,
+    /// Rows that the merge wrote, where they have arrays.
+    pub written: Vec<Written>,
 }
 
 /// A change of what is stored of each record makes every row differ from what is there.
 pub fn salt(stream: &Stream) -> u64 {
-    let stored = format!("{:?} {:?} {}", stream.columns, stream.hide, stream.raw);
+    let stored = format!("{:?} {:?} {} {:?}", stream.columns, stream.hide, stream.raw, stream.children);
     SipHasher13::new().hash(stored.as_bytes()).h1
 }
 
@@ -68,15 +81,21 @@ pub fn prepare(layout: &mut Layout, records: &[Record], salt: u64) -> Batch {
         match columns::members(record) {
             Ok(members) => match layout.learn(record, &members, &mut changes) {
                 Ok(()) => parsed.push((record, members, r.bound.as_deref())),
-                Err(reason) => batch.rejected.push(Rejected { record: record.get().to_owned(), reason }),
+                Err(reason) => {
+                    let key = key(layout, record, &members, r.bound.as_deref());
+                    batch.rejected.push(Rejected { record: record.get().to_owned(), reason, key });
+                }
             },
-            Err(reason) => batch.rejected.push(Rejected { record: record.get().to_owned(), reason }),
+            Err(reason) => batch.rejected.push(Rejected { record: record.get().to_owned(), reason, key: None }),
         }
     }
-    for ((record, _, _), made) in parsed.iter().zip(rows(layout, &parsed, salt)) {
+    for ((record, members, bound), made) in parsed.iter().zip(rows(layout, &parsed, salt)) {
         match made {
             Ok(row) => batch.rows.push(row),
-            Err(reason) => batch.rejected.push(Rejected { record: record.get().to_owned(), reason }),
+            Err(reason) => {
+                let key = key(layout, record, members, *bound);
+                batch.rejected.push(Rejected { record: record.get().to_owned(), reason, key });
+            }
         }
     }
     batch.changes = layout::fold(changes);
@@ -117,6 +136,22 @@ fn visible(layout: &Layout, record: &RawValue) -> Box<RawValue> {
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
+/// The key alone, of a record that is no row.
+fn key(
+    layout: &Layout,
+    record: &RawValue,
+    members: &[Member],
+    bound: Option<&[Option<String>]>,
+) -> Option<Vec<String>> {
+    let bound = |at: usize| layout.bound.iter().position(|b| *b == at).and_then(|n| bound?.get(n)?.clone());
+    let value = |at: usize| {
+        let (_, value) = layout.values(record, members).find(|(place, _)| *place == at)?;
+        let field = &layout.fields[at];
+        columns::render(value, &field.ty(), field.format).ok()?
+    };
+    layout.key.iter().map(|at| bound(*at).or_else(|| value(*at))).collect()
+}
+
 fn row(
     layout: &Layout,
     record: &RawValue,
@@ -147,7 +182,9 @@ fn row(
         false => None,
     };
     let hash = format!("{:032x}", SipHasher13::new_with_keys(salt, 0).hash(record.get().as_bytes()).as_u128());
-    Ok(Row { key, version, deleted, hash, cells, raw })
+    let array = |pointer| columns::pointer(record, pointer).map(|value| value.get().to_owned());
+    let arrays = layout.arrays.iter().map(array).collect();
+    Ok(Row { key, version, deleted, hash, cells, raw, arrays })
 }
 
 /// Whether version `a` is newer than `b`: numbers by value, everything else by its text (ISO times of one format sort so).

@@ -22,18 +22,20 @@ impl Table {
     /// Finds the stream's table by number, or makes it.
     pub fn open(source: &str, schema: &str, stream: &Stream, relation: Option<u32>, layout: &Layout) -> Result<Table> {
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
-        let known: Option<String> = match relation {
-            Some(oid) => spi::first(
-                "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))::text
-                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
-                &[spi::oid(oid)],
-            )?,
-            None => None,
-        };
-        if let (Some(oid), Some(name)) = (relation, known) {
-            return Ok(Table { oid, name, keyed });
+        if let Some(table) = relation.map(|oid| Table::find(oid, keyed)).transpose()?.flatten() {
+            return Ok(table);
         }
         Table::make(source, schema, stream, layout, keyed)
+    }
+
+    /// A table by its number, if it is there still.
+    pub fn find(oid: u32, keyed: bool) -> Result<Option<Table>> {
+        let name: Option<String> = spi::first(
+            "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))::text
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+            &[spi::oid(oid)],
+        )?;
+        Ok(name.map(|name| Table { oid, name, keyed }))
     }
 
     fn make(source: &str, schema: &str, stream: &Stream, layout: &Layout, keyed: bool) -> Result<Table> {

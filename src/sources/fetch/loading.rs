@@ -1,0 +1,331 @@
+//! A stream on its way: its listing, then, where that is asked for, the records that events tell of, or those that a
+//! complete listing did not show.
+
+mod storing;
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde_json::Value;
+
+use super::begin::{self, Plan};
+use super::{from_network, ours, Context};
+use crate::error::{Error, Result};
+use crate::sources::http::{self, Event, Failure, Fetching, State, TryRecvError};
+use crate::sources::load::{self, Record, Seen, Table};
+use crate::sources::spec::{Confirm, Format, Stream, Template, Write};
+use crate::sources::store::{self, Spent};
+use crate::sources::tour::{self, Stop};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Listing,
+    Changes,
+    Confirm,
+}
+
+pub struct Loading {
+    pub index: usize,
+    /// Records that are stored by now.
+    pub stored: u64,
+    phase: Phase,
+    fetching: Fetching,
+    plan: Plan,
+    salt: u64,
+    /// The parents of the order, and the values of their children's columns.
+    stops: Vec<Stop>,
+    bound: Vec<Arc<[Option<String>]>>,
+    stop: Option<usize>,
+    /// Those that are complete since the last batch, and whether they are gone.
+    done: Vec<(usize, bool)>,
+    records: Vec<Record>,
+    /// How many of them lie before the last checkpoint or parent.
+    certain: usize,
+    /// Of the records that are held.
+    held: usize,
+    /// The last checkpoint, not stored yet.
+    reached: Option<State>,
+    /// The next batch is the first of its scan.
+    fresh: bool,
+    /// A part of the page that is on its way is stored aside.
+    broken: bool,
+    /// The greatest mark of the parents so far.
+    mark: Option<i128>,
+    /// Requests and bytes of the phases before, and of this one.
+    before: Spent,
+    now: Spent,
+}
+
+/// How a batch ends.
+struct End<'a> {
+    state: &'a State,
+}
+
+impl Loading {
+    pub fn begin(cx: &Context, index: usize) -> Result<Loading> {
+        let stream = &cx.spec.streams[index];
+        let mut plan = begin::plan(cx, stream)?;
+        let stops = plan.stops.take();
+        let fetching = begin::listing(cx, index, plan.state.clone(), plan.full, stops.as_deref())?;
+        let fresh = !(plan.goes_on && plan.progress.parents.is_some());
+        let mut loading = Loading {
+            index,
+            stored: 0,
+            phase: Phase::Listing,
+            fetching,
+            salt: load::salt(stream),
+            plan,
+            stops: Vec::new(),
+            bound: Vec::new(),
+            stop: None,
+            done: Vec::new(),
+            records: Vec::new(),
+            certain: 0,
+            held: 0,
+            reached: None,
+            fresh,
+            broken: false,
+            mark: None,
+            before: Spent::default(),
+            now: Spent::default(),
+        };
+        loading.visit(stream, stops.unwrap_or_default());
+        Ok(loading)
+    }
+
+    pub fn spent(&self) -> Spent {
+        self.before + self.now
+    }
+
+    pub fn fd(&self) -> std::os::fd::RawFd {
+        self.fetching.fd
+    }
+
+    /// Whether everything was read.
+    pub fn was_complete(&self) -> bool {
+        self.plan.full
+    }
+
+    fn visit(&mut self, stream: &Stream, stops: Vec<Stop>) {
+        let bind: Vec<&str> = stream.parent.iter().flat_map(|p| &p.bind).map(|(place, _)| place.as_str()).collect();
+        let text = |value: Option<&Value>| match value {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => Some(text.clone()),
+            Some(other) => Some(other.to_string()),
+        };
+        self.bound = match self.phase {
+            Phase::Listing => {
+                stops.iter().map(|stop| bind.iter().map(|place| text(stop.places.get(*place))).collect()).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.stops = stops;
+        self.stop = None;
+    }
+
+    fn is_full(&self, stream: &Stream) -> bool {
+        self.records.len() >= stream.limits.batch_rows || self.held >= stream.limits.batch_bytes
+    }
+
+    fn is_overfull(&self, stream: &Stream) -> bool {
+        self.records.len() >= 2 * stream.limits.batch_rows || self.held >= 2 * stream.limits.batch_bytes
+    }
+
+    /// Takes what is in the queue; says whether the stream is complete.
+    pub fn step(&mut self, cx: &Context) -> Result<bool> {
+        let stream = &cx.spec.streams[self.index];
+        loop {
+            match self.fetching.events.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(false),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Error::new(http::code::FDW_ERROR, "the thread that fetched ended without a word"));
+                }
+                Ok(Event::Scan { resumed }) if self.phase == Phase::Listing => {
+                    self.fresh = !resumed || !(self.plan.aside || self.plan.goes_on);
+                }
+                Ok(Event::Scan { .. }) => {}
+                Ok(Event::Parent { index }) => self.stop = Some(index),
+                Ok(Event::Records(more)) => {
+                    self.held += more.iter().map(|r| r.get().len()).sum::<usize>();
+                    let bound = self.stop.and_then(|s| self.bound.get(s)).cloned();
+                    self.records.extend(more.into_iter().map(|raw| Record { raw, bound: bound.clone() }));
+                    if !self.plan.aside && self.is_full(stream) {
+                        // A page larger than a batch: merged again, should the page break.
+                        self.store(cx, None, None)?;
+                    } else if self.plan.aside && self.is_overfull(stream) {
+                        // Until the page is whole, there is nothing to go on from.
+                        let nowhere = State { mark: self.plan.state.mark.clone(), ..State::default() };
+                        self.store(cx, Some(&nowhere), None)?;
+                        self.broken = true;
+                    }
+                }
+                Ok(Event::Rewind) if self.broken => {
+                    return Err(Error::new(http::code::CONNECTION_FAILURE, "a page broke that is larger than a batch")
+                        .detail("A part of it waits aside already, so that the next run reads the list from its start.")
+                        .hint("Smaller pages, or a greater batch_rows and batch_bytes, keep what came before it."));
+                }
+                Ok(Event::Rewind) => self.records.truncate(self.certain),
+                Ok(Event::ParentDone { index, gone }) => {
+                    (self.certain, self.broken) = (self.records.len(), false);
+                    self.done.push((index, gone));
+                    self.stop = None;
+                    if self.is_full(stream) {
+                        self.store(cx, None, None)?;
+                    }
+                }
+                // The listing's state is not theirs to change.
+                Ok(Event::Checkpoint(_)) if self.phase != Phase::Listing => self.certain = self.records.len(),
+                Ok(Event::Checkpoint(state)) => {
+                    self.certain = self.records.len();
+                    self.broken = false;
+                    if self.is_full(stream) {
+                        self.store(cx, Some(&state), None)?;
+                    } else {
+                        self.reached = Some(state);
+                    }
+                }
+                Ok(Event::Progress { requests, bytes, waiting_ms }) => {
+                    self.now = Spent { requests, bytes, waited_ms: waiting_ms };
+                }
+                Ok(Event::Finished(state)) => {
+                    if self.finished(cx, stream, state)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(Event::Failed(failure)) => return Err(self.failed(cx, stream, failure)?),
+            }
+        }
+    }
+
+    /// What came before the failure is stored as far as its checkpoint goes.
+    fn failed(&mut self, cx: &Context, stream: &Stream, failure: Failure) -> Result<Error> {
+        self.records.truncate(self.certain);
+        let reached = self.reached.take();
+        if !self.records.is_empty() || !self.done.is_empty() || reached.is_some() {
+            self.store(cx, reached.as_ref(), None)?;
+        }
+        let until = failure.retry_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        if let Some(until) = until {
+            let until = until.as_secs() as i64 + 1;
+            ours(cx.owner, || store::wait_until(&cx.source.name, &stream.name, until))?;
+        }
+        Ok(from_network(failure))
+    }
+
+    /// A listing has come to its end: what comes next, if something does.
+    fn finished(&mut self, cx: &Context, stream: &Stream, mut state: State) -> Result<bool> {
+        match self.phase {
+            Phase::Listing => {
+                if let Some(parent) = &stream.parent {
+                    let mark = state.mark.as_deref().and_then(|m| m.parse::<i128>().ok());
+                    self.mark = self.mark.max(mark);
+                    self.store(cx, None, None)?;
+                    let done = self.plan.progress.parents.clone();
+                    let name = &cx.source.name;
+                    let next = ours(cx.owner, || {
+                        tour::parents(name, parent, &cx.spec, &stream.name, done.as_ref(), tour::MOST)
+                    })?;
+                    if !next.is_empty() {
+                        let from = self.plan.state.clone();
+                        self.go_on(begin::listing(cx, self.index, from, self.plan.full, Some(&next))?);
+                        self.visit(stream, next);
+                        return Ok(false);
+                    }
+                    state.mark = self.mark_of_all(stream).or(self.plan.state.mark.clone());
+                    if !parent.changed_only {
+                        self.plan.progress.parents = None;
+                    }
+                }
+                self.store(cx, None, Some(&End { state: &state }))?;
+                if self.plan.sweeping {
+                    return self.next_missing(cx, stream);
+                }
+                match &stream.changes {
+                    Some(_) if !self.plan.full => self.next_changes(cx, stream),
+                    _ => Ok(true),
+                }
+            }
+            Phase::Changes => {
+                self.store(cx, None, None)?;
+                self.next_changes(cx, stream)
+            }
+            Phase::Confirm => {
+                self.store(cx, None, None)?;
+                self.next_missing(cx, stream)
+            }
+        }
+    }
+
+    /// Parents are read one after another: what the first ones get while the last are read is read by the next run.
+    fn mark_of_all(&self, stream: &Stream) -> Option<String> {
+        let rule = stream.incremental.as_ref()?;
+        let began = i128::from(self.plan.began) * 1000;
+        let mark = self.mark.map(|mark| if rule.format == Format::Integer { mark } else { mark.min(began) })?;
+        let old = self.plan.state.mark.as_deref().and_then(|m| m.parse().ok()).unwrap_or(mark);
+        Some(mark.max(old).to_string())
+    }
+
+    fn go_on(&mut self, fetching: Fetching) {
+        self.before = self.spent();
+        self.now = Spent::default();
+        self.fetching = fetching;
+    }
+
+    fn next_changes(&mut self, cx: &Context, stream: &Stream) -> Result<bool> {
+        let Some((changes, path)) = stream.changes.as_ref().and_then(|c| Some((c, c.refetch.as_ref()?))) else {
+            return Ok(true);
+        };
+        let done = self.plan.progress.changes.clone();
+        let stops =
+            ours(cx.owner, || tour::changed(&cx.source.name, stream, changes, &cx.spec, done.as_ref(), tour::MOST))?;
+        self.ask_for(cx, stream, Phase::Changes, path, stops)
+    }
+
+    /// Asks for rows that the listing did not show; at the end, forgets what it did show.
+    fn next_missing(&mut self, cx: &Context, stream: &Stream) -> Result<bool> {
+        let Some((path, began)) = confirming(stream).zip(self.plan.progress.sweep) else { return Ok(true) };
+        let places: Vec<String> = path.places().map(str::to_owned).collect();
+        let layout = &self.plan.layout;
+        let stops = ours(cx.owner, || {
+            let known = store::known(&cx.source.name, &stream.name)?;
+            let Some(table) = known.relation.map(|oid| Table::find(oid, true)).transpose()?.flatten() else {
+                return Ok(Vec::new());
+            };
+            let Some(seen) = Seen::open(&table, false)? else { return Ok(Vec::new()) };
+            let missing = seen.some(&table, layout, began, &places)?;
+            if missing.is_empty() {
+                seen.forget()?;
+            }
+            let stop = |m: load::Missing| Stop { places: m.places, key: m.key, deleted: false, at: None };
+            Ok(missing.into_iter().map(stop).collect())
+        })?;
+        self.ask_for(cx, stream, Phase::Confirm, path, stops)
+    }
+
+    fn ask_for(
+        &mut self,
+        cx: &Context,
+        stream: &Stream,
+        phase: Phase,
+        path: &Template,
+        stops: Vec<Stop>,
+    ) -> Result<bool> {
+        if stops.is_empty() {
+            return Ok(true);
+        }
+        self.phase = phase;
+        self.go_on(begin::one_by_one(cx, self.index, path, &stops)?);
+        self.visit(stream, stops);
+        Ok(false)
+    }
+}
+
+fn is_hard(stream: &Stream) -> bool {
+    stream.write == Write::Replace || stream.deletes.as_ref().is_some_and(|d| d.hard)
+}
+
+/// The path of one record, where missing ones are asked for.
+fn confirming(stream: &Stream) -> Option<&Template> {
+    let deletes = stream.deletes.as_ref().filter(|d| d.confirm == Confirm::Get)?;
+    deletes.path.as_ref().or_else(|| stream.changes.as_ref()?.refetch.as_ref())
+}

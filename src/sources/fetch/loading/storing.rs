@@ -1,0 +1,226 @@
+//! A batch of a stream into its table, with the state that it stands for, in one transaction.
+
+use super::{confirming, is_hard, End, Loading, Phase};
+use crate::error::{Error, Result};
+use crate::sources::fetch::{ours, Context};
+use crate::sources::http::{self, State};
+use crate::sources::load::{self, aside, Change, Counts, Seen, Table};
+use crate::sources::spec::{OnBadRow, Stream, Write};
+use crate::sources::store;
+
+impl Loading {
+    /// Commits a batch with the state that it stands for.
+    pub(super) fn store(&mut self, cx: &Context, state: Option<&State>, end: Option<&End>) -> Result<()> {
+        let stream = &cx.spec.streams[self.index];
+        let records = std::mem::take(&mut self.records);
+        (self.held, self.certain) = (0, 0);
+        let reached = self.reached.take();
+        let done = std::mem::take(&mut self.done);
+        let mut batch = load::prepare(&mut self.plan.layout, &records, self.salt);
+        if let Some(bad) = batch.rejected.first().filter(|_| stream.on_bad_row == OnBadRow::Fail) {
+            return Err(Error::new(
+                "22000",
+                format!("a record of stream \"{}\" cannot be stored: {}", stream.name, bad.reason),
+            ));
+        }
+        let received = records.len() as u64;
+        // The rows have what they need of them.
+        drop(records);
+        self.advance(&done);
+        if end.is_some() && self.plan.full {
+            self.plan.progress.changes.clone_from(&self.plan.tip);
+        }
+        let (run, source, counts) = (cx.run, &cx.source, self.spent());
+        let refused = ours(cx.owner, || {
+            let known = store::known(&source.name, &stream.name)?;
+            let table = Table::open(&source.name, &source.schema, stream, known.relation, &self.plan.layout)?;
+            let made = known.relation != Some(table.oid);
+            if !made {
+                table.follow(&batch.changes)?;
+            }
+            let (mut into, mut rows) = (table.clone(), 0);
+            if self.plan.aside {
+                let just_now;
+                (into, just_now) = aside::open(&table, self.fresh)?;
+                if !just_now {
+                    into.follow(&batch.changes)?;
+                }
+            }
+            let seen = self.see(&table, &batch, made)?;
+            let mut did = load::merge(&into, &self.plan.layout, &mut batch)?;
+            if let Some(seen) = &seen {
+                self.see_rejected(seen, &batch)?;
+            }
+            self.remove(&table, seen.as_ref(), stream, &done, &mut did)?;
+            self.replace_arrays(source, &mut batch)?;
+            if !self.plan.aside {
+                rows += did.inserted as i64 - did.removed as i64;
+            }
+            let mut refused = None;
+            if end.is_some() {
+                if self.plan.aside {
+                    let (came, went) = aside::take_over(&table, &into, stream.write == Write::Replace)?;
+                    did.deleted += went;
+                    rows += came as i64 - went as i64;
+                } else if let Some(seen) = seen {
+                    refused = self.sweep(&table, stream, seen, &mut did, &mut rows)?;
+                }
+            }
+            if is_hard(stream) && did.deleted > 0 {
+                for array in &self.plan.arrays {
+                    array.remove_orphans(&source.name, &table, &self.plan.layout)?;
+                }
+            }
+            let state = end.map(|e| e.state).or(state).or(reached.as_ref()).unwrap_or(&known.state);
+            let kept = (state, &self.kept(stream, state, end.is_some()));
+            store::remember(&source.name, &stream.name, &table, kept, &self.plan.layout.fields, rows)?;
+            store::account(run, &source.name, &stream.name, &did, counts, &batch.rejected)?;
+            Ok(refused)
+        })?;
+        self.fresh = false;
+        self.stored += received;
+        match refused {
+            Some(e) => Err(e),
+            None => Ok(()),
+        }
+    }
+
+    /// Elements of the rows that were written; those that can't be stored join the rejected.
+    fn replace_arrays(&mut self, source: &store::Source, batch: &mut load::Batch) -> Result<()> {
+        if batch.written.is_empty() {
+            return Ok(());
+        }
+        for (at, array) in self.plan.arrays.iter_mut().enumerate() {
+            let bad = array.replace(&source.name, &source.schema, &self.plan.layout, at, &batch.written)?;
+            batch.rejected.extend(bad);
+        }
+        Ok(())
+    }
+
+    /// Where the tour stands once the batch is stored.
+    fn advance(&mut self, done: &[(usize, bool)]) {
+        let at = done.last().and_then(|(stop, _)| self.stops.get(*stop)).and_then(|stop| stop.at.clone());
+        match self.phase {
+            _ if at.is_none() => {}
+            Phase::Listing => self.plan.progress.parents = at,
+            Phase::Changes => self.plan.progress.changes = at,
+            Phase::Confirm => {}
+        }
+    }
+
+    /// What is written down of the progress: parents of a stream whose rows wait aside begin anew.
+    fn kept(&self, stream: &Stream, state: &State, ended: bool) -> store::Progress {
+        let mut progress = self.plan.progress.clone();
+        let rule = stream.incremental.as_ref().zip(state.mark.as_deref());
+        progress.shown = rule.and_then(|(rule, mark)| http::incremental::readable(mark, rule.format));
+        if self.plan.aside {
+            progress.parents = None;
+        }
+        if ended {
+            progress.sweep = None;
+        }
+        progress
+    }
+
+    /// Writes down which keys the listing shows.
+    fn see(&mut self, table: &Table, batch: &load::Batch, made: bool) -> Result<Option<Seen>> {
+        if !self.plan.sweeping {
+            return Ok(None);
+        }
+        let fresh = self.fresh && self.phase == Phase::Listing;
+        let Some(seen) = Seen::open(table, fresh)? else {
+            self.plan.sweeping = false;
+            return Ok(None);
+        };
+        let key: Vec<&str> =
+            self.plan.layout.key.iter().map(|at| self.plan.layout.fields[*at].column.as_str()).collect();
+        let respelt = |c: &Change| matches!(c, Change::Retype { column, .. } if key.contains(&column.as_str()));
+        let unknown = batch.rejected.iter().any(|r| r.key.is_none());
+        if unknown || (!made && batch.changes.iter().any(respelt)) {
+            let why = if unknown { "a record without a readable key" } else { "a key of another type" };
+            pgrx::warning!("deleted rows of {} are not looked for in this run, because there is {why}", table.name);
+            self.plan.sweeping = false;
+            seen.forget()?;
+            return Ok(None);
+        }
+        if self.phase == Phase::Listing {
+            let keys: Vec<&[String]> = batch.rows.iter().map(|r| r.key.as_slice()).collect();
+            seen.add(&self.plan.layout, &keys)?;
+        }
+        Ok(Some(seen))
+    }
+
+    /// What can't be stored is there all the same.
+    fn see_rejected(&self, seen: &Seen, batch: &load::Batch) -> Result<()> {
+        let keys: Vec<&[String]> = batch.rejected.iter().filter_map(|r| r.key.as_deref()).collect();
+        seen.add_as_text(&self.plan.layout, &keys)
+    }
+
+    /// Rows that were asked for one by one, and are gone; whatever came of it, they are not asked for again.
+    fn remove(
+        &self,
+        table: &Table,
+        seen: Option<&Seen>,
+        stream: &Stream,
+        done: &[(usize, bool)],
+        did: &mut Counts,
+    ) -> Result<()> {
+        if self.phase == Phase::Listing {
+            return Ok(());
+        }
+        let hard = is_hard(stream);
+        let asked = || done.iter().filter_map(|(stop, gone)| Some((self.stops.get(*stop)?, *gone)));
+        let gone: Vec<&[String]> =
+            asked().filter(|(stop, gone)| *gone || stop.deleted).map(|(stop, _)| stop.key.as_slice()).collect();
+        let removed = load::remove(table, &self.plan.layout, &gone, hard)?;
+        did.deleted += removed;
+        if hard {
+            did.removed += removed;
+        }
+        if let (Phase::Confirm, Some(seen)) = (self.phase, seen) {
+            let keys: Vec<&[String]> = asked().map(|(stop, _)| stop.key.as_slice()).collect();
+            seen.add(&self.plan.layout, &keys)?;
+        }
+        Ok(())
+    }
+
+    /// The listing is complete: what it did not show is gone, unless that is too much of the table, or asked for first.
+    fn sweep(
+        &mut self,
+        table: &Table,
+        stream: &Stream,
+        seen: Seen,
+        did: &mut Counts,
+        rows: &mut i64,
+    ) -> Result<Option<Error>> {
+        let Some(began) = self.plan.progress.sweep else { return Ok(None) };
+        let hard = is_hard(stream);
+        if let Some(deletes) = stream.deletes.as_ref().filter(|_| stream.write != Write::Replace) {
+            let (all, missing) = seen.count(table, &self.plan.layout, began)?;
+            if missing as f64 > all as f64 * deletes.max_fraction {
+                seen.forget()?;
+                let message = format!("a sweep of stream \"{}\" would delete {missing} of {all} rows", stream.name);
+                return Ok(Some(
+                    Error::new("54000", message)
+                        .detail(format!(
+                            "That is more than the part of {} that max_fraction allows. Nothing was deleted.",
+                            deletes.max_fraction
+                        ))
+                        .hint(
+                            "If the API really lost them, raise max_fraction in the stream's deletes for the next run.",
+                        ),
+                ));
+            }
+            if confirming(stream).is_some() {
+                return Ok(None);
+            }
+        }
+        let gone = seen.apply(table, &self.plan.layout, began, hard)?;
+        did.deleted += gone;
+        if hard {
+            *rows -= gone as i64;
+        }
+        seen.forget()?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,227 @@
+//! A run of a source, in a runner: threads fetch, this side stores. No transaction is open while either waits.
+//!
+//! Rows and the state that produced them are committed together, a batch of pages at a time. A run that ends anywhere is
+//! taken up from there by the next one, and merging the same records again changes nothing.
+
+mod begin;
+mod loading;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::http::{Failure, Network, Secret};
+use super::spec::{self, Spec};
+use super::{secrets, store};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::worker::{self, Snapshot};
+use crate::pg::{guc, identity};
+use loading::Loading;
+
+/// What a run is asked to do, besides the source's name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wish {
+    pub source: String,
+    pub streams: Option<Vec<String>>,
+    pub full_refresh: bool,
+}
+
+/// What all streams of a run share.
+struct Context {
+    run: i64,
+    source: store::Source,
+    spec: Arc<Spec>,
+    owner: u32,
+    secrets: Arc<HashMap<String, Secret>>,
+    network: Network,
+    full: bool,
+}
+
+/// As the extension's owner, who owns the tables.
+fn ours<T>(owner: u32, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    worker::transaction(Snapshot::Taken, || {
+        let _owner = identity::As::extension_owner(owner);
+        let _surroundings = guc::Scope::new(guc::DEPARSE)?;
+        f()
+    })
+}
+
+/// Runs a fetch; returns how many records came. `progress` is told requests and records as they come.
+pub fn run(run: i64, wish: &Wish, owner: u32, progress: impl Fn(u64, u64)) -> Result<i64> {
+    let (source, spec, secrets) = ours(owner, || {
+        let source = store::source(&wish.source)?.ok_or_else(|| super::missing(&wish.source))?;
+        let spec = spec::parse(&source.spec).map_err(|problems| super::define::refused(&problems))?;
+        let names: Vec<String> = spec.auth.secrets().into_iter().map(String::from).collect();
+        let secrets = secrets::of(source.owner, &names)?;
+        Ok((source, Arc::new(spec), Arc::new(secrets)))
+    })?;
+    let chosen = choose(&spec, &source, wish)?;
+    let names: Vec<String> = chosen.iter().map(|i| spec.streams[*i].name.clone()).collect();
+    ours(owner, || store::begin(run, &source.name, wish.full_refresh, &names))?;
+    let network = Network { allowed: super::define::allowed_ranges()?, roots: super::define::extra_roots()? };
+    let cx = Context { run, source, spec, owner, secrets, network, full: wish.full_refresh };
+    match all(&cx, chosen.into(), progress) {
+        Ok(end) => {
+            ours(owner, || store::skip_rest(run))?;
+            end
+        }
+        // Somebody wants the run to stop.
+        Err(e) => {
+            if let Err(also) = ours(owner, || store::abandon(run, &e)) {
+                pgrx::warning!("the end of the streams of run {run} could not be recorded: {}", also.message);
+            }
+            Err(e)
+        }
+    }
+}
+
+/// The streams' own failures are the inner result: one does not keep the others from going on.
+fn all(cx: &Context, mut waiting: VecDeque<usize>, progress: impl Fn(u64, u64)) -> Result<Result<i64>> {
+    let mut going: Vec<Loading> = Vec::new();
+    let mut failures: Vec<(usize, Error)> = Vec::new();
+    let (mut records, mut requests) = (0u64, 0u64);
+    loop {
+        while going.len() < cx.spec.limits.concurrency.max(1) {
+            let Some(index) = next_ready(&cx.spec, &mut waiting, &going, &failures) else { break };
+            match Loading::begin(cx, index) {
+                Ok(loading) => going.push(loading),
+                Err(e) if e.is_an_interrupt() => return Err(e),
+                Err(e) => failures.push((index, failed(cx, index, store::Spent::default(), e)?)),
+            }
+        }
+        if going.is_empty() {
+            break;
+        }
+        let mut n = 0;
+        while n < going.len() {
+            let before = going[n].stored;
+            let ended = going[n].step(cx);
+            records += going[n].stored - before;
+            progress(requests + going.iter().map(|l| l.spent().requests).sum::<u64>(), records);
+            let end = match ended {
+                Ok(false) => {
+                    n += 1;
+                    continue;
+                }
+                Ok(true) => None,
+                Err(e) if e.is_an_interrupt() => return Err(e),
+                Err(e) => Some(e),
+            };
+            let loading = going.swap_remove(n);
+            requests += loading.spent().requests;
+            let (index, spent) = (loading.index, loading.spent());
+            match end {
+                Some(e) => failures.push((index, failed(cx, index, spent, e)?)),
+                None => ours(cx.owner, || {
+                    let name = &cx.spec.streams[index].name;
+                    store::finish(cx.run, &cx.source.name, name, spent, loading.was_complete(), None)
+                })?,
+            }
+        }
+        if !going.is_empty() {
+            let fds: Vec<std::os::fd::RawFd> = going.iter().map(Loading::fd).collect();
+            worker::wait_for_any(&fds, Duration::from_secs(1))?;
+        }
+    }
+    Ok(match together(&cx.spec, failures) {
+        Some(e) => Err(e),
+        None => Ok(records as i64),
+    })
+}
+
+/// Records the failure of a stream, in words that name it.
+fn failed(cx: &Context, index: usize, spent: store::Spent, e: Error) -> Result<Error> {
+    let name = &cx.spec.streams[index].name;
+    let e = named(name, e);
+    ours(cx.owner, || store::finish(cx.run, &cx.source.name, name, spent, false, Some(&e)))?;
+    Ok(e)
+}
+
+fn named(stream: &str, mut e: Error) -> Error {
+    if !e.message.contains(&format!("\"{stream}\"")) {
+        e.message = format!("stream \"{stream}\": {}", e.message);
+    }
+    e
+}
+
+/// One error for all streams that failed: the first, with the others in its detail.
+fn together(spec: &Spec, failures: Vec<(usize, Error)>) -> Option<Error> {
+    let mut failures = failures.into_iter();
+    let (_, mut first) = failures.next()?;
+    let others: Vec<String> = failures
+        .map(|(index, e)| format!("Stream \"{}\" failed too: {}.", spec.streams[index].name, e.message))
+        .collect();
+    if !others.is_empty() {
+        let detail: Vec<String> = first.detail.take().into_iter().chain(others).collect();
+        first.detail = Some(detail.join("\n"));
+    }
+    Some(first)
+}
+
+/// The streams that a run fetches: those that were asked for, or those of the source; parents come with their children.
+fn choose(spec: &Spec, source: &store::Source, wish: &Wish) -> Result<Vec<usize>> {
+    let wanted = wish.streams.as_ref().or(source.streams.as_ref());
+    let place = |name: &str| spec.streams.iter().position(|s| s.name == name);
+    let mut chosen: Vec<usize> = match wanted {
+        None => (0..spec.streams.len()).collect(),
+        Some(names) => names
+            .iter()
+            .map(|name| {
+                place(name).ok_or_else(|| {
+                    Error::new(
+                        sqlstate::UNDEFINED_OBJECT,
+                        format!("source \"{}\" has no stream \"{name}\"", source.name),
+                    )
+                    .hint("SELECT stream FROM wh.source_streams lists those that it has.")
+                })
+            })
+            .collect::<Result<_>>()?,
+    };
+    let mut at = 0;
+    while at < chosen.len() {
+        for needed in needs(&spec.streams[chosen[at]]).filter_map(place) {
+            if !chosen.contains(&needed) {
+                chosen.push(needed);
+            }
+        }
+        at += 1;
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    Ok(chosen)
+}
+
+/// The streams that come before one: its parent, and the events that tell of its changes.
+fn needs(stream: &spec::Stream) -> impl Iterator<Item = &str> {
+    let parent = stream.parent.iter().map(|p| p.stream.as_str());
+    parent.chain(stream.changes.iter().map(|c| c.stream.as_str()))
+}
+
+/// The next stream that waits for no other. One whose events could not be read has no turn in this run: it would pass
+/// for one without changes.
+fn next_ready(
+    spec: &Spec,
+    waiting: &mut VecDeque<usize>,
+    going: &[Loading],
+    failures: &[(usize, Error)],
+) -> Option<usize> {
+    let is = |index: usize, name: &str| spec.streams[index].name == name;
+    waiting.retain(|n| {
+        let events = spec.streams[*n].changes.as_ref();
+        !events.is_some_and(|c| failures.iter().any(|(i, _)| is(*i, &c.stream)))
+    });
+    let is_open = |name: &str, waiting: &VecDeque<usize>| {
+        waiting.iter().copied().chain(going.iter().map(|l| l.index)).any(|i| is(i, name))
+    };
+    let at = (0..waiting.len()).find(|n| !needs(&spec.streams[waiting[*n]]).any(|name| is_open(name, waiting)))?;
+    waiting.remove(at)
+}
+
+fn from_network(failure: Failure) -> Error {
+    let mut error = Error::new(failure.sqlstate, failure.message);
+    (error.detail, error.hint) = (failure.detail, failure.hint);
+    error
+}

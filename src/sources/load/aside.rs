@@ -1,0 +1,59 @@
+//! Rows of a scan that counts only as a whole: they wait in a table beside the stream's, until all of them are there.
+//!
+//! It is an ordinary table, so that it is as the stream's state is after a crash, and a scan that was interrupted goes on.
+
+use super::table::Table;
+use crate::error::Result;
+use crate::pg::{spi, sql};
+
+/// The name of a table that belongs to `table` for a while.
+pub fn name(table: &Table, what: &str) -> Result<String> {
+    let schema: Option<String> = spi::first(
+        "SELECT pg_catalog.to_json(n.nspname)::text FROM pg_catalog.pg_class c
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        &[spi::oid(table.oid)],
+    )?;
+    Ok(sql::qualified(&schema.unwrap_or_default(), &format!("_{what}_{}", table.oid)))
+}
+
+/// The number of a table, if there is one of this name.
+pub fn find(name: &str) -> Result<Option<u32>> {
+    spi::first("SELECT pg_catalog.to_json(pg_catalog.to_regclass($1)::oid::int8)::text", &[name.into()])
+        .map(Option::flatten)
+}
+
+/// The table aside, empty where the scan is a new one. The flag says whether it was made just now.
+pub fn open(table: &Table, fresh: bool) -> Result<(Table, bool)> {
+    let name = name(table, "aside")?;
+    let there = find(&name)?;
+    if let (Some(oid), false) = (there, fresh) {
+        return Ok((Table { oid, name, keyed: false }, false));
+    }
+    if there.is_some() {
+        spi::run(&format!("DROP TABLE {name}"), &[])?;
+    }
+    spi::run(&format!("CREATE TABLE {name} (LIKE {} INCLUDING DEFAULTS)", table.name), &[])?;
+    spi::run(&format!("COMMENT ON TABLE {name} IS 'Rows of an unfinished fetch, kept by startup_wh'"), &[])?;
+    let oid = find(&name)?.unwrap_or_default();
+    Ok((Table { oid, name, keyed: false }, true))
+}
+
+/// Moves what waits into the table, in the place of what was there or beside it. Returns how many rows came, and
+/// how many went.
+pub fn take_over(table: &Table, aside: &Table, replace: bool) -> Result<(u64, u64)> {
+    let removed = match replace {
+        true => spi::run(&format!("DELETE FROM {}", table.name), &[])? as u64,
+        false => 0,
+    };
+    let columns: Vec<String> = spi::rows(
+        "SELECT pg_catalog.to_json(a.attname)::text FROM pg_catalog.pg_attribute a
+         WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum",
+        &[spi::oid(aside.oid)],
+    )?;
+    let columns: Vec<String> = columns.iter().map(|c| sql::ident(c)).collect();
+    let columns = columns.join(", ");
+    let came =
+        spi::run(&format!("INSERT INTO {} ({columns}) SELECT {columns} FROM {}", table.name, aside.name), &[])? as u64;
+    spi::run(&format!("DROP TABLE {}", aside.name), &[])?;
+    Ok((came, removed))
+}
