@@ -122,14 +122,25 @@ const CALLS: &[(&str, &str)] = &[
     ("drop_source", "SELECT wh.drop_source('any')"),
     ("reset_source", "SELECT wh.reset_source('any')"),
     ("fetch", "SELECT wh.fetch('any')"),
+    ("test_source", "SELECT wh.test_source('any')"),
+    ("verify_source", "SELECT wh.verify_source('any')"),
     ("set_secret", "SELECT wh.set_secret('any', 'x')"),
     ("drop_secret", "SELECT wh.drop_secret('any')"),
     ("list_presets", "SELECT wh.list_presets()"),
 ];
 
 /// Sources are for whoever decides where the server connects to.
-const SOURCES: &[&str] =
-    &["alter_source", "create_source", "drop_secret", "drop_source", "fetch", "reset_source", "set_secret"];
+const SOURCES: &[&str] = &[
+    "alter_source",
+    "create_source",
+    "drop_secret",
+    "drop_source",
+    "fetch",
+    "reset_source",
+    "set_secret",
+    "test_source",
+    "verify_source",
+];
 
 /// What an analyst may call: it acts as she, or on what is hers.
 const ANALYSTS_TOO: &[&str] = &[
