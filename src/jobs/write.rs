@@ -486,6 +486,17 @@ pub fn forget_fetch_job(caller: u32, source: &str) -> Result<()> {
     unschedule(caller, &name_of_fetch(source))
 }
 
+/// Ends the run of a source that is dropped: nobody could end it once its job is gone.
+pub fn cancel_fetch(caller: u32, source: &str) -> Result<()> {
+    let job = number_of_fetch(caller, source)?;
+    let running: Option<bool> =
+        spi::first("SELECT 'true' FROM wh.job_run WHERE job = $1 AND finished IS NULL LIMIT 1", &[job.into()])?;
+    if running.is_some() {
+        super::ask::cancel(job)?;
+    }
+    Ok(())
+}
+
 /// The number of the job that fetches a source.
 pub fn number_of_fetch(caller: u32, source: &str) -> Result<i64> {
     number(caller, &name_of_fetch(source))

@@ -230,6 +230,7 @@ pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<()> {
 /// Forgets a source and its job; its tables too, where that is asked for and nothing stands on them.
 pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
     let kept = mine(caller, name)?;
+    crate::jobs::cancel_fetch(caller, name)?;
     crate::jobs::forget_fetch_job(caller, name)?;
     for helper in super::store::helpers(name)? {
         spi::run(&format!("DROP TABLE {helper}"), &[])?;
