@@ -124,7 +124,7 @@ fn kill_often(
         client.exec("SELECT wh.run_job('fetch api', wait => false)");
         change(api, clock, random);
         // A kill at a random time is the point here; no condition says when.
-        std::thread::sleep(Duration::from_millis(random.below(120)));
+        std::thread::sleep(Duration::from_millis(random.below(200)));
         change(api, clock, random);
         if kill + 1 == KILLS {
             let pid = jobs::wait_for(&mut client, RUNNER);

@@ -167,6 +167,18 @@ fn secrets_stand_in_their_table_and_nowhere_else() {
         assert!(failed.starts_with("failed|") && !failed.contains(SECRET), "{failed}");
         assert_eq!(ida.value(&format!("SELECT status FROM wh.fetch('{name}')")), "succeeded", "{name}");
     }
+    // A link to the next page that holds the secret, where a run broke off: the place is not stored.
+    let links = json!({"type": "next_url", "pointer": "/paging/next"});
+    let stream =
+        json!({"path": "next_url/people", "records": "/results", "paginator": links, "limits": {"batch_rows": 100}});
+    let query = json!({"type": "query", "name": "api_key", "secret": "key"});
+    create(&mut ida, &s.api, "links", &json!({"auth": query, "streams": [listing("people", &stream)]}));
+    s.api.fault("/next_url/people", 2, 4, Fault::Reply(Reply::text(500, "text/plain", SECRET)));
+    assert_eq!(ida.value("SELECT status FROM wh.fetch('links')"), "failed");
+    let named = s.api.log().iter().filter(|a| a.path.starts_with("/next_url") && a.param("at").is_some()).count();
+    assert!(named > 1, "the next page was asked for");
+    assert_eq!(places_of(&mut s, SECRET), ["wh.secret"]);
+    assert_eq!(ida.value("SELECT status FROM wh.fetch('links')"), "succeeded");
     let sent = s.api.log().iter().any(|a| a.param("api_key") == Some(SECRET) || a.header("x-key") == Some(SECRET));
     assert!(sent, "the secret was used");
     assert_eq!(places_of(&mut s, SECRET), ["wh.secret"]);
