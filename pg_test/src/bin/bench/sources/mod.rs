@@ -24,7 +24,7 @@ const DATABASE: &str = "postgres";
 const CUSTOMERS: u64 = 200_000;
 const MANY: u64 = 1_000_000;
 /// Each run is compared with its peer in the same round, so that both meet the same weather.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 const BIG_PAGE_BYTES: u64 = 500_000_000;
 
 pub fn run(wanted: &dyn Fn(&str) -> bool) -> Result<()> {
