@@ -218,3 +218,44 @@ fn private_addresses_are_refused_where_the_setting_does_not_list_them() {
         assert!(["55P02", "42501"].contains(&deploy.error(statement).code().code()), "{statement}");
     }
 }
+
+/// A fetch writes with the rights of the extension's owner: nothing that others wrote may run in it.
+#[test]
+fn no_function_of_others_runs_in_a_fetch() {
+    let mut s = Sources::new("others_code");
+    fill(&s.api, "people", 3, 60);
+    let ana = "CREATE SCHEMA anas AUTHORIZATION ana; CREATE SCHEMA shared; GRANT ALL ON SCHEMA shared TO ana;
+        CREATE FUNCTION anas.take() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN ALTER ROLE ana SUPERUSER; RETURN NEW; END$$;
+        ALTER FUNCTION anas.take() OWNER TO ana";
+    s.client.exec(ana);
+    let stream = listing("people", &json!({"primary_key": ["/id"], "deletes": {"sweep": "1d"}}));
+    let made = literal(&spec(&s.api, &json!({"streams": [stream]})).to_string());
+    let error = s.client.error(&format!("SELECT wh.create_source('api', {made}, schema => 'anas')"));
+    assert_eq!(error.code().code(), "42501");
+    s.client.exec(&format!("SELECT wh.create_source('api', {made}, schema => 'shared')"));
+    assert_eq!(s.client.value("SELECT status FROM wh.fetch('api')"), "succeeded");
+    let again = "SELECT status || ' ' || error FROM wh.fetch('api', full_refresh => true)";
+
+    s.client.exec("GRANT ALL ON shared.people TO ana");
+    let mut ana = as_role(&s, "ana");
+    ana.exec("CREATE TRIGGER take BEFORE INSERT OR UPDATE ON shared.people FOR EACH ROW EXECUTE FUNCTION anas.take()");
+    fill(&s.api, "people", 5, 60);
+    let said = s.client.value(again);
+    assert!(said.contains("trigger take on shared.people would run with the rights of a fetch"), "{said}");
+    s.client.exec("DROP TRIGGER take ON shared.people; ALTER TABLE shared.people OWNER TO ana");
+    let said = s.client.value(again);
+    assert!(said.contains("shared.people is ana's"), "{said}");
+    s.client.exec("ALTER TABLE shared.people OWNER TO CURRENT_USER");
+
+    // The table that a scan writes what it saw to.
+    let seen = format!("shared._seen_{}", s.client.value("SELECT 'shared.people'::regclass::oid"));
+    ana.exec(&format!(
+        "CREATE TABLE {seen} (k text[]);
+         CREATE TRIGGER take BEFORE INSERT ON {seen} FOR EACH ROW EXECUTE FUNCTION anas.take()"
+    ));
+    let said = s.client.value(again);
+    assert!(said.contains("exists, and is not of startup_wh"), "{said}");
+    ana.exec(&format!("DROP TABLE {seen}"));
+    assert_eq!(s.client.value("SELECT status FROM wh.fetch('api', full_refresh => true)"), "succeeded");
+    assert_eq!(s.client.value("SELECT rolsuper FROM pg_roles WHERE rolname = 'ana'"), "f");
+}

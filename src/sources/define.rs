@@ -81,7 +81,7 @@ pub fn create(caller: u32, wish: &Wish) -> Result<()> {
     refuse_unknown(&spec, wish.streams.as_deref())?;
     let names: Vec<String> = spec.auth.secrets().into_iter().map(String::from).collect();
     secrets::of(caller, &names)?;
-    make_schema(caller, wish.schema)?;
+    make_schema(wish.schema)?;
     spi::run(
         "INSERT INTO wh.source (name, owner, preset, settings, spec, schema, streams) VALUES ($1, $2::regrole, $3, $4::jsonb, $5::jsonb, $6, $7)",
         &[
@@ -126,23 +126,37 @@ pub fn extra_roots() -> Result<Option<String>> {
     }
 }
 
-fn make_schema(caller: u32, name: &str) -> Result<()> {
+fn make_schema(name: &str) -> Result<()> {
     if name.is_empty() || name.len() > 63 || name.starts_with("pg_") || ["wh", "information_schema"].contains(&name) {
         return Err(Error::new("42939", format!("schema \"{name}\" is reserved"))
             .hint("Choose another one with schema => '...'."));
     }
-    let usable: Option<bool> = spi::first(
-        "SELECT pg_catalog.to_json(pg_catalog.has_schema_privilege($2, n.oid, 'CREATE') OR n.nspowner = (SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'startup_wh'))::text
-         FROM pg_catalog.pg_namespace n WHERE n.nspname = $1",
-        &[name.into(), spi::oid(caller)],
+    if !schema_is_ours(name)? {
+        spi::run(&format!("CREATE SCHEMA {}", sql::ident(name)), &[])?;
+    }
+    Ok(())
+}
+
+/// Whether a schema is there for sources; an error where it is somebody's.
+///
+/// A schema's owner may drop what is in it and put a table of the same name in its place (DROP TABLE in the reference:
+/// "the table owner, the schema owner, and superuser"), and that table's triggers would run with the rights of a fetch.
+pub fn schema_is_ours(name: &str) -> Result<bool> {
+    let owner: Option<(bool, String)> = spi::first(
+        "SELECT pg_catalog.json_build_array(n.nspowner = e.extowner, n.nspowner::regrole)::text
+         FROM pg_catalog.pg_namespace n, pg_catalog.pg_extension e WHERE n.nspname = $1 AND e.extname = 'startup_wh'",
+        &[name.into()],
     )?;
-    match usable {
-        Some(true) => Ok(()),
-        Some(false) => {
-            Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for schema {name}"))
-                .hint("Choose another one with schema => '...', or have its owner grant CREATE on it."))
-        }
-        None => spi::run(&format!("CREATE SCHEMA {}", sql::ident(name)), &[]).map(|_| ()),
+    match owner {
+        Some((false, owner)) => Err(Error::new(
+            sqlstate::INSUFFICIENT_PRIVILEGE,
+            format!(
+                "schema {} is {owner}'s, who could put other tables in the place of the streams'",
+                sql::ident(name)
+            ),
+        )
+        .hint("Choose another one with schema => '...': it is made, if it is not there.")),
+        owner => Ok(owner.is_some()),
     }
 }
 

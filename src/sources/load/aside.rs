@@ -3,7 +3,7 @@
 //! It is an ordinary table, so that it is as the stream's state is after a crash, and a scan that was interrupted goes on.
 
 use super::table::Table;
-use crate::error::Result;
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::{spi, sql};
 
 /// The name of a table that belongs to `table` for a while.
@@ -16,10 +16,21 @@ pub fn name(table: &Table, what: &str) -> Result<String> {
     Ok(sql::qualified(&schema.unwrap_or_default(), &format!("_{what}_{}", table.oid)))
 }
 
-/// The number of a table, if there is one of this name.
+/// The number of a table that we made, if there is one of this name. Who may create tables here may have put another one
+/// in its place, whose triggers would run with our rights.
 pub fn find(name: &str) -> Result<Option<u32>> {
-    spi::first("SELECT pg_catalog.to_json(pg_catalog.to_regclass($1)::oid::int8)::text", &[name.into()])
-        .map(Option::flatten)
+    let there: Option<(u32, bool)> = spi::first(
+        "SELECT pg_catalog.json_build_array(c.oid::int8, pg_catalog.pg_get_userbyid(c.relowner) = CURRENT_USER AND c.relkind = 'r')::text
+         FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass($1)",
+        &[name.into()],
+    )?;
+    match there {
+        Some((_, false)) => {
+            Err(Error::new(sqlstate::DUPLICATE_OBJECT, format!("{name} exists, and is not of startup_wh"))
+                .hint("Drop it: the name is kept for rows of unfinished fetches."))
+        }
+        there => Ok(there.map(|(oid, _)| oid)),
+    }
 }
 
 /// The table aside, empty where the scan is a new one. The flag says whether it was made just now.

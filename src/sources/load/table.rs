@@ -23,6 +23,7 @@ impl Table {
     pub fn open(source: &str, schema: &str, stream: &Stream, relation: Option<u32>, layout: &Layout) -> Result<Table> {
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
         if let Some(table) = relation.map(|oid| Table::find(oid, keyed)).transpose()?.flatten() {
+            table.refuse_others_code()?;
             return Ok(table);
         }
         Table::make(source, schema, stream, layout, keyed)
@@ -38,9 +39,39 @@ impl Table {
         Ok(name.map(|name| Table { oid, name, keyed }))
     }
 
+    /// Whoever was given the table, or TRIGGER on it, could have their functions run with our rights: Postgres runs a
+    /// trigger as whoever writes (CREATE TRIGGER in the reference). Locked first, so that none comes after the look.
+    fn refuse_others_code(&self) -> Result<()> {
+        spi::run(&format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.name), &[])?;
+        let (owner, triggers): (Option<String>, Vec<String>) = spi::first(
+            "SELECT pg_catalog.json_build_array(
+               CASE WHEN pg_catalog.pg_get_userbyid(c.relowner) <> CURRENT_USER THEN c.relowner::regrole END,
+               ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+                     JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
+                     WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+                       AND (NOT o.rolsuper OR t.tgqual IS NOT NULL)))::text
+             FROM pg_catalog.pg_class c WHERE c.oid = $1",
+            &[spi::oid(self.oid)],
+        )?
+        .unwrap_or_default();
+        if let Some(owner) = owner {
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("{} is {owner}'s", self.name)).hint(
+                "Give it back to the owner of the extension: what belongs to it would run with the rights of a fetch.",
+            ));
+        }
+        if let Some(trigger) = triggers.first() {
+            let message =
+                format!("trigger {} on {} would run with the rights of a fetch", sql::ident(trigger), self.name);
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+                .hint("Drop it. Only a superuser's functions may be triggers here, without WHEN."));
+        }
+        Ok(())
+    }
+
     fn make(source: &str, schema: &str, stream: &Stream, layout: &Layout, keyed: bool) -> Result<Table> {
         let table = crate::sources::names::identifier(&stream.name);
         let name = sql::qualified(schema, &table);
+        crate::sources::define::schema_is_ours(schema)?;
         let taken: Option<u32> = spi::first(
             "SELECT c.oid::int8::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = $1 AND c.relname = $2",
