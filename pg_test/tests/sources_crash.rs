@@ -100,8 +100,9 @@ fn two_hundred_random_kills_leave_the_tables_as_the_api_has_them() {
         assert_as_the_api(&mut client, &api);
     }
     assert!(kills >= 200, "{kills} kills");
+    // Not each: a run may have ended by the time that the signal is there.
     let crashed = client.value("SELECT count(*) FROM wh.job_runs WHERE status = 'crashed'");
-    assert!(crashed.parse::<usize>().is_ok_and(|c| c >= 200), "{crashed} runs that crashed");
+    assert!(crashed.parse::<usize>().is_ok_and(|c| c >= kills / 2), "{crashed} of {kills} runs crashed");
     // The kills met runs at work: some had stored a part, some nothing.
     let parts = client.value("SELECT count(DISTINCT received) FROM wh.fetch_runs WHERE status = 'failed'");
     assert!(parts.parse::<usize>().is_ok_and(|p| p >= 5), "{parts} different moments");
