@@ -11,11 +11,7 @@ mod walk;
 mod watch;
 
 // What jobs are built on.
-#[allow(unused_imports)]
-pub use catalog::{facts, load, Facts};
-#[allow(unused_imports)]
+pub use catalog::{facts, load};
 pub use graph::Graph;
-#[allow(unused_imports)]
 pub use one::{refresh, Concurrently, Refreshed};
-#[allow(unused_imports)]
-pub use watch::{mark, why_not};
+pub use watch::mark;
