@@ -112,6 +112,25 @@ pub struct Change {
     pub detail: String,
 }
 
+/// What was done to which objects, sorted.
+pub fn actions(changes: &[Change]) -> Vec<String> {
+    let mut lines: Vec<String> = changes.iter().map(|c| format!("{} {} {}", c.kind, c.object, c.action)).collect();
+    lines.sort();
+    lines
+}
+
+/// The columns of a table in their order, names only.
+#[track_caller]
+pub fn columns(client: &mut Client, table: &str) -> String {
+    value(
+        client,
+        &format!(
+            "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
+             WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
+        ),
+    )
+}
+
 /// The rows of a function that says what it did.
 #[track_caller]
 pub fn changes(client: &mut Client, sql: &str) -> Vec<Change> {

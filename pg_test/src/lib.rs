@@ -28,7 +28,9 @@ pub mod sources;
 pub mod warehouse;
 
 pub use at_work::Jobs;
-pub use client::{change_rows, changes, error, exec, rows, table, value, wait_until, Change, ClientExt};
+pub use client::{
+    actions, change_rows, changes, columns, error, exec, rows, table, value, wait_until, Change, ClientExt,
+};
 pub use cluster::Cluster;
 pub use pair::Pair;
 pub use postgres::Client;

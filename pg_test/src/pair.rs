@@ -174,6 +174,12 @@ impl Pair {
         }
     }
 
+    /// What a function of wh says that it did, called as the deploy script does.
+    #[track_caller]
+    pub fn as_deploy(&self, call: &str) -> Vec<Change> {
+        changes(&mut self.warehouse_as("deploy"), &format!("SELECT * FROM wh.{call}"))
+    }
+
     /// The product as the warehouse reaches it.
     pub fn uri(&self) -> String {
         self.uri_as(READER, READER_PASSWORD)

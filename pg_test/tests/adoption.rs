@@ -1,24 +1,6 @@
 //! Schemas of foreign tables that were made by hand are taken on as they stand.
 
-use pg_test::{Change, ClientExt, Pair};
-use postgres::Client;
-
-fn actions(changes: &[Change]) -> Vec<String> {
-    let mut lines: Vec<String> = changes.iter().map(|c| format!("{} {} {}", c.kind, c.object, c.action)).collect();
-    lines.sort();
-    lines
-}
-
-fn as_deploy(pair: &Pair, call: &str) -> Vec<Change> {
-    pair.warehouse_as("deploy").changes(&format!("SELECT * FROM wh.{call}"))
-}
-
-fn columns(client: &mut Client, table: &str) -> String {
-    client.value(&format!(
-        "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
-         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
-    ))
-}
+use pg_test::{actions, columns, ClientExt, Pair};
 
 /// A pair whose warehouse has the server, and no registration.
 fn by_hand(name: &str) -> Pair {
@@ -54,7 +36,7 @@ fn an_adopted_schema_keeps_its_names_and_grants() {
     );
     let oid = warehouse.value("SELECT 'app.people'::regclass::oid");
     pair.product().exec("ALTER TABLE users ADD phone text");
-    let done = actions(&as_deploy(&pair, "recreate_fdw('app')"));
+    let done = actions(&pair.as_deploy("recreate_fdw('app')"));
     assert_eq!(done, ["column app.people.phone added", "foreign table app.orders created"]);
     assert_eq!(
         warehouse.table("SELECT name, server, remote_schema, local_schema, only_tables FROM wh.fdws"),
@@ -62,7 +44,7 @@ fn an_adopted_schema_keeps_its_names_and_grants() {
     );
     // From now on the product's numbers are known, and the names that people gave here are kept.
     pair.product().exec("ALTER TABLE users RENAME email TO e_mail; ALTER TABLE users RENAME TO customers");
-    let done = as_deploy(&pair, "recreate_fdw('app')");
+    let done = pair.as_deploy("recreate_fdw('app')");
     assert!(done.iter().all(|c| ["altered", "renamed"].contains(&c.action.as_str())), "{done:?}");
     assert_eq!(columns(&mut warehouse, "app.people"), "id mail name phone");
     assert_eq!(warehouse.value("SELECT 'app.people'::regclass::oid"), oid);
@@ -72,10 +54,10 @@ fn an_adopted_schema_keeps_its_names_and_grants() {
     assert!(warehouse
         .value("SELECT ftoptions FROM pg_foreign_table WHERE ftrelid = 'app.people'::regclass")
         .contains("fetch_size=7"));
-    assert_eq!(as_deploy(&pair, "recreate_fdw('app')"), []);
+    assert_eq!(pair.as_deploy("recreate_fdw('app')"), []);
     // What was there before the registration stays when it is forgotten.
     warehouse.exec("DROP VIEW public.mails");
-    as_deploy(&pair, "drop_fdw('app')");
+    pair.as_deploy("drop_fdw('app')");
     assert_eq!(warehouse.value("SELECT count(*) FROM pg_foreign_server WHERE srvname = 'shop'"), "1");
     assert_eq!(warehouse.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'app'"), "1");
 }
@@ -114,8 +96,8 @@ fn a_plan_of_an_unregistered_schema_registers_nothing() {
     let pair = by_hand("unregistered");
     let mut warehouse = pair.warehouse();
     warehouse.exec("CREATE SCHEMA app; IMPORT FOREIGN SCHEMA public LIMIT TO (users) FROM SERVER shop INTO app");
-    let planned = actions(&as_deploy(&pair, "plan_recreate_fdw('app')"));
+    let planned = actions(&pair.as_deploy("plan_recreate_fdw('app')"));
     assert_eq!(planned, ["foreign table app.orders created"]);
     assert_eq!(warehouse.value("SELECT count(*) FROM wh.fdws"), "0");
-    assert_eq!(actions(&as_deploy(&pair, "recreate_fdw('app')")), planned);
+    assert_eq!(actions(&pair.as_deploy("recreate_fdw('app')")), planned);
 }

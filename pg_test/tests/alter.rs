@@ -1,13 +1,7 @@
 //! wh.alter_with_dependents: as the caller, on tables of her own, with everything that stands on them.
 
-use pg_test::{Change, ClientExt, Pair};
+use pg_test::{actions, ClientExt, Pair};
 use postgres::Client;
-
-fn actions(changes: &[Change]) -> Vec<String> {
-    let mut lines: Vec<String> = changes.iter().map(|c| format!("{} {} {}", c.kind, c.object, c.action)).collect();
-    lines.sort();
-    lines
-}
 
 /// Everything that an analyst can see of her relations but the types of columns.
 const FACTS: &str = "

@@ -1,24 +1,6 @@
 //! What each function of the surface promises, beyond what one session sees in pg_regress.
 
-use pg_test::{Change, ClientExt, Pair};
-use postgres::Client;
-
-fn actions(changes: &[Change]) -> Vec<String> {
-    let mut lines: Vec<String> = changes.iter().map(|c| format!("{} {} {}", c.kind, c.object, c.action)).collect();
-    lines.sort();
-    lines
-}
-
-fn as_deploy(pair: &Pair, call: &str) -> Vec<Change> {
-    pair.warehouse_as("deploy").changes(&format!("SELECT * FROM wh.{call}"))
-}
-
-fn columns(client: &mut Client, table: &str) -> String {
-    client.value(&format!(
-        "SELECT string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute
-         WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped"
-    ))
-}
+use pg_test::{actions, columns, ClientExt, Pair};
 
 #[test]
 fn lists_of_tables_go_by_the_products_names() {
@@ -36,16 +18,16 @@ fn lists_of_tables_go_by_the_products_names() {
     };
     assert_eq!((tables("chosen"), tables("rest")), ("orders users".into(), "Users logs orders".into()));
     product.exec("ALTER TABLE orders RENAME TO purchases; CREATE TABLE never (id int); CREATE TABLE later (id int)");
-    assert_eq!(actions(&as_deploy(&pair, "recreate_fdw('chosen')")), ["foreign table chosen.purchases renamed"]);
+    assert_eq!(actions(&pair.as_deploy("recreate_fdw('chosen')")), ["foreign table chosen.purchases renamed"]);
     assert_eq!(
-        actions(&as_deploy(&pair, "recreate_fdw('rest')")),
+        actions(&pair.as_deploy("recreate_fdw('rest')")),
         ["foreign table rest.later created", "foreign table rest.purchases renamed"]
     );
     assert_eq!((tables("chosen"), tables("rest")), ("purchases users".into(), "Users later logs purchases".into()));
     // A table that gets an excepted name goes.
     product.exec("DROP TABLE never; ALTER TABLE later RENAME TO never");
-    assert_eq!(actions(&as_deploy(&pair, "recreate_fdw('rest')")), ["foreign table rest.later dropped"]);
-    assert_eq!(as_deploy(&pair, "recreate_fdw('chosen')"), []);
+    assert_eq!(actions(&pair.as_deploy("recreate_fdw('rest')")), ["foreign table rest.later dropped"]);
+    assert_eq!(pair.as_deploy("recreate_fdw('chosen')"), []);
 }
 
 #[test]
@@ -64,7 +46,7 @@ fn a_plan_says_what_the_run_then_does() {
     );
     let mut warehouse = pair.warehouse();
     pair.product().exec("ALTER TABLE orders DROP note; DROP TABLE logs");
-    as_deploy(&pair, "recreate_fdw('app')");
+    pair.as_deploy("recreate_fdw('app')");
     assert_eq!(warehouse.value("SELECT count(*) FROM wh.broken_views"), "2");
     pair.product().exec(
         "ALTER TABLE orders ADD note text; ALTER TYPE mood ADD VALUE 'calm' BEFORE 'happy'; ALTER TABLE users ALTER id TYPE bigint;
@@ -76,11 +58,11 @@ fn a_plan_says_what_the_run_then_does() {
     let dump = |pair: &Pair| pair.warehouse_cluster().dump(&pair.warehouse_database(), &["--inserts"]).expect("a dump");
     let stripped = |text: String| text.lines().filter(|l| !l.contains("restrict ")).collect::<Vec<_>>().join("\n");
     let state = stripped(dump(&pair));
-    let planned = as_deploy(&pair, "plan_recreate_fdw('app')");
+    let planned = pair.as_deploy("plan_recreate_fdw('app')");
     assert_eq!(stripped(dump(&pair)), state);
     assert_eq!(warehouse.table(runs), before);
-    assert_eq!(as_deploy(&pair, "plan_recreate_fdw('app')"), planned);
-    let done = as_deploy(&pair, "recreate_fdw('app')");
+    assert_eq!(pair.as_deploy("plan_recreate_fdw('app')"), planned);
+    let done = pair.as_deploy("recreate_fdw('app')");
     assert_eq!(planned, done);
     for action in ["added", "added value", "renamed", "retyped", "dropped", "created", "rebuilt", "healed"] {
         assert!(done.iter().any(|c| c.action == action), "{action} in {done:?}");
@@ -111,7 +93,7 @@ fn a_forgotten_product_lists_whom_it_would_hurt_and_its_views_come_back() {
     assert_eq!(pair.warehouse_as("ben").value("SELECT mood FROM ben.moods"), "happy");
 
     let ids = warehouse.value("SELECT 'ana.ids'::regclass::oid");
-    let done = actions(&as_deploy(&pair, "drop_fdw('app', cascade => true)"));
+    let done = actions(&pair.as_deploy("drop_fdw('app', cascade => true)"));
     for expected in ["foreign table app.users dropped", "view ana.ids broken", "materialized view ben.moods broken"] {
         assert!(done.iter().any(|a| a == expected), "{expected} in {done:?}");
     }
@@ -148,7 +130,7 @@ fn a_product_whose_server_is_gone_can_be_forgotten() {
     assert_eq!(error.code().code(), "42704", "{error:?}");
     assert_eq!(error.hint(), Some("SELECT * FROM wh.drop_fdw('app') forgets it."));
     // It does.
-    assert_eq!(as_deploy(&pair, "drop_fdw('app')"), []);
+    assert_eq!(pair.as_deploy("drop_fdw('app')"), []);
     assert_eq!(warehouse.table("SELECT (SELECT count(*) FROM wh.fdws), (SELECT count(*) FROM pg_enum)"), "0|0");
     assert_eq!(warehouse.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'app'"), "0");
     assert!(!pair.create_fdw().is_empty());
@@ -160,8 +142,8 @@ fn what_a_pattern_hides_is_visible_at_no_moment() {
     pair.product().exec("CREATE TABLE users (id int, password text); CREATE TABLE secret_log (id int)");
     pair.create_fdw();
     let mut warehouse = pair.warehouse();
-    as_deploy(&pair, "hide('app', '%', '%password%')");
-    as_deploy(&pair, "hide('app', 'secret%')");
+    pair.as_deploy("hide('app', '%', '%password%')");
+    pair.as_deploy("hide('app', 'secret%')");
     pair.warehouse_as("ana").exec("CREATE VIEW ana.all_of_it AS SELECT * FROM app.users");
     // After each statement of a run: what is there that should not be, and that we look at all.
     warehouse.exec(
@@ -180,11 +162,11 @@ fn what_a_pattern_hides_is_visible_at_no_moment() {
          ALTER TABLE users ALTER id TYPE bigint",
     );
     pair.recreate_fdw();
-    as_deploy(&pair, "recreate_fdw('app', rebuild => true)");
+    pair.as_deploy("recreate_fdw('app', rebuild => true)");
     // One that is visible already, and is renamed into the pattern, goes.
     pair.product().exec("ALTER TABLE users RENAME phone TO phone_password");
     assert_eq!(columns(&mut warehouse, "app.users"), "id email phone");
-    let done = as_deploy(&pair, "recreate_fdw('app')");
+    let done = pair.as_deploy("recreate_fdw('app')");
     assert_eq!(columns(&mut warehouse, "app.users"), "id email", "{done:?}");
     assert_eq!(warehouse.value("SELECT count(*) > 10 FROM looks"), "t");
     assert_eq!(warehouse.table("SELECT DISTINCT what FROM seen"), "");
@@ -206,16 +188,16 @@ fn repairs_go_by_name() {
         "CREATE VIEW public.ours AS SELECT id FROM app.users; CREATE VIEW public.theirs AS SELECT id FROM other.users",
     );
     pair.product().exec("DROP TABLE users");
-    as_deploy(&pair, "recreate_fdw('app')");
-    as_deploy(&pair, "recreate_fdw('other')");
-    assert_eq!(as_deploy(&pair, "repair_views()"), []);
+    pair.as_deploy("recreate_fdw('app')");
+    pair.as_deploy("recreate_fdw('other')");
+    assert_eq!(pair.as_deploy("repair_views()"), []);
     // By hand, tables of their names.
     warehouse
         .exec("CREATE TABLE app.users (id int); CREATE TABLE other.users (id int); INSERT INTO app.users VALUES (7)");
-    assert_eq!(actions(&as_deploy(&pair, "repair_views('app')")), ["view public.ours healed"]);
+    assert_eq!(actions(&pair.as_deploy("repair_views('app')")), ["view public.ours healed"]);
     assert_eq!(warehouse.value("SELECT view FROM wh.broken_views"), "public.theirs");
     assert_eq!(warehouse.value("SELECT id FROM public.ours"), "7");
-    assert_eq!(actions(&as_deploy(&pair, "repair_views()")), ["view public.theirs healed"]);
+    assert_eq!(actions(&pair.as_deploy("repair_views()")), ["view public.theirs healed"]);
     assert_eq!(
         warehouse.table("SELECT fdw, action, status, healed FROM wh.fdw_runs WHERE healed > 0 ORDER BY run"),
         "app|repair_views|succeeded|1\n*|repair_views|succeeded|1"
@@ -306,18 +288,18 @@ fn tables_come_and_go_with_the_privileges_of_the_mapped_user() {
     // A right more is a column or a table more.
     product.exec("GRANT SELECT (salary) ON users TO some_reader; GRANT SELECT ON closed TO some_reader");
     assert_eq!(
-        actions(&as_deploy(&pair, "recreate_fdw('app')")),
+        actions(&pair.as_deploy("recreate_fdw('app')")),
         ["column app.users.salary added", "foreign table app.closed created"]
     );
     // A table that is there, and cannot be read for now, is not taken for gone.
     product
         .exec("REVOKE SELECT ON orders FROM some_reader; REVOKE SELECT (id, email, salary) ON users FROM some_reader");
-    let done = actions(&as_deploy(&pair, "recreate_fdw('app')"));
+    let done = actions(&pair.as_deploy("recreate_fdw('app')"));
     assert!(done.iter().all(|a| !a.ends_with(" dropped") && !a.ends_with(" broken")), "{done:?}");
     assert_eq!(warehouse.value("SELECT 'public.mails'::regclass::oid"), oid);
     assert_eq!(warehouse.error("SELECT * FROM app.orders").code().code(), "42501");
     product.exec("GRANT SELECT ON orders, users TO some_reader");
-    as_deploy(&pair, "recreate_fdw('app')");
+    pair.as_deploy("recreate_fdw('app')");
     assert_eq!(warehouse.value("SELECT email FROM public.mails"), "ida@example.org");
     // None at all, and no schema.
     product.exec("REVOKE USAGE ON SCHEMA public FROM PUBLIC");
