@@ -88,7 +88,7 @@ fn a_dropped_extension_leaves_a_quiet_log_and_comes_back_at_once() {
         let begun = Instant::now();
         client.exec("CREATE EXTENSION startup_wh");
         jobs::wait_for(&mut client, SCHEDULER);
-        assert!(begun.elapsed() < Duration::from_secs(3), "a scheduler after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(15), "a scheduler after {:?}", begun.elapsed());
     }
     // Nobody keeps a place that only a scheduler which is gone knew of.
     client.exec("SELECT wh.schedule('many ' || n, '0 0 1 1 *', 'SELECT pg_sleep(600)') FROM generate_series(1, 5) n");

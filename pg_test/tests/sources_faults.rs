@@ -148,8 +148,8 @@ fn waiting(s: &mut Sources) -> u32 {
 #[track_caller]
 fn ended_in_a_second(client: &mut Client, begun: Instant, expected: &str) {
     jobs::wait_for_true(client, "SELECT NOT EXISTS (SELECT FROM wh.job_runs WHERE finished IS NULL)");
-    // A second, and what a busy machine adds.
-    assert!(begun.elapsed() < Duration::from_millis(1800), "{:?}", begun.elapsed());
+    // A second on an idle machine; without it, the half minute that a request may take.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     assert_eq!(client.table("SELECT status, sqlstate FROM wh.job_runs ORDER BY run DESC LIMIT 1"), expected);
     assert_eq!(client.value("SELECT status FROM wh.fetch_runs ORDER BY run DESC LIMIT 1"), "failed");
 }
@@ -194,7 +194,7 @@ fn a_session_that_waits_for_its_fetch_can_be_cancelled() {
     let begun = Instant::now();
     let error = s.client.error("SET statement_timeout = '700ms'; SELECT * FROM wh.fetch('api')");
     assert_eq!(error.code().code(), "57014", "{}", error.message());
-    assert!(begun.elapsed() < Duration::from_millis(2200), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     s.client.exec("RESET statement_timeout");
     // The run is the job's; it goes on until somebody cancels that.
     s.client.simple_query("SELECT wh.cancel_job('fetch api')").expect("a cancel");
@@ -214,7 +214,7 @@ fn a_server_stops_at_once_while_a_fetch_waits_for_the_network() {
     drop(client);
     let begun = Instant::now();
     cluster.stop("fast").expect("a stop");
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     cluster.restart().expect("a start");
     let mut client = jobs::connect(&cluster, "postgres");
     jobs::wait_for_true(&mut client, "SELECT NOT EXISTS (SELECT FROM wh.job_runs WHERE finished IS NULL)");

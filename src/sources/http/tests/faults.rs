@@ -128,7 +128,7 @@ fn a_slow_body_and_a_silent_server_end_with_their_time() {
         let began = Instant::now();
         let ran = run(order(&api, stream, json!({"retry": {"max": 0}})));
         assert!(ran.failure().message.ends_with("is too slow"), "{fault:?}: {:?}", ran.failure());
-        assert!((400..2000).contains(&began.elapsed().as_millis()), "{fault:?}: {:?}", began.elapsed());
+        assert!((400..8000).contains(&began.elapsed().as_millis()), "{fault:?}: {:?}", began.elapsed());
     }
 }
 
@@ -140,6 +140,6 @@ fn the_time_of_a_run_bounds_all_of_it() {
     let began = Instant::now();
     let ran = run(order(&api, stream, json!({})));
     assert_eq!(ran.failure().message, "the run's time is used up");
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(8));
     assert_eq!(ran.checkpoints.last().unwrap().0, 20);
 }
