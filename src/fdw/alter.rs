@@ -62,7 +62,7 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
         let mut changes = std::mem::take(&mut standing.changes);
         for d in touched {
             if !changes.iter().any(|c| c.object == d.name) {
-                changes.push(Change::new(d.name, super::standing::what(d.kind), "kept"));
+                changes.push(Change::new(d.name, super::held::what(d.kind), "kept"));
             }
         }
         Ok(changes)

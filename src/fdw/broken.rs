@@ -3,12 +3,14 @@
 use serde::Deserialize;
 
 use super::dependents::Kind;
+use super::held::{what, Held};
 use super::model::Change;
+use super::outputs::nulls;
 use super::properties::{self, Properties, Property};
+use super::rebuild;
 use super::renamed::{self, Read, Renamed};
-use super::standing::{nulls, what, Held, Policy, Standing};
+use super::standing::{Policy, Standing};
 use super::text::{self, Literals};
-use super::{rebuild, standing};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
 use crate::pg::{identity, lock, rewrite, spi, sql, subxact};
@@ -195,7 +197,7 @@ fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Chan
         changes = above.changes;
     }
     spi::run("DELETE FROM wh.broken WHERE relation = $1", &[spi::oid(b.oid)])?;
-    let kind = standing::what(if materialized { Kind::MaterializedView } else { Kind::View });
+    let kind = what(if materialized { Kind::MaterializedView } else { Kind::View });
     let mut healed = Change::new(&b.name, kind, "healed").detail(format!("owner \"{}\"", b.owner));
     if let (Some(more), Some(text)) = (detail, healed.detail.as_mut()) {
         text.push_str("; ");

@@ -1,7 +1,7 @@
 //! Foreign applications: product databases seen through foreign tables that follow their migrations.
 //!
 //! api (the doors) → remote (what the product has) + local (what the warehouse has) → diff (pure) → apply;
-//! types mirrors the product's types; dependents, properties and restore carry what stands on the tables.
+//! types mirrors the product's types; dependents, held, standing and rebuild carry what stands on the tables.
 
 mod acl;
 mod alter;
@@ -13,11 +13,13 @@ mod dependents;
 mod diff;
 mod fallback;
 mod grants;
+mod held;
 mod labels;
 mod local;
 mod loose;
 mod memory;
 mod model;
+mod outputs;
 mod pattern;
 mod properties;
 mod rebuild;

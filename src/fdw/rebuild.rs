@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use super::dependents::Kind;
+use super::held::Held;
 use super::model::Existing;
+use super::outputs::nulls;
 use super::properties::{self, Property};
-use super::standing::{nulls, unexplained, Held};
+use super::standing::unexplained;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
 use crate::pg::{identity, rewrite, spi, sql, subxact};

@@ -7,18 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::Deserialize;
-
 use super::dependents::{self, Above, Dependent, Kind};
+use super::held::{self, what, Held};
 use super::model::Change;
-use super::properties::{self, Properties};
+use super::outputs::{describe, fill, nulls, pin, Filled};
+use super::properties;
 use super::rename::Asides;
 use super::text::{self, Literals};
 use super::{broken, rebuild};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::catalog::format_type;
 use crate::pg::rewrite::Output;
-use crate::pg::{guc, identity, lock, rewrite, session, spi, sql, subxact};
+use crate::pg::{guc, identity, lock, rewrite, session, spi, subxact};
 
 /// Whether views follow a changed type or cast to the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,61 +45,6 @@ pub struct Policy {
     pub run: i64,
 }
 
-/// Something held.
-#[derive(Debug, Clone)]
-pub struct Held {
-    pub oid: u32,
-    pub kind: Kind,
-    pub name: String,
-    pub schema: String,
-    pub owner: String,
-    pub definition: String,
-    pub outputs: Vec<Output>,
-    pub populated: bool,
-    /// Before it was held.
-    pub properties: Properties,
-    /// Columns and tables that are about to go, as it names them.
-    pub missing: Vec<String>,
-    /// Relations that it reads, and their columns.
-    pub reads: Vec<(u32, Vec<i16>)>,
-    /// A view among some session's temporary objects: it can be changed in place only.
-    pub temporary: bool,
-    /// Schemas that it reads from and its owner may not use any more.
-    pub closed: Vec<String>,
-    /// The header of a function, without its body.
-    header: String,
-}
-
-impl Held {
-    /// The stub view (its schema, its qualified name) that stands in for `definition`, as something to drop and make again.
-    pub fn stub(
-        oid: u32,
-        name: (&str, &str),
-        owner: &str,
-        definition: &str,
-        outputs: &[Output],
-        populated: bool,
-        now: Properties,
-    ) -> Self {
-        Held {
-            oid,
-            kind: Kind::View,
-            name: name.1.into(),
-            schema: name.0.into(),
-            owner: owner.into(),
-            definition: definition.into(),
-            outputs: outputs.to_vec(),
-            populated,
-            properties: now,
-            missing: Vec::new(),
-            reads: Vec::new(),
-            temporary: false,
-            closed: Vec::new(),
-            header: String::new(),
-        }
-    }
-}
-
 /// All that is held in one unit of work.
 pub struct Standing<'a> {
     policy: &'a Policy,
@@ -115,23 +59,6 @@ pub struct Standing<'a> {
     in_place: Vec<u32>,
     pub changes: Vec<Change>,
     pub broken: usize,
-}
-
-#[derive(Deserialize)]
-struct Definition {
-    oid: u32,
-    name: String,
-    schema: String,
-    owner: String,
-    definition: String,
-    outputs: Vec<Output>,
-    populated: bool,
-    #[serde(default)]
-    temporary: bool,
-    #[serde(default)]
-    closed: Vec<String>,
-    #[serde(default)]
-    header: String,
 }
 
 impl<'a> Standing<'a> {
@@ -192,13 +119,8 @@ impl<'a> Standing<'a> {
             if oids.is_empty() {
                 continue;
             }
-            let query = match kind {
-                Kind::Rule => RULES,
-                Kind::Function => FUNCTIONS,
-                _ => VIEWS,
-            };
             let mut properties = properties::read(oids.iter().copied())?;
-            for d in spi::prepared::<Definition>(query, &[spi::oids(oids)])? {
+            for d in held::definitions(kind, oids)? {
                 let definition = said(&self.asides, d.definition);
                 let mut saved = properties.remove(&d.oid).unwrap_or_default();
                 saved.iter_mut().for_each(|p| p.rewrite(|text| said(&self.asides, text)));
@@ -213,7 +135,7 @@ impl<'a> Standing<'a> {
                     populated: d.populated,
                     properties: saved,
                     missing: missing.get(&d.oid).cloned().unwrap_or_default(),
-                    reads: if missing.contains_key(&d.oid) { reads(d.oid)? } else { Vec::new() },
+                    reads: if missing.contains_key(&d.oid) { held::reads(d.oid)? } else { Vec::new() },
                     temporary: d.temporary,
                     closed: d.closed,
                     header: said(&self.asides, d.header),
@@ -396,16 +318,6 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// Relations and columns that a view reads, as far as columns are recorded.
-fn reads(view: u32) -> Result<Vec<(u32, Vec<i16>)>> {
-    spi::prepared(
-        "SELECT json_build_array(d.refobjid::int8, json_agg(d.refobjsubid))::text
-         FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-         WHERE w.ev_class = $1 AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> $1 GROUP BY d.refobjid",
-        &[spi::oid(view)],
-    )
-}
-
 /// Runs a statement of somebody's rule or function as that somebody: its expressions are theirs.
 fn as_owner(held: &Held, statement: &str) -> Result<()> {
     subxact::run(|| {
@@ -440,40 +352,6 @@ pub fn unexplained(name: &str, lost: &[String]) -> Error {
     .hint("Nothing was changed. This is a defect of startup_wh: please report it with these details.")
 }
 
-pub fn what(kind: Kind) -> &'static str {
-    match kind {
-        Kind::View => "view",
-        Kind::MaterializedView => "materialized view",
-        Kind::Rule => "rule",
-        Kind::Function => "function",
-        Kind::Other => "object",
-    }
-}
-
-/// Outcome of putting a definition into a view.
-pub enum Filled {
-    Same,
-    /// The query's columns are others now; nothing was stored.
-    Differs(Vec<Output>),
-}
-
-/// Analyses `definition` as its owner and stores it if its columns are those of the view.
-///
-/// Analysis runs code: the input of an array, a record or a range of somebody's domain checks the domain.
-pub fn fill(view: u32, owner: &str, definition: &str, outputs: &[Output]) -> Result<Filled> {
-    subxact::run(|| {
-        let query = {
-            let _owner = identity::As::named(owner)?;
-            rewrite::analyze(definition)?
-        };
-        if query.outputs != outputs {
-            return Ok(Filled::Differs(query.outputs));
-        }
-        rewrite::store(view, query);
-        Ok(Filled::Same)
-    })
-}
-
 /// Takes the definition out.
 fn hollow(held: &Held) -> Result<()> {
     match held.kind {
@@ -489,113 +367,3 @@ fn hollow(held: &Held) -> Result<()> {
         }
     }
 }
-
-/// `SELECT NULL::type AS column, …` with `tail` behind it. Runs nobody's code: type input is not called for NULL,
-/// but for a domain, and that of its base type (src/backend/parser/parse_coerce.c, coerce_type).
-pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
-    let mut columns = Vec::with_capacity(outputs.len());
-    for o in outputs {
-        columns.push(format!(
-            "NULL::{}{} AS {}",
-            format_type(o.type_oid, o.typmod),
-            rebuild::collate(o.collation)?,
-            sql::ident(&o.name)
-        ));
-    }
-    Ok(format!("SELECT {}{tail}", columns.join(", ")))
-}
-
-/// The definition with each output cast to its old type.
-fn pin(definition: &str, outputs: &[Output]) -> String {
-    let cast = |o: &Output| {
-        let name = sql::ident(&o.name);
-        format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod))
-    };
-    format!("SELECT {} FROM ({definition}) wh_pinned", outputs.iter().map(cast).collect::<Vec<_>>().join(", "))
-}
-
-/// What differs between two lists of outputs, in words.
-fn describe(before: &[Output], after: &[Output]) -> String {
-    let mut words = Vec::new();
-    for (b, a) in before.iter().zip(after) {
-        if b != a {
-            let (from, to) = (format_type(b.type_oid, b.typmod), format_type(a.type_oid, a.typmod));
-            words.push(if b.name != a.name {
-                format!("column \"{}\" is \"{}\" now", b.name, a.name)
-            } else if from == to {
-                format!("\"{}\" has another collation now", b.name)
-            } else {
-                format!("\"{}\" is {to} now, was {from}", b.name)
-            });
-        }
-    }
-    if before.len() != after.len() {
-        words.push(format!("{} columns now, were {}", after.len(), before.len()));
-    }
-    words.join(", ")
-}
-
-/// Schemas that what an object (its catalog, a list of OIDs) depends on is in, and that its owner may not use. None where
-/// it has values of people's own types: they run their code when they are read, and nothing is lent to that.
-macro_rules! closed {
-    ($catalog:literal, $objects:literal, $owner:literal) => {
-        concat!(
-            "'closed', coalesce((SELECT json_agg(DISTINCT s.nspname) FROM pg_depend d
-               LEFT JOIN pg_class dc ON d.refclassid = 'pg_class'::regclass AND dc.oid = d.refobjid
-               LEFT JOIN pg_proc dp ON d.refclassid = 'pg_proc'::regclass AND dp.oid = d.refobjid
-               LEFT JOIN pg_type dt ON d.refclassid = 'pg_type'::regclass AND dt.oid = d.refobjid
-               LEFT JOIN pg_operator o ON d.refclassid = 'pg_operator'::regclass AND o.oid = d.refobjid
-               JOIN pg_namespace s ON s.oid = coalesce(dc.relnamespace, dp.pronamespace, dt.typnamespace, o.oprnamespace)
-             WHERE d.classid = ",
-            $catalog,
-            " AND d.objid IN ",
-            $objects,
-            " AND NOT has_schema_privilege(",
-            $owner,
-            ", s.oid, 'USAGE')
-               AND NOT EXISTS (SELECT FROM pg_depend u JOIN pg_type y ON u.refclassid = 'pg_type'::regclass AND y.oid = u.refobjid
-                     JOIN pg_roles r ON r.oid = y.typowner AND NOT r.rolsuper
-                     WHERE u.classid = ",
-            $catalog,
-            " AND u.objid IN ",
-            $objects,
-            ")), '[]'),"
-        )
-    };
-}
-
-const VIEWS: &str = concat!(
-    "
-SELECT json_build_object('oid', c.oid::int8, 'name', format('%I.%I', n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
-         'schema', n.nspname, 'definition', pg_get_viewdef(c.oid), 'populated', c.relispopulated, 'temporary', c.relpersistence = 't',
-         ",
-    closed!("'pg_rewrite'::regclass", "(SELECT w.oid FROM pg_rewrite w WHERE w.ev_class = c.oid)", "c.relowner"),
-    "
-         'outputs', coalesce((SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
-                       'collation', a.attcollation::int8) ORDER BY a.attnum)
-                     FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))::text
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1)"
-);
-
-const RULES: &str = concat!(
-    "
-SELECT json_build_object('oid', w.oid::int8, 'name', format('%I on %I.%I', w.rulename, n.nspname, c.relname), 'owner', pg_get_userbyid(c.relowner),
-         'schema', n.nspname, 'definition', pg_get_ruledef(w.oid), 'populated', true, 'outputs', '[]'::json, ",
-    closed!("'pg_rewrite'::regclass", "(w.oid)", "c.relowner"),
-    "
-         'header', format('CREATE OR REPLACE RULE %I AS ON %s TO %I.%I DO %s NOTHING', w.rulename,
-            CASE w.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, n.nspname, c.relname,
-            CASE WHEN w.is_instead THEN 'INSTEAD' ELSE 'ALSO' END))::text
-FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace WHERE w.oid = ANY ($1)"
-);
-
-const FUNCTIONS: &str = concat!(
-    "
-SELECT json_build_object('oid', p.oid::int8, 'name', p.oid::regprocedure::text, 'owner', pg_get_userbyid(p.proowner),
-         'schema', n.nspname, 'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json, ",
-    closed!("'pg_proc'::regclass", "(p.oid)", "p.proowner"),
-    "
-         'header', (SELECT left(f.def, length(f.def) - strpos(reverse(f.def), reverse(f.body)) + 1 - length(f.body))
-                    FROM (SELECT pg_get_functiondef(p.oid) AS def, pg_get_function_sqlbody(p.oid) AS body) f))::text
-FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = ANY ($1)"
-);

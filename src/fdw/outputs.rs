@@ -1,0 +1,76 @@
+//! The columns that a view gives: queries of the same columns, and how two lists of them differ.
+
+use super::rebuild;
+use crate::error::Result;
+use crate::pg::catalog::format_type;
+use crate::pg::rewrite::{self, Output};
+use crate::pg::{identity, sql, subxact};
+
+/// Outcome of putting a definition into a view.
+pub enum Filled {
+    Same,
+    /// The query's columns are others now; nothing was stored.
+    Differs(Vec<Output>),
+}
+
+/// Analyses `definition` as its owner and stores it if its columns are those of the view.
+///
+/// Analysis runs code: the input of an array, a record or a range of somebody's domain checks the domain.
+pub fn fill(view: u32, owner: &str, definition: &str, outputs: &[Output]) -> Result<Filled> {
+    subxact::run(|| {
+        let query = {
+            let _owner = identity::As::named(owner)?;
+            rewrite::analyze(definition)?
+        };
+        if query.outputs != outputs {
+            return Ok(Filled::Differs(query.outputs));
+        }
+        rewrite::store(view, query);
+        Ok(Filled::Same)
+    })
+}
+
+/// `SELECT NULL::type AS column, …` with `tail` behind it. Runs nobody's code: type input is not called for NULL,
+/// but for a domain, and that of its base type (src/backend/parser/parse_coerce.c, coerce_type).
+pub fn nulls(outputs: &[Output], tail: &str) -> Result<String> {
+    let mut columns = Vec::with_capacity(outputs.len());
+    for o in outputs {
+        columns.push(format!(
+            "NULL::{}{} AS {}",
+            format_type(o.type_oid, o.typmod),
+            rebuild::collate(o.collation)?,
+            sql::ident(&o.name)
+        ));
+    }
+    Ok(format!("SELECT {}{tail}", columns.join(", ")))
+}
+
+/// The definition with each output cast to its old type.
+pub fn pin(definition: &str, outputs: &[Output]) -> String {
+    let cast = |o: &Output| {
+        let name = sql::ident(&o.name);
+        format!("wh_pinned.{name}::{} AS {name}", format_type(o.type_oid, o.typmod))
+    };
+    format!("SELECT {} FROM ({definition}) wh_pinned", outputs.iter().map(cast).collect::<Vec<_>>().join(", "))
+}
+
+/// What differs between two lists of outputs, in words.
+pub fn describe(before: &[Output], after: &[Output]) -> String {
+    let mut words = Vec::new();
+    for (b, a) in before.iter().zip(after) {
+        if b != a {
+            let (from, to) = (format_type(b.type_oid, b.typmod), format_type(a.type_oid, a.typmod));
+            words.push(if b.name != a.name {
+                format!("column \"{}\" is \"{}\" now", b.name, a.name)
+            } else if from == to {
+                format!("\"{}\" has another collation now", b.name)
+            } else {
+                format!("\"{}\" is {to} now, was {from}", b.name)
+            });
+        }
+    }
+    if before.len() != after.len() {
+        words.push(format!("{} columns now, were {}", after.len(), before.len()));
+    }
+    words.join(", ")
+}
