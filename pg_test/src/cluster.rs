@@ -3,6 +3,9 @@
 //! A shell stands between a test and its postmaster, reading from a pipe that only the test holds. However the test
 //! ends, kill -9 included, the shell reads end of file, stops the postmaster and removes its files.
 
+mod files;
+mod process;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -17,6 +20,10 @@ use postgres::{Client, Config, NoTls};
 use crate::client::{wait_until, POLL};
 use crate::server::{Profile, Server};
 use crate::{place, Result};
+
+use files::{postmaster_of, remove_leftovers, template};
+use process::children;
+pub use process::{kill9, runs, signal};
 
 /// The superuser of every cluster, and its password over TCP.
 pub const SUPERUSER: &str = "postgres";
@@ -448,53 +455,6 @@ fn standing_directory(name: &str) -> Result<PathBuf> {
     Ok(parent.join(name))
 }
 
-/// An initialised data directory, made once for each version of Postgres.
-fn template(server: &Server) -> Result<PathBuf> {
-    let dir = place::base()?.join(format!("template-{}", server.label()));
-    if dir.exists() {
-        return Ok(dir);
-    }
-    let making = place::base()?.join(format!("template-{}.{}", server.label(), std::process::id()));
-    let password = place::base()?.join(format!("password.{}", std::process::id()));
-    place::private_file(&password, &format!("{SUPERUSER_PASSWORD}\n"))?;
-    let out = place::run_as_server(&server.program("initdb"))?
-        .args(["--no-sync", "--encoding=UTF8", "--locale=C.UTF-8", "--username", SUPERUSER])
-        .args(["--auth-local=trust", "--auth-host=scram-sha-256"])
-        .arg(format!("--pwfile={}", password.display()))
-        .arg("-D")
-        .arg(&making)
-        .stdin(Stdio::null())
-        .output()?;
-    std::fs::remove_file(&password)?;
-    if !out.status.success() {
-        return Err(format!("initdb: {}", String::from_utf8_lossy(&out.stderr)).into());
-    }
-    // Another process may have been as fast; either's is as good.
-    if std::fs::rename(&making, &dir).is_err() {
-        std::fs::remove_dir_all(&making)?;
-    }
-    Ok(dir)
-}
-
-/// Removes what processes left behind that are gone: after a power failure, say.
-fn remove_leftovers(runs_dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(runs_dir) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let owner = entry.file_name().to_str().and_then(|n| n.split('-').next()?.parse::<u32>().ok());
-        let alive = owner.is_some_and(runs) || postmaster_of(&entry.path()).is_some_and(runs);
-        if owner.is_some() && !alive && std::env::var_os("PG_TEST_KEEP").is_none() {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-fn postmaster_of(dir: &Path) -> Option<u32> {
-    let file = std::fs::read_to_string(dir.join("data/postmaster.pid")).ok()?;
-    file.lines().next()?.trim().parse().ok()
-}
-
 /// A port that nothing listens on at present.
 fn free_port(preferred: Option<u16>) -> Result<u16> {
     if let Some(port) = preferred {
@@ -503,34 +463,6 @@ fn free_port(preferred: Option<u16>) -> Result<u16> {
         }
     }
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-/// Whether a process runs; a zombie does not.
-pub fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|s| s.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
-        .map(|s| s.split_whitespace().filter_map(|p| p.parse().ok()).collect())
-        .unwrap_or_default()
-}
-
-/// `kill -9` of one process.
-pub fn kill9(pid: u32) -> Result<()> {
-    signal("KILL", pid)
-}
-
-/// Sends a signal (by its name without SIG) to one process.
-pub fn signal(name: &str, pid: u32) -> Result<()> {
-    let sent = Command::new("/bin/sh")
-        .args(["-c", "kill -s \"$1\" \"$2\" 2>/dev/null", "sh", name, &pid.to_string()])
-        .status()?;
-    if !sent.success() && runs(pid) {
-        return Err(format!("can't send SIG{name} to process {pid}").into());
-    }
-    Ok(())
 }
 
 fn feed(mut command: Command, input: &[u8]) -> Result<Output> {
