@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 
 use super::process::runs;
 use super::{SUPERUSER, SUPERUSER_PASSWORD};
@@ -10,6 +11,9 @@ use crate::{place, Result};
 
 /// An initialised data directory, made once for each version of Postgres.
 pub fn template(server: &Server) -> Result<PathBuf> {
+    // Tests of one file that start clusters at the same time.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = place::base()?.join(format!("template-{}", server.label()));
     if dir.exists() {
         return Ok(dir);
