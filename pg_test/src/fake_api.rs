@@ -114,6 +114,8 @@ struct State {
     token_lasts: Option<u64>,
     tokens: u64,
     token_uses: u64,
+    /// The one refresh token that is good, where they are rotated.
+    refresh: Option<String>,
 }
 
 pub struct FakeApi {
@@ -241,6 +243,16 @@ impl FakeApi {
     /// Everything but `/token` wants the last token, which is good for so many requests.
     pub fn want_token(&self, lasts: u64) {
         self.state().token_lasts = Some(lasts);
+    }
+
+    /// `/token` takes this refresh token, once, and gives the next one with each token.
+    pub fn rotate_refresh_tokens(&self, first: &str) {
+        self.state().refresh = Some(first.into());
+    }
+
+    /// The refresh token that is good now.
+    pub fn refresh_token(&self) -> String {
+        self.state().refresh.clone().unwrap_or_default()
     }
 
     pub fn log(&self) -> Vec<Asked> {
@@ -503,6 +515,15 @@ fn decide(state: &Mutex<State>, asked: &Asked, base: &str) -> (Reply, Option<Fau
 
 fn answer(state: &mut State, asked: &Asked, base: &str) -> Reply {
     if asked.path == "/token" {
+        if let Some(good) = &mut state.refresh {
+            let form = pairs(&asked.body);
+            let sent = form.iter().find(|(n, _)| n == "refresh_token").map_or("", |(_, v)| v.as_str());
+            if sent != good {
+                let error = json!({"error": "invalid_grant", "error_description": format!("{sent} is spent")});
+                return Reply::text(400, "application/json", &error.to_string());
+            }
+            *good = format!("refresh-{}", state.tokens + 1);
+        }
         state.tokens += 1;
         state.token_uses = 0;
         return Reply::json(&json!({"access_token": format!("token-{}", state.tokens), "expires_in": 3600,

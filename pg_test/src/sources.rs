@@ -198,3 +198,23 @@ pub fn assert_ledger(client: &mut Client, source: &str) {
         assert_eq!(value(client, &inserted), count, "rows of {stream} that were inserted, over all runs");
     }
 }
+
+/// Everything that can be read or dumped, and where a text is found in it.
+#[track_caller]
+pub fn places_of(client: &mut Client, text: &str) -> Vec<String> {
+    let relations = rows(
+        client,
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'm', 'v') AND n.nspname <> 'information_schema' AND c.relname NOT LIKE 'pg_stat%' ORDER BY 1",
+    );
+    let mut found = Vec::new();
+    for relation in relations.into_iter().flatten().flatten() {
+        let half = text.len() / 2;
+        // In two parts, so that the question is not its own answer.
+        let pattern = format!("'%{}' || '{}%'", &text[..half], &text[half..]);
+        if value(client, &format!("SELECT count(*) FROM {relation} t WHERE t::text LIKE {pattern}")) != "0" {
+            found.push(relation);
+        }
+    }
+    found
+}

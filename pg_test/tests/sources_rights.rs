@@ -1,7 +1,7 @@
 //! Who may make, fetch and see what of sources, as real roles; where secrets are, and where they are not.
 
 use pg_test::fake_api::{fill, Fault, Reply};
-use pg_test::sources::{create, fetch, listing, literal, spec, Sources};
+use pg_test::sources::{create, fetch, listing, literal, places_of, spec, Sources};
 use pg_test::{warehouse, Client, ClientExt};
 use serde_json::json;
 
@@ -122,24 +122,6 @@ fn a_source_of_one_owner_cannot_use_anothers_secret() {
     s.client.exec("DROP OWNED BY ida_owners, eve_owners; DROP ROLE ida_owners, eve_owners");
 }
 
-/// Everything that can be read or dumped, and where a text is found in it.
-fn places_of(s: &mut Sources, text: &str) -> Vec<String> {
-    let relations = s.client.rows(
-        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'm', 'v') AND n.nspname <> 'information_schema' AND c.relname NOT LIKE 'pg_stat%' ORDER BY 1",
-    );
-    let mut found = Vec::new();
-    for relation in relations.into_iter().flatten().flatten() {
-        let half = text.len() / 2;
-        // In two parts, so that the question is not its own answer.
-        let pattern = format!("'%{}' || '{}%'", &text[..half], &text[half..]);
-        if s.client.value(&format!("SELECT count(*) FROM {relation} t WHERE t::text LIKE {pattern}")) != "0" {
-            found.push(relation);
-        }
-    }
-    found
-}
-
 #[test]
 fn secrets_stand_in_their_table_and_nowhere_else() {
     let mut s = Sources::new("secrets");
@@ -177,11 +159,11 @@ fn secrets_stand_in_their_table_and_nowhere_else() {
     assert_eq!(ida.value("SELECT status FROM wh.fetch('links')"), "failed");
     let named = s.api.log().iter().filter(|a| a.path.starts_with("/next_url") && a.param("at").is_some()).count();
     assert!(named > 1, "the next page was asked for");
-    assert_eq!(places_of(&mut s, SECRET), ["wh.secret"]);
+    assert_eq!(places_of(&mut s.client, SECRET), ["wh.secret"]);
     assert_eq!(ida.value("SELECT status FROM wh.fetch('links')"), "succeeded");
     let sent = s.api.log().iter().any(|a| a.param("api_key") == Some(SECRET) || a.header("x-key") == Some(SECRET));
     assert!(sent, "the secret was used");
-    assert_eq!(places_of(&mut s, SECRET), ["wh.secret"]);
+    assert_eq!(places_of(&mut s.client, SECRET), ["wh.secret"]);
     assert!(!s.cluster.log().contains(SECRET), "the server's log");
     let dump = s.cluster.dump(&s.database, &[]).expect("a dump");
     assert!(dump.contains("id_000001") && !dump.contains(SECRET), "a dump");

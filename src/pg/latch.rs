@@ -23,6 +23,11 @@ pub fn pause_until_woken(most: Duration) {
     pgrx::check_for_interrupts!();
 }
 
+/// The same, where interrupts have to wait: for what is over in a moment, and must be.
+pub fn pause_through_interrupts(most: Duration) {
+    wait(most);
+}
+
 fn wait(most: Duration) {
     // SAFETY: MyLatch is this backend's own; the flags are those of every wait in a backend.
     unsafe {

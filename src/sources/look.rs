@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use serde_json::{json, Map, Value};
 
-use super::http::{self, Failure, Network, Order, Page, Secret, State};
+use super::http::{self, Errand, Failure, Network, Order, Page, Receiver, Secret, State, Tokens};
 use super::load::{self, Layout, Record};
 use super::spec::{self, Spec, Stream};
 use super::{columns, define, secrets, store};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::worker;
+use crate::pg::{session, worker};
 
 pub use verify::verify;
 
@@ -25,6 +25,8 @@ struct Opened {
     source: store::Source,
     spec: Arc<Spec>,
     secrets: Arc<HashMap<String, Secret>>,
+    tokens: Tokens,
+    errands: Receiver<Errand>,
     network: Network,
 }
 
@@ -35,8 +37,28 @@ impl Opened {
         let spec = spec::parse(&source.spec).map_err(|problems| define::refused(&problems))?;
         let names: Vec<String> = spec.auth.secrets().into_iter().map(String::from).collect();
         let secrets = secrets::of(source.owner, &names)?;
+        if spec.auth.refreshes() && !session::is_read_committed() {
+            return Err(Error::new(
+                sqlstate::ACTIVE_SQL_TRANSACTION,
+                "a source with a refresh token is looked at in transaction isolation level READ COMMITTED",
+            )
+            .detail("A new refresh token may come in the place of the one that is kept.")
+            .hint("Call it in a transaction of its own."));
+        }
         let network = Network { allowed: define::allowed_ranges()?, roots: define::extra_roots()? };
-        Ok(Opened { source, spec: Arc::new(spec), secrets: Arc::new(secrets), network })
+        let secrets = Arc::new(secrets);
+        let (tokens, errands) = Tokens::new(&spec, &secrets).map_err(thread_failed)?;
+        Ok(Opened { source, spec: Arc::new(spec), secrets, tokens, errands, network })
+    }
+
+    /// Waits for a thread, and does what it needs meanwhile.
+    fn wait(&self, fd: std::os::fd::RawFd) -> Result<()> {
+        while let Ok(errand) = self.errands.try_recv() {
+            let done = secrets::errand_apart(self.source.owner, &errand);
+            let done = done.map_err(|e| secrets::told(&errand, e));
+            errand.answer(done);
+        }
+        worker::wait_for_any(&[fd, self.errands.fd()], Duration::from_secs(1))
     }
 
     fn order(&self, stream: usize, parents: Option<Vec<Map<String, Value>>>) -> Order {
@@ -44,6 +66,7 @@ impl Opened {
             spec: Arc::clone(&self.spec),
             stream,
             secrets: Arc::clone(&self.secrets),
+            tokens: self.tokens.clone(),
             state: State::default(),
             full: true,
             parents,
@@ -143,7 +166,7 @@ impl Opened {
             if let Some(result) = sampling.try_take() {
                 return result.map_err(from_network);
             }
-            worker::wait_for_any(&[sampling.fd], Duration::from_secs(1))?;
+            self.wait(sampling.fd)?;
         }
     }
 }

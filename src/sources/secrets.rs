@@ -3,12 +3,17 @@
 //! They come from wh.secret, or from the server's own files (`startup_wh.secret_dir`), never through SQL then. A dump has
 //! none: the table is not marked for pg_dump.
 
+mod apart;
+mod file;
+
 use std::collections::HashMap;
 
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::spi;
 
-use super::http::Secret;
+use super::http::{code, Errand, Failure, Secret};
+
+pub use apart::errand as errand_apart;
 
 fn check_name(name: &str) -> Result<()> {
     let fits = (1..=63).contains(&name.len())
@@ -88,20 +93,59 @@ pub fn of(owner: u32, names: &[String]) -> Result<HashMap<String, Secret>> {
                 )
                 .detail("The source's owner does not have the rights of the secret's."))
             }
-            None => from_file(name)?.ok_or_else(|| missing(name))?,
+            None => file::read(name)?.ok_or_else(|| missing(name))?,
         };
         found.insert(name.clone(), Secret::new(value));
     }
     Ok(found)
 }
 
-/// A secret that is a file of the server's, without the line's end.
-fn from_file(name: &str) -> Result<Option<String>> {
-    let Some(dir) = crate::settings::SECRET_DIR.get().filter(|d| !d.is_empty()) else { return Ok(None) };
-    let path = std::path::Path::new(std::ffi::OsStr::new(dir.to_str().unwrap_or_default())).join(name);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()).filter(|t| !t.is_empty())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::new("58030", format!("secret \"{name}\" cannot be read from its file: {}", e.kind()))),
+/// Does what a thread of a source of `owner` needs: tells a secret as it is now, or keeps a new one in its place.
+pub fn errand(owner: u32, errand: &Errand) -> Result<Secret> {
+    if let Some((old, new)) = &errand.rotated {
+        rotate(&errand.name, old, new)?;
+        return Ok(new.clone());
     }
+    let mut found = of(owner, std::slice::from_ref(&errand.name))?;
+    found.remove(&errand.name).ok_or_else(|| missing(&errand.name))
+}
+
+/// Keeps a refresh token that its server gave in the place of `old`. What somebody has set meanwhile stays.
+fn rotate(name: &str, old: &Secret, new: &Secret) -> Result<()> {
+    check_name(name)?;
+    if new.expose().chars().any(char::is_control) {
+        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "it holds control characters"));
+    }
+    // A server that crashes after this has it, also where commits are not waited for.
+    let _waits: Vec<bool> = spi::rows(
+        "SELECT (pg_catalog.set_config('synchronous_commit', 'on', true) = 'on')::text
+         WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local')",
+        &[],
+    )?;
+    let kept: Vec<bool> = spi::rows(
+        "WITH kept AS (UPDATE wh.secret SET value = $3, changed_at = pg_catalog.now() WHERE name = $1 AND value = $2 RETURNING 1)
+         SELECT 'true' FROM wh.secret s WHERE s.name = $1",
+        &[name.into(), old.expose().into(), new.expose().into()],
+    )?;
+    match kept.is_empty() {
+        true => file::replace(name, old, new),
+        false => Ok(()),
+    }
+}
+
+/// The error of a refresh token that is lost.
+fn lost(name: &str, e: Error) -> Error {
+    let hint = e.hint.map_or_else(String::new, |hint| format!("{hint} "));
+    Error::new(&e.sqlstate, format!("the new refresh token of secret \"{name}\" cannot be kept: {}", e.message))
+        .detail("The API gave it in the place of the one that was sent, which may be of no use any more.")
+        .hint(format!("{hint}Then authorize the application again, and SELECT wh.set_secret('{name}', '…')."))
+}
+
+/// Why an errand was not done, as a thread hears of it.
+pub fn told(errand: &Errand, e: Error) -> Failure {
+    const KNOWN: [&str; 4] =
+        [code::UNDEFINED_OBJECT, code::INSUFFICIENT_PRIVILEGE, code::INVALID_VALUE, code::CANCELED];
+    let e = if errand.rotated.is_some() { lost(&errand.name, e) } else { e };
+    let sqlstate = KNOWN.into_iter().find(|known| *known == e.sqlstate).unwrap_or(code::INSUFFICIENT_RESOURCES);
+    Failure { detail: e.detail, hint: e.hint, ..Failure::new(sqlstate, e.message) }
 }

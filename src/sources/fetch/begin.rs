@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{ours, Context};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sources::http::{self, Fetching, Order, State};
 use crate::sources::load::{aside, Array, Layout, Table};
 use crate::sources::spec::{Action, ErrorRule, Parent, Pointer, Spec, Stream, Template, Write};
@@ -137,11 +137,12 @@ fn start(
         spec,
         stream,
         secrets: Arc::clone(&cx.secrets),
+        tokens: cx.tokens.clone(),
         state,
         full,
         parents,
         network: cx.network.clone(),
         user_agent: concat!("startup_wh/", env!("CARGO_PKG_VERSION")).to_owned(),
     };
-    http::start(order).map_err(|e| Error::new("53000", format!("could not start a thread: {e}")))
+    http::start(order).map_err(super::no_thread)
 }

@@ -135,6 +135,7 @@ impl Loading {
     pub fn step(&mut self, cx: &Context) -> Result<bool> {
         let stream = &cx.spec.streams[self.index];
         loop {
+            cx.do_errands();
             match self.fetching.events.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(false),
                 Err(TryRecvError::Disconnected) => {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::http::{Failure, Network, Secret};
+use super::http::{self, Errand, Failure, Network, Receiver, Secret, Tokens};
 use super::spec::{self, Spec};
 use super::{secrets, store};
 use crate::error::{sqlstate, Error, Result};
@@ -36,8 +36,22 @@ struct Context {
     spec: Arc<Spec>,
     owner: u32,
     secrets: Arc<HashMap<String, Secret>>,
+    tokens: Tokens,
+    /// What the threads need of us.
+    errands: Receiver<Errand>,
     network: Network,
     full: bool,
+}
+
+impl Context {
+    /// Does what threads wait for: a secret is told, or kept anew, in a transaction of its own.
+    fn do_errands(&self) {
+        while let Ok(errand) = self.errands.try_recv() {
+            let done = ours(self.owner, || secrets::errand(self.source.owner, &errand));
+            let done = done.map_err(|e| secrets::told(&errand, e));
+            errand.answer(done);
+        }
+    }
 }
 
 /// As the extension's owner, who owns the tables.
@@ -62,7 +76,8 @@ pub fn run(run: i64, wish: &Wish, owner: u32, progress: impl Fn(u64, u64)) -> Re
     let names: Vec<String> = chosen.iter().map(|i| spec.streams[*i].name.clone()).collect();
     ours(owner, || store::begin(run, &source.name, wish.full_refresh, &names))?;
     let network = Network { allowed: super::define::allowed_ranges()?, roots: super::define::extra_roots()? };
-    let cx = Context { run, source, spec, owner, secrets, network, full: wish.full_refresh };
+    let (tokens, errands) = http::Tokens::new(&spec, &secrets).map_err(no_thread)?;
+    let cx = Context { run, source, spec, owner, secrets, tokens, errands, network, full: wish.full_refresh };
     match all(&cx, chosen.into(), progress) {
         Ok(end) => {
             ours(owner, || store::skip_rest(run))?;
@@ -97,6 +112,7 @@ fn all(cx: &Context, mut waiting: VecDeque<usize>, progress: impl Fn(u64, u64)) 
         }
         let mut n = 0;
         while n < going.len() {
+            cx.do_errands();
             let before = going[n].stored;
             let ended = going[n].step(cx);
             records += going[n].stored - before;
@@ -122,7 +138,7 @@ fn all(cx: &Context, mut waiting: VecDeque<usize>, progress: impl Fn(u64, u64)) 
             }
         }
         if !going.is_empty() {
-            let fds: Vec<std::os::fd::RawFd> = going.iter().map(Loading::fd).collect();
+            let fds: Vec<std::os::fd::RawFd> = going.iter().map(Loading::fd).chain([cx.errands.fd()]).collect();
             worker::wait_for_any(&fds, Duration::from_secs(1))?;
         }
     }
@@ -218,6 +234,10 @@ fn next_ready(
     };
     let at = (0..waiting.len()).find(|n| !needs(&spec.streams[waiting[*n]]).any(|name| is_open(name, waiting)))?;
     waiting.remove(at)
+}
+
+fn no_thread(e: std::io::Error) -> Error {
+    Error::new("53000", format!("could not start a thread: {e}"))
 }
 
 fn from_network(failure: Failure) -> Error {

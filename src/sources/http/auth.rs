@@ -14,6 +14,7 @@ use url::Url;
 use super::client::{host_of, Client, Credentials, Request};
 use super::failure::{code, Failure, Trouble};
 use super::secret::{Scrubber, Secret};
+use super::tokens::Desk;
 use crate::sources::spec::{Algorithm, Auth, ClientAuth, Grant};
 
 /// What a token's endpoint may answer with.
@@ -23,13 +24,17 @@ pub struct Authenticator {
     auth: Auth,
     secrets: Arc<HashMap<String, Secret>>,
     token: Option<(Secret, Instant)>,
-    /// The newest one; servers that rotate them forget the last.
+    /// Tokens so far.
+    tokens: u64,
+    /// The newest one that came with a token; servers that rotate them forget the last.
     refresh: Option<Secret>,
+    /// Where it is kept; none: only here.
+    desk: Option<Desk>,
 }
 
 impl Authenticator {
-    pub fn new(auth: Auth, secrets: Arc<HashMap<String, Secret>>) -> Self {
-        Authenticator { auth, secrets, token: None, refresh: None }
+    pub fn new(auth: Auth, secrets: Arc<HashMap<String, Secret>>, desk: Option<Desk>) -> Self {
+        Authenticator { auth, secrets, token: None, tokens: 0, refresh: None, desk }
     }
 
     fn secret(&self, name: &str) -> Result<Secret, Trouble> {
@@ -41,16 +46,11 @@ impl Authenticator {
         })
     }
 
-    /// Whether a refused request may succeed with a new token.
-    pub fn can_renew(&self) -> bool {
-        match &self.auth {
-            Auth::OAuth2 { .. } | Auth::Jwt { .. } => self.token.is_some(),
-            _ => false,
+    /// Forgets the token of this number, which was refused; another thread may have a newer one by now.
+    pub fn forget_token(&mut self, number: u64) {
+        if self.tokens == number {
+            self.token = None;
         }
-    }
-
-    pub fn forget_token(&mut self) {
-        self.token = None;
     }
 
     /// What the next request carries. All of it, and all that came on the way, is made known to `scrubber`.
@@ -60,7 +60,7 @@ impl Authenticator {
         }
         let header = |name: &str, value: String| Credentials {
             headers: vec![(name.to_owned(), Secret::new(value))],
-            query: Vec::new(),
+            ..Credentials::default()
         };
         let found = match &self.auth {
             Auth::None => Credentials::default(),
@@ -78,11 +78,15 @@ impl Authenticator {
             }
             Auth::Header { name, secret, prefix } => header(name, format!("{prefix}{}", self.secret(secret)?.expose())),
             Auth::Query { name, secret } => {
-                Credentials { headers: Vec::new(), query: vec![(name.clone(), self.secret(secret)?)] }
+                Credentials { query: vec![(name.clone(), self.secret(secret)?)], ..Credentials::default() }
             }
             Auth::OAuth2 { .. } | Auth::Jwt { .. } => {
                 let token = self.token(client, scrubber)?;
-                header("Authorization", format!("Bearer {}", token.expose()))
+                // It may be another thread that got it.
+                for secret in self.refresh.iter().chain([&token]) {
+                    scrubber.hide(secret.expose());
+                }
+                Credentials { token: self.tokens, ..header("Authorization", format!("Bearer {}", token.expose())) }
             }
         };
         Ok(found)
@@ -107,21 +111,21 @@ impl Authenticator {
             } => {
                 let client_secret = self.secret(&client_secret)?;
                 let mut form: Vec<(String, String)> = params.into_iter().collect();
-                match grant {
-                    Grant::ClientCredentials => form.push(("grant_type".into(), "client_credentials".into())),
-                    Grant::RefreshToken => {
-                        let refresh = match (&self.refresh, &refresh_secret) {
-                            (Some(newest), _) => newest.clone(),
-                            (None, Some(name)) => self.secret(name)?,
-                            (None, None) => {
-                                return Err(Trouble::lasting(Failure::new(
-                                    code::INVALID_VALUE,
-                                    "the grant refresh_token needs a refresh_secret",
-                                )))
-                            }
-                        };
+                let mut sent = None;
+                match (grant, refresh_secret) {
+                    (Grant::ClientCredentials, _) => form.push(("grant_type".into(), "client_credentials".into())),
+                    (Grant::RefreshToken, Some(name)) => {
+                        let refresh = self.refresh_token(&name, client)?;
+                        scrubber.hide(refresh.expose());
                         form.push(("grant_type".into(), "refresh_token".into()));
                         form.push(("refresh_token".into(), refresh.expose().into()));
+                        sent = Some((name, refresh));
+                    }
+                    (Grant::RefreshToken, None) => {
+                        return Err(Trouble::lasting(Failure::new(
+                            code::INVALID_VALUE,
+                            "the grant refresh_token needs a refresh_secret",
+                        )))
                     }
                 }
                 if !scopes.is_empty() {
@@ -142,7 +146,8 @@ impl Authenticator {
                         headers.push(("Authorization".to_owned(), Secret::new(format!("Basic {pair}"))));
                     }
                 }
-                self.exchange(client, &token_url, form, Credentials { headers, query: Vec::new() }, scrubber)?
+                let credentials = Credentials { headers, ..Credentials::default() };
+                self.exchange(client, &token_url, form, credentials, sent, scrubber)?
             }
             Auth::Jwt { secret, algorithm, key_id, claims, lifetime_s, token_url } => {
                 let key = self.secret(&secret)?;
@@ -156,7 +161,7 @@ impl Authenticator {
                             ("grant_type".into(), "urn:ietf:params:oauth:grant-type:jwt-bearer".into()),
                             ("assertion".into(), signed.expose().to_owned()),
                         ];
-                        self.exchange(client, &token_url, form, Credentials::default(), scrubber)?
+                        self.exchange(client, &token_url, form, Credentials::default(), None, scrubber)?
                     }
                 }
             }
@@ -166,16 +171,27 @@ impl Authenticator {
         // A token that ends while its request is on the way is refused for nothing.
         let margin = (lasts / 10).min(Duration::from_secs(60));
         self.token = Some((token.clone(), Instant::now() + lasts.saturating_sub(margin)));
+        self.tokens += 1;
         Ok(token)
     }
 
-    /// Asks the token's endpoint.
+    /// The refresh token to send: another run may have spent the one that this one began with.
+    fn refresh_token(&self, name: &str, client: &Client) -> Result<Secret, Trouble> {
+        match (&self.desk, &self.refresh) {
+            (Some(desk), _) => desk.current(name, client),
+            (None, Some(newest)) => Ok(newest.clone()),
+            (None, None) => self.secret(name),
+        }
+    }
+
+    /// Asks the token's endpoint; `sent` is the refresh token, and the name of its secret.
     fn exchange(
         &mut self,
         client: &Client,
         token_url: &Url,
         form: Vec<(String, String)>,
         credentials: Credentials,
+        sent: Option<(String, Secret)>,
         scrubber: &mut Scrubber,
     ) -> Result<(Secret, Duration), Trouble> {
         use std::io::Read;
@@ -202,15 +218,26 @@ impl Authenticator {
                 said if said.is_empty() => failure,
                 said => failure.detail(format!("It says: {}.", scrubber.scrub(&said))),
             };
+            let failure = match &sent {
+                Some((name, _)) if status < 500 && status != 429 => failure.hint(format!(
+                    "A refresh token that ended, was taken back or was spent elsewhere is made anew by authorizing the application again; then SELECT wh.set_secret('{name}', '…'). Let nothing else use it."
+                )),
+                _ => failure,
+            };
             return Err(Trouble { failure, passing: status == 429 || status >= 500 });
         }
         let Some(token) = answer["access_token"].as_str().filter(|token| !token.is_empty()) else {
             let message = format!("the answer of \"{host}\" holds no access_token");
             return Err(Trouble::lasting(Failure::new(code::INVALID_AUTHORIZATION, message)));
         };
-        if let Some(refresh) = answer["refresh_token"].as_str() {
-            scrubber.hide(refresh);
-            self.refresh = Some(Secret::new(refresh));
+        if let (Some(new), Some((name, old))) = (answer["refresh_token"].as_str().filter(|new| !new.is_empty()), sent) {
+            scrubber.hide(new);
+            let new = Secret::new(new);
+            self.refresh = Some(new.clone());
+            // Before the token is used: what is not kept is lost with this process.
+            if let Some(desk) = self.desk.as_ref().filter(|_| new != old) {
+                desk.rotate(&name, old, new, client)?;
+            }
         }
         let lasts = answer["expires_in"].as_u64().or_else(|| answer["expires_in"].as_str()?.parse().ok());
         // Without a word on it: short enough to be right, long enough to be of use.

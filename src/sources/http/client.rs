@@ -26,11 +26,13 @@ pub struct Network {
     pub roots: Option<String>,
 }
 
-/// What proves who we are; sent to the hosts of the source only.
+/// What proves who we are; sent to the host of `base_url`, and for a token to that of its endpoint.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     pub headers: Vec<(String, Secret)>,
     pub query: Vec<(String, Secret)>,
+    /// The number of the token in them, from 1; 0: there is none.
+    pub token: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -96,9 +98,27 @@ impl Client {
         Ok(Client { agent, control, limits, base, allow_hosts })
     }
 
-    /// Whether a request with the source's credentials may go there, and if not, why.
+    /// Whether a request may go there, and if not, why.
     pub fn may_go_to(&self, url: &Url) -> Result<(), String> {
         may_go_to(&self.base, &self.allow_hosts, url)
+    }
+
+    /// An error once the run is over: for waits for something else than the network.
+    pub fn check_run(&self) -> Result<(), Trouble> {
+        let stop = match () {
+            () if self.control.is_cancelled() => Stop::Cancelled,
+            () if self.control.left().is_zero() => Stop::RunTime,
+            () => return Ok(()),
+        };
+        Err(stop_trouble(&stop, "", &self.limits))
+    }
+
+    /// Sends a request for a page. A link of the API may lead to a host of `allow_hosts`: it gets no credentials.
+    pub fn ask(&self, request: &Request, credentials: &Credentials) -> Result<Answer, Trouble> {
+        match request.url.origin() == self.base.origin() {
+            true => self.send(request, credentials),
+            false => self.send(request, &Credentials::default()),
+        }
     }
 
     /// Sends a request; follows redirects. A status of any kind is an answer.

@@ -6,7 +6,8 @@
 //! - [`run`](mod@run), [`page`]: the listing of a stream with its checkpoints; one page with its retries
 //! - [`paginate`], [`incremental`], [`retry`]: what to ask for next, from where, and when, as pure decisions
 //! - [`body`]: records out of a body of any size
-//! - [`client`], [`wire`], [`guard`], [`auth`]: one request
+//! - [`client`], [`wire`], [`guard`], [`auth`], [`tokens`]: one request, and what all threads of a run share of its
+//!   credentials
 //! - [`queue`], [`control`]: between the threads
 
 mod auth;
@@ -25,6 +26,7 @@ mod request;
 mod retry;
 mod run;
 mod secret;
+mod tokens;
 mod wire;
 
 use std::collections::HashMap;
@@ -47,6 +49,7 @@ pub use queue::RecvTimeoutError;
 pub use queue::{Receiver, TryRecvError};
 pub use run::Page;
 pub use secret::Secret;
+pub use tokens::{Errand, Tokens};
 
 use control::Control;
 use queue::{queue, Sender, Weight};
@@ -60,6 +63,8 @@ pub struct Order {
     pub stream: usize,
     /// By name; each that the spec's auth names.
     pub secrets: Arc<HashMap<String, Secret>>,
+    /// Shared with the other streams of the run.
+    pub tokens: Tokens,
     pub state: State,
     /// Read everything, whatever the mark says.
     pub full: bool,

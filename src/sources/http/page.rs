@@ -19,6 +19,7 @@ use super::paginate::Pages;
 use super::retry::{decide, told, Decision, Told};
 use super::run::self_tell;
 use super::secret::{shown, Scrubber};
+use super::tokens::Tokens;
 use super::{Event, Outlet};
 use crate::sources::spec::{Action, Paginator, Pointer, Stream};
 
@@ -68,13 +69,15 @@ pub struct Asking<'r> {
     pub stream: &'r Stream,
     pub spec: &'r crate::sources::spec::Spec,
     pub client: &'r Client,
-    pub auth: &'r mut Authenticator,
+    pub tokens: &'r Tokens,
     pub scrubber: &'r mut Scrubber,
     pub pace: &'r Pace,
     pub control: &'r Control,
     pub requests: &'r mut u64,
     pub bytes: &'r mut u64,
     pub waiting: &'r mut Duration,
+    /// The number of the token that was sent last.
+    pub token: u64,
 }
 
 /// Asks until the page is whole, or asking is of no use.
@@ -105,7 +108,12 @@ pub fn page(
             Miss::Renew(failure) if renewed => return Err(failure),
             Miss::Renew(_) => {
                 renewed = true;
-                asking.auth.forget_token();
+                let token = asking.token;
+                let forget = |authenticator: &mut Authenticator| {
+                    authenticator.forget_token(token);
+                    Ok(())
+                };
+                asking.tokens.with(asking.client, forget).map_err(|trouble| trouble.failure)?;
                 tries -= 1;
                 continue;
             }
@@ -160,9 +168,11 @@ impl Asking<'_> {
             self.control.sleep(wait).map_err(|stop| stop_trouble(&stop, "", limits))?;
             *self.waiting += wait;
         }
-        let credentials = self.auth.credentials(self.client, self.scrubber)?;
+        let (client, scrubber) = (self.client, &mut *self.scrubber);
+        let credentials = self.tokens.with(client, |authenticator| authenticator.credentials(client, scrubber))?;
+        self.token = credentials.token;
         *self.requests += 1;
-        let answer = self.client.send(request, &credentials)?;
+        let answer = client.ask(request, &credentials)?;
         if (200..300).contains(&answer.status) {
             self.read(answer, pages, marking, handed_over, sink)
         } else {
@@ -183,14 +193,19 @@ impl Asking<'_> {
             Some(action) => {
                 self.act(action, failure, Told { helps: told.helps.filter(|_| action == Action::Retry), ..told })
             }
-            None => self.act(outcome::by_status(status, self.auth.can_renew()), failure, told),
+            None => self.act(outcome::by_status(status, self.can_renew()), failure, told),
         }
+    }
+
+    /// Whether a refused request may succeed with a new token.
+    fn can_renew(&self) -> bool {
+        self.token > 0
     }
 
     fn act(&self, action: Action, failure: Failure, told: Told) -> Result<Got, Miss> {
         match action {
             Action::Skip => Ok(Got::Gone),
-            Action::RefreshAuth if self.auth.can_renew() => Err(Miss::Renew(failure)),
+            Action::RefreshAuth if self.can_renew() => Err(Miss::Renew(failure)),
             Action::Retry => Err(Miss::Trouble(Trouble::passing(failure), told)),
             Action::Fail | Action::RefreshAuth => Err(Miss::Trouble(Trouble::lasting(failure), told)),
         }

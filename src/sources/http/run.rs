@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::auth::Authenticator;
 use super::client::{host_of, stop_trouble, Client, Request};
 use super::control::{Control, Stop};
 use super::failure::{code, Failure};
@@ -38,14 +37,13 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-struct Run<'a> {
-    order: &'a Order,
-    stream: &'a Stream,
+pub(super) struct Run<'a> {
+    pub order: &'a Order,
+    pub stream: &'a Stream,
     client: Client,
-    auth: Authenticator,
     scrubber: Scrubber,
     pace: Arc<Pace>,
-    control: Arc<Control>,
+    pub control: Arc<Control>,
     requests: u64,
     bytes: u64,
     waiting: Duration,
@@ -55,18 +53,17 @@ pub(super) fn run(order: &Order, control: &Arc<Control>, out: &Outlet) -> Result
     let mut run = Run::new(order, control)?;
     let result = run.all(out);
     run.progress(out);
-    // Whatever an API put into its answer, no secret goes on from here.
-    result.map_err(|failure| failure.map(|text| run.scrubber.scrub(text)))
+    result.map_err(|failure| run.scrubbed(failure))
 }
 
 pub(super) fn one_page(order: &Order, control: &Arc<Control>) -> Result<Page, Failure> {
     let mut run = Run::new(order, control)?;
     let result = run.sample();
-    result.map_err(|failure| failure.map(|text| run.scrubber.scrub(text)))
+    result.map_err(|failure| run.scrubbed(failure))
 }
 
 impl<'a> Run<'a> {
-    fn new(order: &'a Order, control: &Arc<Control>) -> Result<Self, Failure> {
+    pub fn new(order: &'a Order, control: &Arc<Control>) -> Result<Self, Failure> {
         let spec = &order.spec;
         let stream = spec
             .streams
@@ -88,7 +85,6 @@ impl<'a> Run<'a> {
             order,
             stream,
             client,
-            auth: Authenticator::new(spec.auth.clone(), Arc::clone(&order.secrets)),
             scrubber,
             pace: Pace::of(spec.base_url.as_str()),
             control: Arc::clone(control),
@@ -102,7 +98,7 @@ impl<'a> Run<'a> {
         &self.stream.limits
     }
 
-    fn progress(&self, out: &Outlet) {
+    pub fn progress(&self, out: &Outlet) {
         out.tell(Event::Progress {
             requests: self.requests,
             bytes: self.bytes,
@@ -129,17 +125,31 @@ impl<'a> Run<'a> {
             return self.listing(out, &Map::new(), state, true).map(|(state, _)| state);
         };
         let mut marks = Vec::new();
-        for (index, parent) in parents.iter().enumerate() {
-            self.tell(out, Event::Parent { index })?;
-            let begin = State { mark: state.mark.clone(), ..State::default() };
-            let (end, gone) = self.listing(out, parent, begin, false)?;
+        for index in 0..parents.len() {
+            let (end, _) = self.parent(out, index, state.mark.as_deref())?;
             marks.extend(end.mark.and_then(|mark| mark.parse::<i128>().ok()));
-            self.tell(out, Event::ParentDone { index, gone })?;
             // The mark is one for all parents, so it waits for the last.
             self.tell(out, Event::Checkpoint(State { mark: state.mark.clone(), ..State::default() }))?;
         }
         let mark = marks.into_iter().max().map(|mark| mark.to_string()).or(state.mark);
         Ok(State { mark, ..State::default() })
+    }
+
+    /// The listing of one parent, from the mark of them all: what it came to, and whether it is gone.
+    pub fn parent(&mut self, out: &Outlet, index: usize, mark: Option<&str>) -> Result<(State, bool), Failure> {
+        let Some(parent) = self.order.parents.as_ref().and_then(|parents| parents.get(index)) else {
+            return Err(Failure::new(code::UNDEFINED_OBJECT, "there is no such parent"));
+        };
+        self.tell(out, Event::Parent { index })?;
+        let begin = State { mark: mark.map(str::to_owned), ..State::default() };
+        let (end, gone) = self.listing(out, parent, begin, false)?;
+        self.tell(out, Event::ParentDone { index, gone })?;
+        Ok((end, gone))
+    }
+
+    /// Without the secrets of the run: an API may put them into its answers.
+    pub fn scrubbed(&self, failure: Failure) -> Failure {
+        failure.map(|text| self.scrubber.scrub(text))
     }
 
     /// Reads a listing to its end: the state afterwards, and whether it is gone.
@@ -206,28 +216,10 @@ impl<'a> Run<'a> {
                 return Err((failure, first));
             }
             let request = self.request(parent, &bounds, &pages).map_err(|failure| (failure, first))?;
-            let mut sink = |chunk| self_tell(&self.control, out, Event::Records(chunk), &stream.limits);
-            // The sink borrows the control only; the rest of the run is the page's.
-            let got = page(
-                Asking {
-                    stream,
-                    client: &self.client,
-                    auth: &mut self.auth,
-                    scrubber: &mut self.scrubber,
-                    pace: &self.pace,
-                    control: &self.control,
-                    spec: &self.order.spec,
-                    requests: &mut self.requests,
-                    bytes: &mut self.bytes,
-                    waiting: &mut self.waiting,
-                },
-                &request,
-                &pages,
-                marking.as_mut(),
-                Some(out),
-                &mut sink,
-            )
-            .map_err(|failure| (failure, first))?;
+            let control = Arc::clone(&self.control);
+            let mut sink = |chunk| self_tell(&control, out, Event::Records(chunk), &stream.limits);
+            let got = page(self.asking(), &request, &pages, marking.as_mut(), Some(out), &mut sink)
+                .map_err(|failure| (failure, first))?;
             let Got::Page(mut whole) = got else {
                 return Ok((State { mark: state.mark.clone(), ..State::default() }, true));
             };
@@ -289,7 +281,24 @@ impl<'a> Run<'a> {
         self.scrubber.scrub(&text) != text
     }
 
-    fn tell(&self, out: &Outlet, event: Event) -> Result<(), Failure> {
+    /// What asking for a page uses of this.
+    fn asking(&mut self) -> Asking<'_> {
+        Asking {
+            stream: self.stream,
+            spec: &self.order.spec,
+            client: &self.client,
+            tokens: &self.order.tokens,
+            scrubber: &mut self.scrubber,
+            pace: &self.pace,
+            control: &self.control,
+            requests: &mut self.requests,
+            bytes: &mut self.bytes,
+            waiting: &mut self.waiting,
+            token: 0,
+        }
+    }
+
+    pub fn tell(&self, out: &Outlet, event: Event) -> Result<(), Failure> {
         self_tell(&self.control, out, event, &self.stream.limits)
     }
 
@@ -310,25 +319,7 @@ impl<'a> Run<'a> {
             kept.extend(chunk.into_iter().take(SAMPLE_RECORDS - kept.len()));
             Ok(())
         };
-        let got = page(
-            Asking {
-                stream,
-                client: &self.client,
-                auth: &mut self.auth,
-                scrubber: &mut self.scrubber,
-                pace: &self.pace,
-                control: &self.control,
-                spec: &self.order.spec,
-                requests: &mut self.requests,
-                bytes: &mut self.bytes,
-                waiting: &mut self.waiting,
-            },
-            &request,
-            &pages,
-            None,
-            None,
-            &mut sink,
-        )?;
+        let got = page(self.asking(), &request, &pages, None, None, &mut sink)?;
         let url = shown(&request.url);
         let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let Got::Page(mut whole) = got else {

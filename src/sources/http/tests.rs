@@ -12,6 +12,7 @@ use super::*;
 mod faults;
 mod manners;
 mod reach;
+mod side;
 
 /// A spec for that API with one stream, laid over one that retries fast.
 fn order(api: &FakeApi, stream: Value, more: Value) -> Order {
@@ -20,10 +21,13 @@ fn order(api: &FakeApi, stream: Value, more: Value) -> Order {
     let mut described = json!({"name": "things", "records": "/data"});
     described.as_object_mut().unwrap().extend(stream.as_object().unwrap().clone());
     whole["streams"] = json!([described]);
+    let spec: Spec = serde_json::from_value(whole).unwrap();
+    let secrets = Arc::new(HashMap::from([("key".to_owned(), Secret::new("sesame-open"))]));
     Order {
-        spec: Arc::new(serde_json::from_value(whole).unwrap()),
         stream: 0,
-        secrets: Arc::new(HashMap::from([("key".to_owned(), Secret::new("sesame-open"))])),
+        tokens: Tokens::alone(&spec, &secrets),
+        spec: Arc::new(spec),
+        secrets,
         state: State::default(),
         full: false,
         parents: None,

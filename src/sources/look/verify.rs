@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -108,7 +107,7 @@ impl Opened {
         let mut stop = None;
         loop {
             match fetching.events.try_recv() {
-                Err(TryRecvError::Empty) => worker::wait_for_any(&[fetching.fd], Duration::from_secs(1))?,
+                Err(TryRecvError::Empty) => self.wait(fetching.fd)?,
                 Err(TryRecvError::Disconnected) => {
                     return Err(Error::new(http::code::FDW_ERROR, "the thread that fetched ended without a word"))
                 }

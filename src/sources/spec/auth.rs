@@ -93,6 +93,11 @@ fn five_minutes() -> u64 {
 }
 
 impl Auth {
+    /// Whether tokens come for a refresh token, which may be another one each time.
+    pub fn refreshes(&self) -> bool {
+        matches!(self, Auth::OAuth2 { grant: Grant::RefreshToken, .. })
+    }
+
     /// The names of the secrets that this needs.
     pub fn secrets(&self) -> Vec<&str> {
         match self {

@@ -74,6 +74,22 @@ fn a_redirect_to_another_host_of_the_source_carries_no_credentials() {
 }
 
 #[test]
+fn a_next_link_to_another_host_of_the_source_carries_no_credentials() {
+    let urls = json!({"path": "next_url/things", "records": "/results", "paginator": {"type": "next_url", "pointer": "/paging/next"}});
+    for auth in [json!({"type": "bearer", "secret": "key"}), json!({"type": "query", "name": "k", "secret": "key"})] {
+        let api = things(5);
+        let next = format!("http://localhost:{}/next_url/things?limit=10", api.port());
+        let first = json!({"results": [{"id": "a"}], "paging": {"next": next}});
+        api.fault("/next_url", 0, 1, Fault::Reply(Reply::json(&first)));
+        let ran = run(order(&api, urls.clone(), json!({"auth": auth, "allow_hosts": ["localhost"]})));
+        assert_eq!(ran.records.len(), 6, "{:?}", ran.end);
+        let [first, second] = &api.log()[..] else { panic!("{:?}", api.log()) };
+        assert!(first.header("authorization").is_some() || first.param("k").is_some());
+        assert!(second.header("authorization").is_none() && second.param("k").is_none(), "{second:?}");
+    }
+}
+
+#[test]
 fn next_links_to_elsewhere_are_refused_with_the_reason() {
     let urls = json!({"path": "list", "records": "/results", "paginator": {"type": "next_url", "pointer": "/next"}});
     for next in [
