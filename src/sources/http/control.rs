@@ -2,7 +2,7 @@
 //! here several times a second, so that none lasts longer than that after it should have ended.
 
 use std::io;
-use std::sync::{mpsc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{mpsc, Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may block without looking up.
@@ -28,6 +28,8 @@ pub struct Control {
     run_ends: Instant,
     state: Mutex<State>,
     changed: Condvar,
+    /// What ends this one too.
+    above: Option<Arc<Control>>,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,13 @@ impl Control {
             run_ends: Instant::now() + run,
             state: Mutex::new(State { cancelled: false, phase: None, stop: None }),
             changed: Condvar::new(),
+            above: None,
         }
+    }
+
+    /// One for a part of the run, which has waits of its own and ends with the whole.
+    pub fn part_of(above: &Arc<Control>) -> Self {
+        Control { run_ends: above.run_ends, above: Some(Arc::clone(above)), ..Control::new(Duration::ZERO) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -60,7 +68,7 @@ impl Control {
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.state().cancelled
+        self.state().cancelled || self.above.as_ref().is_some_and(|above| above.is_cancelled())
     }
 
     /// What the run still has.
@@ -97,8 +105,9 @@ impl Control {
     /// An error once waiting must end.
     pub fn check(&self) -> io::Result<()> {
         let now = Instant::now();
+        let cancelled = self.is_cancelled();
         let state = self.state();
-        let stop = if state.cancelled {
+        let stop = if cancelled {
             Stop::Cancelled
         } else if now >= self.run_ends {
             Stop::RunTime
@@ -117,7 +126,7 @@ impl Control {
         let wakes = Instant::now() + lasts.min(self.left());
         let mut state = self.state();
         loop {
-            if state.cancelled {
+            if state.cancelled || self.above.as_ref().is_some_and(|above| above.is_cancelled()) {
                 return Err(Stop::Cancelled);
             }
             let now = Instant::now();
@@ -127,7 +136,9 @@ impl Control {
             if now >= wakes {
                 return Ok(());
             }
-            state = self.changed.wait_timeout(state, wakes - now).unwrap_or_else(PoisonError::into_inner).0;
+            // A cancel from above is looked for.
+            let most = if self.above.is_some() { SLICE } else { Duration::MAX };
+            state = self.changed.wait_timeout(state, most.min(wakes - now)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -152,7 +163,6 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     /// Cancels once `work` waits, and says how long it took to end after that.
     fn cancelled<T>(work: impl FnOnce(&Control) -> T) -> (T, Duration) {
@@ -163,6 +173,19 @@ mod tests {
             Instant::now()
         });
         let result = work(&control);
+        let ended = Instant::now();
+        (result, ended.saturating_duration_since(canceller.join().unwrap()))
+    }
+
+    /// The same, where the wait is a part's and the cancel the whole's.
+    fn cancelled_above<T>(work: impl FnOnce(&Control) -> T) -> (T, Duration) {
+        let whole = Arc::new(Control::new(Duration::from_secs(3600)));
+        let part = Control::part_of(&whole);
+        let canceller = std::thread::spawn(move || {
+            whole.cancel();
+            Instant::now()
+        });
+        let result = work(&part);
         let ended = Instant::now();
         (result, ended.saturating_duration_since(canceller.join().unwrap()))
     }
@@ -179,6 +202,18 @@ mod tests {
         let (_release, stuck) = mpsc::channel::<()>();
         assert!(control.aside(move || stuck.recv().map_err(io::Error::other)).is_err());
         assert_eq!(control.stopped(), Some(Stop::Slow("connecting")));
+    }
+
+    #[test]
+    fn a_part_ends_with_the_whole_and_the_whole_not_with_a_part() {
+        let (result, took) = cancelled_above(|part| part.sleep(Duration::from_secs(600)));
+        assert_eq!(result, Err(Stop::Cancelled));
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        let whole = Arc::new(Control::new(Duration::from_secs(3600)));
+        let (one, other) = (Control::part_of(&whole), Control::part_of(&whole));
+        one.cancel();
+        assert!(one.check().is_err() && other.check().is_ok() && whole.check().is_ok());
+        assert!(one.left() > Duration::from_secs(3000));
     }
 
     #[test]

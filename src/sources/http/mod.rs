@@ -3,7 +3,8 @@
 //! [`start`] runs a stream's requests in a thread and hands out [`Event`]s; the side that stores them waits for
 //! [`Fetching::fd`] beside its latch, so that no transaction is open while the network is waited for.
 //!
-//! - [`run`](mod@run), [`page`]: the listing of a stream with its checkpoints; one page with its retries
+//! - [`run`](mod@run), [`parents`], [`page`]: the listing of a stream with its checkpoints; those of several parents side
+//!   by side; one page with its retries
 //! - [`paginate`], [`incremental`], [`retry`]: what to ask for next, from where, and when, as pure decisions
 //! - [`body`]: records out of a body of any size
 //! - [`client`], [`wire`], [`guard`], [`auth`], [`tokens`]: one request, and what all threads of a run share of its
@@ -21,6 +22,7 @@ mod outcome;
 mod pace;
 mod page;
 mod paginate;
+mod parents;
 mod queue;
 mod request;
 mod retry;

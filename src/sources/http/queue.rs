@@ -8,9 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-#[cfg(test)]
-pub use std::sync::mpsc::RecvTimeoutError;
-pub use std::sync::mpsc::TryRecvError;
+pub use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 
 struct Inner<T> {
     state: Mutex<State<T>>,
@@ -121,8 +119,7 @@ impl<T: Weight> Receiver<T> {
         Ok(item)
     }
 
-    /// Waits; who stores waits for the descriptor instead.
-    #[cfg(test)]
+    /// Waits, in a thread; who stores waits for the descriptor instead.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         let ends = std::time::Instant::now() + timeout;
         loop {

@@ -15,7 +15,7 @@ use super::page::{page, Asking, Got, Whole};
 use super::paginate::{Around, Page as Turned, PageError, Pages};
 use super::request::{build, Bounds};
 use super::secret::{shown, Scrubber};
-use super::{Event, Order, Outlet, Place, Scan, State};
+use super::{parents, Event, Order, Outlet, Place, Scan, State};
 use crate::sources::spec::{Auth, Limits, Paginator, Stream};
 
 /// What a sample of a page keeps.
@@ -124,15 +124,7 @@ impl<'a> Run<'a> {
             }
             return self.listing(out, &Map::new(), state, true).map(|(state, _)| state);
         };
-        let mut marks = Vec::new();
-        for index in 0..parents.len() {
-            let (end, _) = self.parent(out, index, state.mark.as_deref())?;
-            marks.extend(end.mark.and_then(|mark| mark.parse::<i128>().ok()));
-            // The mark is one for all parents, so it waits for the last.
-            self.tell(out, Event::Checkpoint(State { mark: state.mark.clone(), ..State::default() }))?;
-        }
-        let mark = marks.into_iter().max().map(|mark| mark.to_string()).or(state.mark);
-        Ok(State { mark, ..State::default() })
+        parents::all(self, out, parents, &state)
     }
 
     /// The listing of one parent, from the mark of them all: what it came to, and whether it is gone.
@@ -145,6 +137,13 @@ impl<'a> Run<'a> {
         let (end, gone) = self.listing(out, parent, begin, false)?;
         self.tell(out, Event::ParentDone { index, gone })?;
         Ok((end, gone))
+    }
+
+    /// Counts what other threads spent for this run: requests, bytes, milliseconds of waiting.
+    pub fn spent(&mut self, [requests, bytes, waiting_ms]: [u64; 3]) {
+        self.requests += requests;
+        self.bytes += bytes;
+        self.waiting += Duration::from_millis(waiting_ms);
     }
 
     /// Without the secrets of the run: an API may put them into its answers.

@@ -10,7 +10,8 @@ use super::Pointer;
 pub struct Limits {
     /// Requests a second, over all streams of the source.
     pub rps: Option<f64>,
-    /// Streams (or parents of one stream) that are fetched at the same time.
+    /// Of the source: streams that are fetched at the same time. Of a stream: its parents, or records that are asked for
+    /// one by one.
     pub concurrency: usize,
     pub connect_ms: u64,
     /// From sending a request to the last byte of its body.

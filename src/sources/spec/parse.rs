@@ -14,7 +14,6 @@ pub fn parse(spec: &Value) -> Result<Spec, Vec<Problem>> {
     let mut spec = spec.clone();
     whole_numbers(&mut spec);
     none(urls(&mut spec))?;
-    none(own_concurrency(&spec))?;
     lay_over(&mut spec);
     let spec = Spec::deserialize(&spec).map_err(|error| {
         vec![Problem {
@@ -72,26 +71,15 @@ fn urls(spec: &mut Value) -> Vec<Problem> {
     problems
 }
 
-/// How many streams are fetched at the same time is the source's to say.
-fn own_concurrency(spec: &Value) -> Vec<Problem> {
-    let streams = spec.get("streams").and_then(Value::as_array).into_iter().flatten().enumerate();
-    streams
-        .filter(|(_, stream)| stream.pointer("/limits/concurrency").is_some())
-        .map(|(at, _)| Problem {
-            pointer: format!("/streams/{at}/limits/concurrency"),
-            message: "the lists of one stream are read one after another (more is not supported yet)".into(),
-            right: "concurrency in the source's limits".into(),
-        })
-        .collect()
-}
-
-/// The source's limits under each stream's, and how a stream without a key is written: a full list replaces the table,
+/// The source's limits under each stream's, but for the concurrency, which is that of streams there and of one stream's
+/// parents here; and how a stream without a key is written: a full list replaces the table,
 /// since nothing tells its rows apart.
 fn lay_over(spec: &mut Value) {
     let limits = spec.get("limits").and_then(Value::as_object).cloned().unwrap_or_default();
     for stream in spec.get_mut("streams").and_then(Value::as_array_mut).into_iter().flatten() {
         let Some(stream) = stream.as_object_mut() else { continue };
         let mut own = limits.clone();
+        own.insert("concurrency".into(), 1.into());
         if let Some(Value::Object(over)) = stream.remove("limits") {
             own.extend(over);
         }

@@ -17,6 +17,14 @@ pub fn check(spec: &Spec, stream: &Stream, at: &str, problems: &mut Problems) {
             "max_record_bytes up to max_body_bytes",
         );
     }
+    let one_by_one = stream.changes.is_some() || stream.deletes.as_ref().is_some_and(|d| d.confirm == Confirm::Get);
+    if stream.limits.concurrency > 1 && stream.parent.is_none() && !one_by_one {
+        problems.add(
+            format!("{at}/limits/concurrency"),
+            "this stream is one list, whose pages are read one after another",
+            "concurrency in the source's limits, for streams at the same time; here, with parent, changes or \"confirm\": \"get\"",
+        );
+    }
     keys(stream, at, problems);
     hidden(stream, at, problems);
     paginator(stream, at, problems);

@@ -8,6 +8,7 @@ mod documentation;
 mod parts;
 mod rules;
 mod settings;
+mod unions;
 
 /// The least spec there is, with one stream.
 fn least() -> Value {
