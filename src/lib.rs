@@ -4,6 +4,7 @@
 //! - [`refresh`]: materialized views, refreshed in order
 //! - [`jobs`]: what runs when
 //! - [`sources`]: third-party APIs in tables
+//! - [`usage`]: what each role's queries cost
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -16,6 +17,7 @@ mod pg;
 mod refresh;
 mod settings;
 mod sources;
+mod usage;
 
 use pgrx::prelude::*;
 
@@ -26,12 +28,16 @@ extension_sql_file!("../sql/fdw.sql", name = "fdw", requires = ["bootstrap"]);
 extension_sql_file!("../sql/refresh.sql", name = "refresh", requires = ["fdw"]);
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
+extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
     if pg::shmem::is_preloading() {
+        static MEMORY: &[&dyn pg::shmem::Block] = &[jobs::MEMORY, &usage::HEAD, &usage::SLOTS, &usage::ENTRIES];
+        pg::shmem::reserve(MEMORY, usage::begin);
         jobs::preload();
+        usage::preload();
     }
 }

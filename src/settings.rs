@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 /// Days for which finished runs and their changes are kept.
 pub static RUN_HISTORY: GucSetting<i32> = GucSetting::<i32>::new(90);
@@ -24,6 +24,39 @@ pub static ALLOW_PRIVATE_NETWORK: GucSetting<Option<CString>> = GucSetting::<Opt
 
 /// A file of roots that sources trust besides the system's.
 pub static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+/// Roles, each in each of its databases, whose query time has an entry of its own.
+pub static MAX_USERS: GucSetting<i32> = GucSetting::<i32>::new(500);
+
+/// Whom a statement's time counts for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
+pub enum UsageRole {
+    /// Who logged in.
+    #[name = c"session"]
+    Session,
+    /// Who that has become by SET ROLE: for poolers.
+    #[name = c"current"]
+    Current,
+}
+
+pub static USAGE_ROLE: GucSetting<UsageRole> = GucSetting::<UsageRole>::new(UsageRole::Session);
+
+/// Whose figures everybody may see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
+pub enum UsageVisibility {
+    #[name = c"all"]
+    All,
+    #[name = c"own"]
+    Own,
+}
+
+pub static USAGE_VISIBILITY: GucSetting<UsageVisibility> = GucSetting::<UsageVisibility>::new(UsageVisibility::All);
+
+/// Seconds between two times that query time is written down; a crash loses no more.
+pub static USAGE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
+
+/// Days for which the history of usage is kept.
+pub static USAGE_HISTORY: GucSetting<i32> = GucSetting::<i32>::new(400);
 
 /// Defines the settings; called once, when the library is loaded.
 pub fn init() {
@@ -87,5 +120,56 @@ pub fn init() {
     ] {
         GucRegistry::define_string_guc(name, short, long, setting, GucContext::Sighup, GucFlags::SUPERUSER_ONLY);
     }
+    usage();
     crate::pg::guc::reserve_prefix(c"startup_wh");
+}
+
+fn usage() {
+    // Where the library comes later, nothing is counted, and no setting of the server's start can be defined any more.
+    GucRegistry::define_int_guc(
+        c"startup_wh.max_users",
+        c"Roles, each in each of its databases, whose query time is counted apart.",
+        c"Others share one entry for each database, so that totals stay exact.",
+        &MAX_USERS,
+        1,
+        100_000,
+        if crate::pg::shmem::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"startup_wh.usage_role",
+        c"Whom a statement counts for: the session's user, or the current one after SET ROLE.",
+        c"\"current\" is for poolers that log in as one role and become another. Functions of others never change it.",
+        &USAGE_ROLE,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"startup_wh.usage_visibility",
+        c"Whose usage everybody sees who may read schema wh: of all, or only their own.",
+        c"Members of wh_admin and of pg_read_all_stats see all. Texts of queries are never shown to others.",
+        &USAGE_VISIBILITY,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"startup_wh.usage_interval",
+        c"Time between two times that query time is written to its table.",
+        c"A crash loses no more than that.",
+        &USAGE_INTERVAL,
+        1,
+        3600,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"startup_wh.usage_history",
+        c"Days for which the history of usage is kept.",
+        c"What is older stays in the figures for all time.",
+        &USAGE_HISTORY,
+        31,
+        36_500,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
 }

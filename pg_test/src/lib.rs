@@ -11,6 +11,7 @@
 //! - [`counterparts`]: emulators of vendors' APIs that others wrote
 //! - [`fake_api`]: an API that misbehaves on demand
 //! - [`sources`]: sources that fetch from it
+//! - [`usage`]: servers that count what queries cost
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
 //! that it did not start, nor the Postgres installation that it was copied from.
@@ -25,6 +26,7 @@ pub mod pair;
 pub mod place;
 pub mod server;
 pub mod sources;
+pub mod usage;
 pub mod warehouse;
 
 pub use at_work::Jobs;

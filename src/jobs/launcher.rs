@@ -40,6 +40,7 @@ fn gone(_: usize) {
 #[no_mangle]
 pub extern "C-unwind" fn startup_wh_launcher(_argument: pgrx::pg_sys::Datum) {
     worker::obey_signals();
+    crate::usage::count(false);
     let Some(shared) = shared::jobs() else { return };
     worker::connect(None, None);
     worker::at_exit(gone, 0);

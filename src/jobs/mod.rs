@@ -35,6 +35,9 @@ pub use write::{cancel_fetch, fetch_job, forget_fetch_job, number_of_fetch};
 /// The most that startup_wh.max_running_jobs can be.
 pub const MOST_RUNNERS: usize = shared::RUNNERS;
 
+/// What jobs need of shared memory.
+pub const MEMORY: &dyn shmem::Block = &shared::AREA;
+
 /// What must be there for anything to be read or written down.
 const EXTENSION: &std::ffi::CStr = c"startup_wh";
 
@@ -44,8 +47,6 @@ const HOLD: Duration = Duration::from_secs(15);
 
 /// Sets up what works only where the library is loaded with the server; called once, while it is.
 pub fn preload() {
-    static BLOCKS: [&dyn shmem::Block; 1] = [&shared::AREA];
-    shmem::reserve(&BLOCKS);
     worker::register("startup_wh launcher", "startup_wh_launcher", Duration::from_secs(5));
     hooks::utility(|utility| {
         if utility.changes_extensions {

@@ -37,7 +37,8 @@ pub fn run(handle: u32, stopped: impl FnOnce() -> Result<()>) -> u64 {
         worker::report(Some(&command));
         worker::hold_cancel(false);
         stopped()?;
-        worker::transaction(Snapshot::None, || portal::run(&command))
+        crate::usage::count(true);
+        super::runner::uncounted(worker::transaction(Snapshot::None, || portal::run(&command)))
     });
     worker::hold_cancel(true);
     let answer = match result {

@@ -16,6 +16,7 @@ use super::{parcel, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{catalog, guc, identity, portal, session, spi};
+use crate::usage;
 
 /// How long a runner waits for another run of its owner.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,6 +46,7 @@ fn wake_home(runner: &Runner) {
 #[no_mangle]
 pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
     worker::obey_signals();
+    usage::count(false);
     let slot = worker::argument(slot);
     let Some(runner) = shared::jobs().and_then(|s| s.runners.get(slot)) else { return };
     worker::at_exit(gone, slot);
@@ -101,7 +103,7 @@ fn forget_the_last() -> Result<()> {
 fn run(runner: &Runner, ready: Result<()>) -> u64 {
     let run = get(&runner.run) as i64;
     let result = match get(&runner.parcel) {
-        0 => ready.and_then(|()| here(runner, run)),
+        0 => uncounted(ready.and_then(|()| here(runner, run))),
         handle => return parcel::run(handle as u32, || ready.and_then(|()| stopped(runner))),
     };
     worker::hold_cancel(true);
@@ -120,6 +122,15 @@ fn run(runner: &Runner, ready: Result<()>) -> u64 {
             outcome::UNRECORDED
         }
     }
+}
+
+/// What its owner wrote is over: what we do now is nobody's usage.
+pub fn uncounted<T>(result: Result<T>) -> Result<T> {
+    if result.as_ref().is_err_and(|e| e.sqlstate == sqlstate::QUERY_CANCELED) {
+        usage::was_cancelled();
+    }
+    usage::count(false);
+    result
 }
 
 /// Keeps our tables where they are for the transaction.
@@ -144,6 +155,8 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
     worker::name_session(&format!("startup_wh: {}", work.name));
     worker::hold_cancel(false);
     stopped(runner)?;
+    // What its owner wrote is the owner's usage.
+    usage::count(true);
     let started = get(&runner.started) as i64;
     if get(&runner.relation) != 0 {
         let how = work.concurrently.as_deref().unwrap_or("auto").parse()?;
@@ -155,6 +168,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
     }
     worker::transaction(Snapshot::None, || {
         let rows = portal::run(&work.command)?;
+        usage::count(false);
         hold_extension()?;
         worker::with_snapshot(|| {
             let _owner = identity::As::extension_owner(owner);

@@ -62,6 +62,7 @@ pub struct Scheduler {
     /// Sessions that wait for a run.
     pub waiting: HashMap<i64, Vec<u64>>,
     trimmed: Option<Instant>,
+    usage: crate::usage::Keeper,
 }
 
 fn gone(database: usize) {
@@ -82,6 +83,7 @@ fn gone(database: usize) {
 #[no_mangle]
 pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
     worker::obey_signals();
+    crate::usage::count(false);
     let database = worker::argument(database) as u32;
     let Some(shared) = shared::jobs() else { return };
     let Some(entry) = shared.database(database) else { return };
@@ -105,6 +107,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         runners: Runners::default(),
         waiting: HashMap::new(),
         trimmed: None,
+        usage: crate::usage::Keeper::default(),
     };
     let mut first = true;
     loop {
@@ -168,7 +171,26 @@ impl Scheduler {
         }
         self.dispatch();
         self.tell_waiters();
+        if self.usage.due_in().is_zero() && !self.keep_usage() {
+            return Ok(None);
+        }
         Ok(Some(self.pause()))
+    }
+
+    /// Writes down what was used; says whether the extension is there. What cannot be written stays in shared memory, and
+    /// is no reason for jobs not to run.
+    fn keep_usage(&mut self) -> bool {
+        let kept = worker::transaction(Snapshot::Taken, || {
+            let _surroundings = guc::Scope::new(OURS)?;
+            match catalog::hold_extension(EXTENSION) {
+                true => self.usage.keep().map(|()| true),
+                false => Ok(false),
+            }
+        });
+        kept.unwrap_or_else(|e| {
+            pgrx::warning!("query time could not be written down: {}", e.message);
+            true
+        })
     }
 
     /// Everything that needs the tables. Says whether the extension is there.
@@ -432,7 +454,8 @@ impl Scheduler {
         let due = self.next_due().map(|at| at - now);
         let deadline = self.active.values().filter_map(|a| a.deadline).map(|at| at - now).min();
         let runner = self.runners.wakes_in(&self.queue).map(|d| d.as_micros() as i64);
-        let least = [due, deadline, runner].into_iter().flatten().min().unwrap_or(i64::MAX);
+        let usage = Some(self.usage.due_in().as_micros().min(i64::MAX as u128) as i64);
+        let least = [due, deadline, runner, usage].into_iter().flatten().min().unwrap_or(i64::MAX);
         Duration::from_micros(least.clamp(0, TRIM_EVERY.as_micros() as i64) as u64)
     }
 }

@@ -24,14 +24,42 @@ pub fn is_superuser_role(role: u32) -> bool {
 
 /// Name of the user who logged in.
 pub fn session_user_name() -> String {
+    // SAFETY: reads a backend global.
+    name_of_role(unsafe { pg_sys::GetSessionUserId() }.to_u32())
+}
+
+/// Name of a role, from the catalog.
+pub fn name_of_role(role: u32) -> String {
     // SAFETY: GetUserNameFromId with noerr returns NULL or a palloc'd string.
     unsafe {
-        let name = pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true);
+        let name = pg_sys::GetUserNameFromId(role.into(), true);
         if name.is_null() {
             return String::from("unknown");
         }
-        std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned()
+        let found = std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned();
+        pg_sys::pfree(name.cast());
+        found
     }
+}
+
+/// Now, in the server's time: microseconds since 2000.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// A NOTICE to the client.
+pub fn notice(message: &str, detail: &str, hint: &str) {
+    let mut report = pg_sys::panic::ErrorReport::new(
+        pgrx::PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        message.to_owned(),
+        "startup_wh",
+    )
+    .set_hint(hint.to_owned());
+    if !detail.is_empty() {
+        report = report.set_detail(detail.to_owned());
+    }
+    report.report(pgrx::PgLogLevel::NOTICE);
 }
 
 /// Whether each statement sees what others have committed by then (XACT_READ_COMMITTED or below, src/include/access/xact.h).

@@ -4,7 +4,7 @@
 //! at first, and again after a crash, because the postmaster makes shared memory anew then.
 
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pgrx::pg_sys;
 
@@ -72,6 +72,58 @@ impl<T: Shared> Area<T> {
     }
 }
 
+/// As many values of a type as the server's settings say; whoever needs a lock takes that of an [`Area`].
+pub struct Array<T> {
+    name: &'static CStr,
+    length: fn() -> usize,
+    at: AtomicPtr<T>,
+    reserved: AtomicUsize,
+}
+
+impl<T: Shared> Array<T> {
+    /// `length` is asked when memory is requested: MaxBackends and all settings are known by then.
+    pub const fn new(name: &'static CStr, length: fn() -> usize) -> Self {
+        Array { name, length, at: AtomicPtr::new(std::ptr::null_mut()), reserved: AtomicUsize::new(0) }
+    }
+
+    /// Empty where the library was not preloaded.
+    pub fn get(&self) -> &'static [T] {
+        let at = self.at.load(Ordering::Relaxed);
+        if at.is_null() {
+            return &[];
+        }
+        // SAFETY: set once by `start` to memory of that many values, which lives as long as the process; T is Sync.
+        unsafe { std::slice::from_raw_parts(at, self.reserved.load(Ordering::Relaxed)) }
+    }
+}
+
+impl<T: Shared> Block for Array<T> {
+    fn request(&self) {
+        self.reserved.store((self.length)(), Ordering::Relaxed);
+        // SAFETY: called from shmem_request_hook.
+        unsafe { pg_sys::RequestAddinShmemSpace(size_of::<T>() * self.reserved.load(Ordering::Relaxed)) }
+    }
+
+    fn start(&self) {
+        let length = self.reserved.load(Ordering::Relaxed);
+        let mut found = false;
+        // SAFETY: as for an area.
+        unsafe {
+            let at = pg_sys::ShmemInitStruct(self.name.as_ptr(), size_of::<T>() * length, &mut found).cast::<T>();
+            if !found {
+                std::ptr::write_bytes(at, 0, length);
+            }
+            self.at.store(at, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How many backends and background workers there can be at a time.
+pub fn most_backends() -> usize {
+    // SAFETY: reads a backend global, set before memory is requested (src/backend/postmaster/postmaster.c).
+    usize::try_from(unsafe { pg_sys::MaxBackends }).unwrap_or(0)
+}
+
 /// What the hooks need of an area, whatever its type.
 pub trait Block: Sync {
     fn request(&self);
@@ -102,10 +154,14 @@ impl<T: Shared> Block for Area<T> {
     }
 }
 
-static BLOCKS: std::sync::OnceLock<&'static [&'static dyn Block]> = std::sync::OnceLock::new();
+/// What there is to set up, and what is done then, by the postmaster alone.
+type Reserved = (&'static [&'static dyn Block], fn());
 
-/// Sets the areas up; called once, while the library is preloaded.
-pub fn reserve(blocks: &'static [&'static dyn Block]) {
+static BLOCKS: std::sync::OnceLock<Reserved> = std::sync::OnceLock::new();
+
+/// Sets the areas up, and calls `ready` in the postmaster whenever they were made: at the start, and after a crash.
+/// Called once, while the library is preloaded.
+pub fn reserve(blocks: &'static [&'static dyn Block], ready: fn()) {
     static mut EARLIER_REQUEST: Option<unsafe extern "C-unwind" fn()> = None;
     static mut EARLIER_STARTUP: Option<unsafe extern "C-unwind" fn()> = None;
 
@@ -117,7 +173,7 @@ pub fn reserve(blocks: &'static [&'static dyn Block]) {
                 earlier();
             }
         }
-        BLOCKS.get().into_iter().flat_map(|b| b.iter()).for_each(|b| b.request());
+        BLOCKS.get().into_iter().flat_map(|(b, _)| b.iter()).for_each(|b| b.request());
     }
 
     #[pgrx::pg_guard]
@@ -128,10 +184,16 @@ pub fn reserve(blocks: &'static [&'static dyn Block]) {
                 earlier();
             }
         }
-        BLOCKS.get().into_iter().flat_map(|b| b.iter()).for_each(|b| b.start());
+        if let Some((blocks, ready)) = BLOCKS.get() {
+            blocks.iter().for_each(|b| b.start());
+            // SAFETY: reads a backend global. Where processes are started anew instead of forked, each comes here.
+            if !unsafe { pg_sys::IsUnderPostmaster } {
+                ready();
+            }
+        }
     }
 
-    if BLOCKS.set(blocks).is_ok() {
+    if BLOCKS.set((blocks, ready)).is_ok() {
         // SAFETY: hooks are chained while the postmaster loads libraries, in one thread.
         unsafe {
             EARLIER_REQUEST = pg_sys::shmem_request_hook;
@@ -140,6 +202,30 @@ pub fn reserve(blocks: &'static [&'static dyn Block]) {
             pg_sys::shmem_startup_hook = Some(startup);
         }
     }
+}
+
+/// Has `f` run in the postmaster when the server has stopped: every other process has ended, and it did not crash. It must
+/// not fail.
+pub fn at_stop(f: fn()) {
+    static STOP: std::sync::OnceLock<fn()> = std::sync::OnceLock::new();
+
+    #[pgrx::pg_guard]
+    unsafe extern "C-unwind" fn stopped(code: i32, _argument: pg_sys::Datum) {
+        // After a crash shared memory may be anything.
+        if let (0, Some(f)) = (code, STOP.get()) {
+            f();
+        }
+    }
+
+    let _ = STOP.set(f);
+    // SAFETY: called by the postmaster, whenever shared memory was made: the one before took the callback with it.
+    unsafe { pg_sys::on_shmem_exit(Some(stopped), pg_sys::Datum::from(0)) }
+}
+
+/// The number that a data directory got when it was made.
+pub fn system_identifier() -> u64 {
+    // SAFETY: the control file is read before shared memory is made.
+    unsafe { pg_sys::GetSystemIdentifier() }
 }
 
 /// Whether the server is loading its shared_preload_libraries.

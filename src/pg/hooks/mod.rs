@@ -1,4 +1,9 @@
 //! Hooks into other people's statements, and into the end of our own transactions.
+//!
+//! - [`statements`]: what they cost; [`activity`]: what runs now
+
+pub mod activity;
+pub mod statements;
 
 use std::cell::RefCell;
 use std::ffi::CStr;

@@ -1,0 +1,346 @@
+//! What a process used, and has handed over: between one end and the next.
+
+use std::cell::UnsafeCell;
+
+use pgrx::pg_sys;
+
+use super::{counter, watcher, Counts};
+
+unsafe extern "C-unwind" {
+    // Not pgrx's: its guard costs more than what is called.
+    fn GetCurrentTimestamp() -> i64;
+    fn GetCurrentStatementStartTimestamp() -> i64;
+    fn IsTransactionBlock() -> bool;
+    fn GetSessionUserId() -> pg_sys::Oid;
+    fn GetOuterUserId() -> pg_sys::Oid;
+}
+
+/// What kind of process this is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Not asked yet.
+    Unknown,
+    /// Nothing is counted.
+    Silent,
+    /// It serves a client.
+    Client,
+    /// A background worker: no messages, so that its statements begin where a hook is entered.
+    Worker,
+    /// A parallel worker: only its CPU counts.
+    Parallel,
+}
+
+/// CPU is asked for when this much time has gone by since the last time (microseconds): getrusage costs as much as some
+/// statements.
+const CPU_EVERY: i64 = 10_000;
+
+pub struct Process {
+    pub kind: Kind,
+    /// Address of the outermost hook's frame, 0: in none.
+    pub frame: usize,
+    /// The message in which that was entered.
+    pub message: i64,
+    /// When a worker entered it.
+    pub entered: i64,
+    /// All of a worker's time counts, and not only what is inside of hooks.
+    pub all: bool,
+    /// Until when everything is counted.
+    pub until: i64,
+    /// The message whose statement was counted last.
+    pub counted: i64,
+    /// The executor of that statement has not ended.
+    pub open: bool,
+    /// That statement ends the transaction.
+    pub ending: bool,
+    /// A portal of the extended protocol runs a query: its executor ends with another message.
+    pub lasting: bool,
+    /// A failure is counted, and its rollback is to come.
+    pub failed: bool,
+    pub role: u32,
+    pub calls: u64,
+    pub rows: u64,
+    /// pgBufferUsage and pgWalUsage, as far as they are counted: temporary, read, hit, WAL.
+    pub used: [u64; 4],
+    pub cpu: [u64; 2],
+    pub cpu_at: i64,
+}
+
+struct Main(UnsafeCell<Process>);
+
+// SAFETY: Postgres runs the hooks in the process's one main thread, and no reference is held over a call of them.
+unsafe impl Sync for Main {}
+
+static PROCESS: Main = Main(UnsafeCell::new(Process {
+    kind: Kind::Unknown,
+    frame: 0,
+    message: 0,
+    entered: 0,
+    all: false,
+    until: 0,
+    counted: 0,
+    open: false,
+    ending: false,
+    lasting: false,
+    failed: false,
+    role: 0,
+    calls: 0,
+    rows: 0,
+    used: [0; 4],
+    cpu: [0; 2],
+    cpu_at: 0,
+}));
+
+/// Whether what this worker does is counted from now on: what the extension does for itself is nobody's.
+pub fn count(counted: bool) {
+    let p = process();
+    p.kind = if counted { Kind::Unknown } else { Kind::Silent };
+    p.frame = 0;
+    p.all = counted;
+    p.entered = now();
+}
+
+/// Counts what this process did and has not counted.
+pub fn leave() {
+    let p = process();
+    let in_a_statement = match p.kind {
+        Kind::Client => runs(p) && (p.frame != 0 || message() > p.until),
+        Kind::Worker => p.frame != 0 || p.all,
+        _ => return,
+    };
+    p.cpu_at = 0;
+    if in_a_statement && !p.failed {
+        failed(p, true);
+    } else {
+        close(p, [0; counter::ALL]);
+    }
+    p.kind = Kind::Silent;
+}
+
+/// The last failure of this worker was a cancel: nobody has reported it.
+pub fn was_cancelled() {
+    let p = process();
+    if p.kind == Kind::Worker {
+        let mut counts = [0; counter::ALL];
+        counts[counter::ERRORS] = u64::MAX;
+        counts[counter::CANCELS] = 1;
+        hand_over(p, &counts);
+    }
+}
+
+#[inline]
+#[allow(clippy::mut_from_ref)]
+pub fn process() -> &'static mut Process {
+    // SAFETY: see Main.
+    unsafe { &mut *PROCESS.0.get() }
+}
+
+#[inline]
+pub fn message() -> i64 {
+    // SAFETY: returns a static.
+    unsafe { GetCurrentStatementStartTimestamp() }
+}
+
+#[inline]
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { GetCurrentTimestamp() }
+}
+
+/// The role that statements count for.
+fn role() -> u32 {
+    // SAFETY: both read statics.
+    unsafe {
+        match watcher().is_some_and(|w| (w.by_current_role)()) {
+            true => GetOuterUserId().to_u32(),
+            false => GetSessionUserId().to_u32(),
+        }
+    }
+}
+
+/// Finds out what kind of process this is.
+#[cold]
+fn kind(p: &mut Process) -> Kind {
+    // SAFETY: reads of backend globals.
+    let found = unsafe {
+        if pg_sys::Mode != pg_sys::ProcessingMode::NormalProcessing || pg_sys::MyDatabaseId == pg_sys::InvalidOid {
+            return Kind::Unknown;
+        }
+        match pg_sys::MyBackendType {
+            _ if pg_sys::ParallelWorkerNumber >= 0 => Kind::Parallel,
+            pg_sys::BackendType::B_BACKEND => Kind::Client,
+            pg_sys::BackendType::B_BG_WORKER => Kind::Worker,
+            _ => Kind::Silent,
+        }
+    };
+    p.kind = found;
+    p.used = used();
+    p.cpu = cpu();
+    p.cpu_at = now();
+    found
+}
+
+#[inline]
+pub fn known_kind(p: &mut Process) -> Kind {
+    match p.kind {
+        Kind::Unknown => kind(p),
+        known => known,
+    }
+}
+
+/// A hook whose frame lies at `frame` is entered; says whether it is the outermost, and its statement counts.
+#[inline]
+pub fn enters(frame: usize) -> bool {
+    let p = process();
+    let kind = known_kind(p);
+    if !matches!(kind, Kind::Client | Kind::Worker) {
+        return false;
+    }
+    let message = message();
+    // The stack grows downwards: a frame above this one is still there, unless an error has jumped over it.
+    if p.frame != 0 && frame < p.frame && message == p.message {
+        return false;
+    }
+    p.frame = frame;
+    p.message = message;
+    p.failed = false;
+    if kind == Kind::Worker && !p.all {
+        p.entered = now();
+    }
+    true
+}
+
+/// Settles whom the statement counts for, and whether they may.
+#[inline]
+pub fn begins(may_refuse: bool) {
+    let role = role();
+    process().role = role;
+    if let Some(watcher) = watcher() {
+        (watcher.begins)(role, may_refuse);
+    }
+}
+
+/// The outermost hook returns. Its time is counted if nobody will see a later end of the statement.
+#[inline]
+pub fn returns(is_the_last_seen: bool) {
+    let p = process();
+    if is_the_last_seen || p.kind == Kind::Worker {
+        close(p, [0; counter::ALL]);
+    }
+    p.frame = 0;
+}
+
+/// Whether no commit of the same message follows that would be counted as well.
+#[inline]
+pub fn in_block() -> bool {
+    // SAFETY: reads a static.
+    unsafe { IsTransactionBlock() }
+}
+
+/// Counts what was used since the last time, beside what is known already.
+pub fn close(p: &mut Process, mut counts: Counts) {
+    let at = now();
+    let from = match p.kind {
+        Kind::Worker if p.frame != 0 || p.all => p.entered,
+        Kind::Worker => at,
+        _ => message().max(p.until),
+    };
+    counts[counter::CALLS] = std::mem::take(&mut p.calls);
+    counts[counter::ROWS] = std::mem::take(&mut p.rows);
+    // What ends a session that is idle in a transaction is no statement of it.
+    if p.kind == Kind::Worker || runs(p) {
+        counts[counter::TIME] = (at - from).max(0) as u64;
+    }
+    p.entered = at;
+    p.until = at;
+    count_used(p, &mut counts);
+    if at - p.cpu_at >= CPU_EVERY {
+        count_cpu(p, &mut counts, at);
+    }
+    hand_over(p, &counts);
+}
+
+#[inline]
+fn hand_over(p: &mut Process, counts: &Counts) {
+    if p.role == 0 {
+        p.role = role();
+    }
+    if let Some(watcher) = watcher() {
+        (watcher.used)(p.role, counts, p.until);
+    }
+}
+
+#[inline]
+fn count_used(p: &mut Process, counts: &mut Counts) {
+    let used = used();
+    let block = u64::from(pg_sys::BLCKSZ);
+    counts[counter::TEMP_BYTES] = used[0].wrapping_sub(p.used[0]) * block;
+    counts[counter::BLOCKS_READ] = used[1].wrapping_sub(p.used[1]);
+    counts[counter::BLOCKS_HIT] = used[2].wrapping_sub(p.used[2]);
+    counts[counter::WAL_BYTES] = used[3].wrapping_sub(p.used[3]);
+    p.used = used;
+}
+
+#[inline]
+fn used() -> [u64; 4] {
+    // SAFETY: reads of backend globals, which parallel workers' parts are added to (InstrAccumParallelQuery,
+    // src/backend/executor/instrument.c).
+    unsafe {
+        let buffers = &raw const pg_sys::pgBufferUsage;
+        [
+            (*buffers).temp_blks_written as u64,
+            (*buffers).shared_blks_read as u64,
+            (*buffers).shared_blks_hit as u64,
+            pg_sys::pgWalUsage.wal_bytes,
+        ]
+    }
+}
+
+#[cold]
+fn count_cpu(p: &mut Process, counts: &mut Counts, at: i64) {
+    let cpu = cpu();
+    counts[counter::CPU_USER] = cpu[0].saturating_sub(p.cpu[0]);
+    counts[counter::CPU_SYSTEM] = cpu[1].saturating_sub(p.cpu[1]);
+    p.cpu = cpu;
+    p.cpu_at = at;
+}
+
+/// CPU time of the process so far: user and system, microseconds.
+pub fn cpu() -> [u64; 2] {
+    // SAFETY: getrusage(2) fills a struct of integers.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    [micros(usage.ru_utime), micros(usage.ru_stime)]
+}
+
+/// Whether a client waits for this process, as pg_stat_activity says; with track_activities off nobody knows.
+pub fn runs(p: &Process) -> bool {
+    use pg_sys::BackendState as state;
+    // SAFETY: this process's own entry, or none.
+    p.kind == Kind::Client
+        && unsafe { pg_sys::MyBEEntry.as_ref() }.is_none_or(|entry| {
+            [state::STATE_RUNNING, state::STATE_FASTPATH, state::STATE_DISABLED].contains(&entry.st_state)
+        })
+}
+
+/// Counts a failure, and the call too where that is not counted yet: the statement may have been through when its
+/// triggers or its commit failed.
+#[cold]
+pub fn failed(p: &mut Process, cancelled: bool) {
+    let message = message();
+    let through = p.counted == message && (p.open || p.ending || !in_block());
+    if !through || p.kind == Kind::Worker {
+        p.calls += 1;
+    }
+    let mut counts: Counts = [0; counter::ALL];
+    counts[if cancelled { counter::CANCELS } else { counter::ERRORS }] = 1;
+    close(p, counts);
+    p.counted = message;
+    p.frame = 0;
+    p.open = false;
+    p.ending = false;
+    p.lasting = false;
+}

@@ -1,0 +1,449 @@
+//! The hooks, which pass everything on as it came and tell the account where statements begin and end.
+
+use std::ffi::c_int;
+
+use pgrx::{pg_sys, PgLogLevel};
+
+use super::account::{
+    begins, close, cpu, enters, failed, in_block, known_kind, message, process, returns, runs, Kind, Process,
+};
+use super::{counter, watcher, Counts};
+use crate::pg::hooks::{activity, standard_ProcessUtility};
+
+unsafe extern "C-unwind" {
+    // Not pgrx's: its guard costs more than what is called, and would take each error apart.
+    fn standard_planner(
+        query: *mut pg_sys::Query,
+        text: *const std::ffi::c_char,
+        options: c_int,
+        params: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+    fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+    #[cfg(not(feature = "pg18"))]
+    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: c_int, count: u64, once: bool);
+    #[cfg(feature = "pg18")]
+    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: c_int, count: u64);
+    fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+    fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
+}
+
+struct Earlier {
+    planner: pg_sys::planner_hook_type,
+    analyzed: pg_sys::post_parse_analyze_hook_type,
+    start: pg_sys::ExecutorStart_hook_type,
+    run: pg_sys::ExecutorRun_hook_type,
+    finish: pg_sys::ExecutorFinish_hook_type,
+    end: pg_sys::ExecutorEnd_hook_type,
+    utility: pg_sys::ProcessUtility_hook_type,
+    report: pg_sys::emit_log_hook_type,
+}
+
+static mut EARLIER: Earlier = Earlier {
+    planner: None,
+    analyzed: None,
+    start: None,
+    run: None,
+    finish: None,
+    end: None,
+    utility: None,
+    report: None,
+};
+
+/// Chains the hooks; called once, while the library is preloaded.
+///
+/// # Safety
+/// The postmaster is loading libraries.
+pub unsafe fn install() {
+    // SAFETY: in one thread; a callback that is registered there is that of every process.
+    unsafe {
+        EARLIER = Earlier {
+            planner: pg_sys::planner_hook,
+            analyzed: pg_sys::post_parse_analyze_hook,
+            start: pg_sys::ExecutorStart_hook,
+            run: pg_sys::ExecutorRun_hook,
+            finish: pg_sys::ExecutorFinish_hook,
+            end: pg_sys::ExecutorEnd_hook,
+            utility: pg_sys::ProcessUtility_hook,
+            report: pg_sys::emit_log_hook,
+        };
+        pg_sys::planner_hook = Some(planner);
+        pg_sys::post_parse_analyze_hook = Some(analyzed);
+        pg_sys::ExecutorStart_hook = Some(start);
+        pg_sys::ExecutorRun_hook = Some(run);
+        pg_sys::ExecutorFinish_hook = Some(finish);
+        pg_sys::ExecutorEnd_hook = Some(end);
+        pg_sys::ProcessUtility_hook = Some(utility);
+        pg_sys::emit_log_hook = Some(report);
+        pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+    }
+}
+
+/// Whether the statement is the one that the client sent: a rule can have made several of it, and triggers that run at the
+/// commit send theirs when no hook is around them.
+fn is_sent(statement: *mut pg_sys::PlannedStmt) -> bool {
+    // SAFETY: reads of the portal that runs; its name ends with a NUL, and a list in it has at least one member.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        if portal.is_null() {
+            return process().kind == Kind::Worker;
+        }
+        let statements = (*portal).stmts;
+        if statements.is_null() || (*(*statements).elements).ptr_value.cast() != statement {
+            return false;
+        }
+        // Names that SPI gives (CreateNewPortal, src/backend/utils/mmgr/portalmem.c), and cursors that a commit keeps.
+        *(*portal).name == 0
+            || (!std::ffi::CStr::from_ptr((*portal).name).to_bytes().starts_with(b"<unnamed portal ")
+                && (*portal).cursorOptions & pg_sys::CURSOR_OPT_HOLD as c_int == 0)
+    }
+}
+
+/// Whether the portal that runs came over the extended protocol: only those share a plan with a prepared statement.
+#[inline]
+fn is_extended() -> bool {
+    // SAFETY: a read of the portal that runs.
+    unsafe { pg_sys::ActivePortal.as_ref() }.is_some_and(|portal| !portal.cplan.is_null())
+}
+
+/// Whether, besides, its executor begins with a Bind message, runs in one or more Execute messages, and ends with what
+/// takes the portal away.
+#[inline]
+fn is_lasting() -> bool {
+    // SAFETY: as above.
+    unsafe { pg_sys::ActivePortal.as_ref() }
+        .is_some_and(|portal| !portal.cplan.is_null() && portal.strategy == pg_sys::PortalStrategy::PORTAL_ONE_SELECT)
+}
+
+/// An address in the frame of a hook.
+macro_rules! frame {
+    () => {{
+        let here = 0_u8;
+        std::hint::black_box(&here) as *const u8 as usize
+    }};
+}
+
+unsafe extern "C-unwind" fn planner(
+    query: *mut pg_sys::Query,
+    text: *const std::ffi::c_char,
+    options: c_int,
+    params: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    let outermost = enters(frame!());
+    if outermost {
+        begins(true);
+    }
+    // SAFETY: passed on as it came. Functions that are evaluated while planning run inside.
+    let plan = unsafe {
+        match EARLIER.planner {
+            Some(earlier) => earlier(query, text, options, params),
+            None => standard_planner(query, text, options, params),
+        }
+    };
+    if outermost {
+        returns(false);
+    }
+    plan
+}
+
+/// The end of a Parse message: what follows in it is short, and the next message will have another beginning.
+unsafe extern "C-unwind" fn analyzed(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumbled: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: passed on as it came; only a Parse message has its parameters' types guessed
+    // (setup_parse_variable_parameters, src/backend/parser/parse_param.c), and PREPARE, inside its hook.
+    unsafe {
+        if let Some(earlier) = EARLIER.analyzed {
+            earlier(state, query, jumbled);
+        }
+        if (*state).p_coerce_param_hook.is_some() && enters(frame!()) {
+            returns(true);
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
+    let outermost = enters(frame!());
+    if outermost {
+        begins(true);
+    }
+    // SAFETY: passed on as it came; the portal is the one that starts.
+    unsafe {
+        match EARLIER.start {
+            Some(earlier) => earlier(query, flags),
+            None => standard_ExecutorStart(query, flags),
+        }
+        if outermost {
+            let lasting = is_lasting();
+            process().lasting = lasting;
+            returns(lasting);
+        }
+    }
+}
+
+/// The executor has run for the outermost hook.
+///
+/// # Safety
+/// `query` was run.
+#[inline]
+unsafe fn ran(query: *mut pg_sys::QueryDesc, first: bool) {
+    let p = process();
+    // SAFETY: a query that was run has its state and its plan.
+    unsafe {
+        if first && is_sent((*query).plannedstmt) {
+            p.calls += 1;
+            p.counted = p.message;
+            p.open = true;
+        }
+        if (*(*query).plannedstmt).canSetTag {
+            p.rows += (*(*query).estate).es_processed;
+        }
+    }
+    returns(is_lasting());
+}
+
+#[cfg(not(feature = "pg18"))]
+unsafe extern "C-unwind" fn run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    once: bool,
+) {
+    let outermost = enters(frame!());
+    // SAFETY: passed on as it came.
+    unsafe {
+        let first = outermost && !(*query).already_executed;
+        match EARLIER.run {
+            Some(earlier) => earlier(query, direction, count, once),
+            None => standard_ExecutorRun(query, direction, count, once),
+        }
+        if outermost {
+            ran(query, first);
+        }
+    }
+}
+
+#[cfg(feature = "pg18")]
+unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
+    let outermost = enters(frame!());
+    // SAFETY: passed on as it came.
+    unsafe {
+        let first = outermost && !(*query).already_executed;
+        match EARLIER.run {
+            Some(earlier) => earlier(query, direction, count),
+            None => standard_ExecutorRun(query, direction, count),
+        }
+        if outermost {
+            ran(query, first);
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
+    let outermost = enters(frame!());
+    // SAFETY: passed on as it came. Triggers run inside.
+    unsafe {
+        match EARLIER.finish {
+            Some(earlier) => earlier(query),
+            None => standard_ExecutorFinish(query),
+        }
+    }
+    if outermost {
+        returns(false);
+    }
+}
+
+unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
+    let outermost = enters(frame!());
+    // SAFETY: passed on as it came.
+    unsafe {
+        match EARLIER.end {
+            Some(earlier) => earlier(query),
+            None => standard_ExecutorEnd(query),
+        }
+    }
+    if outermost {
+        let p = process();
+        p.open = false;
+        // A portal that outlived its message ends in another one, or in the commit: both are counted.
+        let lasting = std::mem::take(&mut p.lasting);
+        returns(!lasting && (in_block() || is_extended()));
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+unsafe extern "C-unwind" fn utility(
+    statement: *mut pg_sys::PlannedStmt,
+    query: *const std::ffi::c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    dest: *mut pg_sys::DestReceiver,
+    done: *mut pg_sys::QueryCompletion,
+) {
+    let outermost = enters(frame!());
+    let (mut sent, mut ending, mut extended) = (false, false, false);
+    // SAFETY: passed on as it came; a statement that ends a transaction is freed with it, so it is looked at before.
+    unsafe {
+        if outermost {
+            let node = (*statement).utilityStmt;
+            sent = is_sent(statement);
+            extended = is_extended();
+            ending = ends_transaction(node);
+            begins(!may_always(node));
+        }
+        let next = EARLIER.utility.unwrap_or(standard_ProcessUtility);
+        next(statement, query, read_only_tree, context, params, environment, dest, done);
+        if outermost {
+            let p = process();
+            if sent {
+                p.calls += 1;
+                p.counted = p.message;
+                p.ending = ending;
+                p.rows += rows(done);
+            }
+            returns(extended || in_block());
+        }
+    }
+}
+
+/// # Safety
+/// `node` is a utility statement.
+unsafe fn ends_transaction(node: *mut pg_sys::Node) -> bool {
+    use pg_sys::TransactionStmtKind as kind;
+    // SAFETY: the cast follows the tag.
+    unsafe {
+        (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && [kind::TRANS_STMT_COMMIT, kind::TRANS_STMT_ROLLBACK, kind::TRANS_STMT_PREPARE]
+                .contains(&(*node.cast::<pg_sys::TransactionStmt>()).kind)
+    }
+}
+
+/// What is never refused: it ends something, or costs nothing.
+///
+/// # Safety
+/// `node` is a utility statement.
+unsafe fn may_always(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: reads the tag.
+    let tag = unsafe { (*node).type_ };
+    matches!(
+        tag,
+        pg_sys::NodeTag::T_TransactionStmt
+            | pg_sys::NodeTag::T_VariableSetStmt
+            | pg_sys::NodeTag::T_VariableShowStmt
+            | pg_sys::NodeTag::T_ClosePortalStmt
+            | pg_sys::NodeTag::T_DeallocateStmt
+            | pg_sys::NodeTag::T_DiscardStmt
+            | pg_sys::NodeTag::T_ListenStmt
+            | pg_sys::NodeTag::T_UnlistenStmt
+    )
+}
+
+/// Rows of a utility statement that has some.
+///
+/// # Safety
+/// `done` is null or of a statement that is through.
+unsafe fn rows(done: *const pg_sys::QueryCompletion) -> u64 {
+    use pg_sys::CommandTag as tag;
+    // SAFETY: as promised.
+    unsafe { done.as_ref() }.map_or(0, |done| match done.commandTag {
+        tag::CMDTAG_SELECT
+        | tag::CMDTAG_INSERT
+        | tag::CMDTAG_UPDATE
+        | tag::CMDTAG_DELETE
+        | tag::CMDTAG_MERGE
+        | tag::CMDTAG_COPY
+        | tag::CMDTAG_FETCH
+        | tag::CMDTAG_REFRESH_MATERIALIZED_VIEW => done.nprocessed,
+        _ => 0,
+    })
+}
+
+/// A message is reported. An error gets here when it has ended its statement, and not where somebody caught it.
+unsafe extern "C-unwind" fn report(error: *mut pg_sys::ErrorData) {
+    // SAFETY: the server's error, passed on as it came.
+    unsafe {
+        let level = (*error).elevel;
+        if level >= PgLogLevel::ERROR as c_int {
+            reported(level, (*error).sqlerrcode);
+        }
+        if let Some(earlier) = EARLIER.report {
+            earlier(error);
+        }
+    }
+}
+
+#[cold]
+fn reported(level: c_int, sqlstate: c_int) {
+    let p = process();
+    // One that ends the process is counted where it ends, if anything ever was.
+    let counts = level == PgLogLevel::ERROR as c_int || p.role == 0;
+    if known_kind(p) == Kind::Client && counts && runs(p) {
+        let cancelled =
+            level > PgLogLevel::ERROR as c_int || sqlstate == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED as c_int;
+        failed(p, cancelled);
+        p.failed = true;
+    }
+}
+
+/// Whether errors are not reported to the server's log, and so not to its hook (is_log_level_output, elog.c).
+fn errors_are_hidden() -> bool {
+    // SAFETY: reads a setting.
+    let level = unsafe { pg_sys::log_min_messages };
+    level > PgLogLevel::ERROR as c_int || [pg_sys::LOG, pg_sys::LOG_SERVER_ONLY].contains(&(level as u32))
+}
+
+unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let p = process();
+    let over = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => true,
+        pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
+            return worker_ends(p)
+        }
+        _ => return,
+    };
+    let kind = known_kind(p);
+    if !matches!(kind, Kind::Client | Kind::Worker) {
+        return;
+    }
+    // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
+    let arrived = over && unsafe { pg_sys::error_context_stack.is_null() };
+    let unreported = kind == Kind::Worker || errors_are_hidden();
+    let around = p.frame != 0 && frame!() < p.frame && message() == p.message;
+    if around && !(arrived && unreported) {
+        // COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX CONCURRENTLY: the statement goes on.
+        return;
+    }
+    let outside = match kind {
+        Kind::Client => !p.ending && !p.failed && runs(p),
+        _ => p.all,
+    };
+    if over && unreported && (p.frame != 0 || outside) {
+        failed(p, false);
+    }
+    p.frame = 0;
+    p.open = false;
+    p.ending = false;
+    p.failed = false;
+    if kind == Kind::Client {
+        close(p, [0; counter::ALL]);
+    }
+}
+
+/// A parallel worker has done its part; its leader waits for that.
+fn worker_ends(p: &mut Process) {
+    if known_kind(p) != Kind::Parallel {
+        return;
+    }
+    let mut counts: Counts = [0; counter::ALL];
+    let cpu = cpu();
+    counts[counter::CPU_USER] = cpu[0];
+    counts[counter::CPU_SYSTEM] = cpu[1];
+    p.kind = Kind::Silent;
+    if let (Some(watcher), Some(leader)) = (watcher(), activity::leader()) {
+        (watcher.worker_used)(leader, &counts);
+    }
+}

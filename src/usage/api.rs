@@ -1,0 +1,109 @@
+//! The doors: each converts and checks its arguments, and calls one plain function. Declared in sql/usage.sql.
+
+// pgrx reads the rows' type off each signature, and an alias hides it.
+#![allow(clippy::type_complexity)]
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use super::{counter, counters, keep, Counts};
+use crate::pg::identity::As;
+use crate::pg::{catalog, session};
+use crate::settings::{UsageVisibility, USAGE_VISIBILITY};
+
+/// Whether the caller may see figures of everybody.
+fn sees_all() -> bool {
+    USAGE_VISIBILITY.get() == UsageVisibility::All
+        || session::has_rights_of_named(c"wh_admin")
+        || session::has_rights_of_named(c"pg_read_all_stats")
+}
+
+/// Whether the caller may see the figures of a role.
+#[pg_extern(sql = false)]
+fn sees_usage_of(role: pg_sys::Oid) -> bool {
+    sees_all() || session::has_rights_of(role.to_u32())
+}
+
+/// What this server has counted in this database and the table does not have, and what runs. Roles that the caller may not
+/// see are one row, without a role: it belongs to the whole, of which each has a share.
+#[pg_extern(sql = false)]
+fn query_time_now() -> TableIterator<
+    'static,
+    (
+        name!(role, Option<pg_sys::Oid>),
+        name!(name, Option<String>),
+        name!(calls, i64),
+        name!(errors, i64),
+        name!(cancels, i64),
+        name!(total_time, i64),
+        name!(cpu_user_time, i64),
+        name!(cpu_system_time, i64),
+        name!(rows, i64),
+        name!(temp_bytes, i64),
+        name!(blocks_read, i64),
+        name!(blocks_hit, i64),
+        name!(wal_bytes, i64),
+        name!(running, i64),
+    ),
+> {
+    if !counters::are_on() {
+        let off = keep::off();
+        session::notice(
+            &off.message,
+            off.detail.as_deref().unwrap_or_default(),
+            off.hint.as_deref().unwrap_or_default(),
+        );
+    }
+    let all = sees_all();
+    let visible = |role: u32| all || (role != 0 && session::has_rights_of(role));
+    let database = catalog::my_database();
+    let mut found: Vec<(Option<u32>, Option<String>, Counts, i64)> = counters::seen(database)
+        .into_iter()
+        .map(|s| (Some(s.role), Some(s.name), counters::difference(&s.total, &s.saved), 0))
+        .collect();
+    for running in counters::running(database, session::now()) {
+        let mut counts = [0; counter::ALL];
+        counts[counter::TIME] = running.time;
+        match found.iter_mut().find(|f| f.0 == Some(running.role)) {
+            Some(known) => {
+                known.2[counter::TIME] += running.time;
+                known.3 += 1;
+            }
+            None => found.push((Some(running.role), None, counts, 1)),
+        }
+    }
+    let (mut rows, hidden): (Vec<_>, Vec<_>) = found.into_iter().partition(|f| f.0.is_none_or(visible));
+    if !hidden.is_empty() {
+        let mut others = (None, None, [0; counter::ALL], 0);
+        for (_, _, counts, _) in hidden {
+            (0..counter::ALL).for_each(|n| others.2[n] += counts[n]);
+        }
+        rows.push(others);
+    }
+    let rows = rows.into_iter().map(|(role, name, counts, running)| {
+        let n = |which: usize| counts[which] as i64;
+        (
+            role.map(pg_sys::Oid::from),
+            name.filter(|n| !n.is_empty()),
+            n(counter::CALLS),
+            n(counter::ERRORS),
+            n(counter::CANCELS),
+            n(counter::TIME),
+            n(counter::CPU_USER),
+            n(counter::CPU_SYSTEM),
+            n(counter::ROWS),
+            n(counter::TEMP_BYTES),
+            n(counter::BLOCKS_READ),
+            n(counter::BLOCKS_HIT),
+            n(counter::WAL_BYTES),
+            running,
+        )
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
+}
+
+#[pg_extern(sql = false)]
+fn reset_usage() -> core::result::Result<(), ErrorReport> {
+    let (_caller, _owner) = As::on_behalf()?;
+    Ok(keep::reset()?)
+}

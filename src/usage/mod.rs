@@ -1,0 +1,35 @@
+//! Usage: what each role's queries cost, counted by us and exactly.
+//!
+//! pg::hooks::statements (what a statement used) → counters (shared memory) → keep (the table `wh.query_time`, written by
+//! each database's scheduler) → sql/usage.sql (what one sees). file carries over a restart what was not written yet; budget
+//! says who has used too much; api are the doors. See docs/usage.md.
+
+mod api;
+mod budget;
+mod counters;
+mod file;
+mod keep;
+
+use crate::pg::hooks::statements;
+use crate::pg::{catalog, session};
+
+pub use counters::{Running, ENTRIES, HEAD, SLOTS};
+pub use keep::Keeper;
+pub use statements::{count, counter, was_cancelled, Counts};
+
+/// Sets up what works only where the library is loaded with the server; called once, while it is.
+pub fn preload() {
+    statements::watch(&counters::WATCHER);
+}
+
+/// Called by the postmaster when shared memory is there and empty.
+pub fn begin() {
+    file::load();
+    file::save_at_exit();
+}
+
+/// What runs in this database now, and for how long.
+#[allow(dead_code)]
+pub fn running() -> Vec<Running> {
+    counters::running(catalog::my_database(), session::now())
+}
