@@ -5,6 +5,7 @@
 //! - [`jobs`]: what runs when
 //! - [`sources`]: third-party APIs in tables
 //! - [`usage`]: what each role's queries cost
+//! - [`policy`]: what must not reach analysts
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -14,6 +15,7 @@ mod error;
 mod fdw;
 mod jobs;
 mod pg;
+mod policy;
 mod refresh;
 mod settings;
 mod sources;
@@ -29,6 +31,7 @@ extension_sql_file!("../sql/refresh.sql", name = "refresh", requires = ["fdw"]);
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
+extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["usage"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

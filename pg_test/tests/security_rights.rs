@@ -127,6 +127,10 @@ const CALLS: &[(&str, &str)] = &[
     ("set_secret", "SELECT wh.set_secret('any', 'x')"),
     ("drop_secret", "SELECT wh.drop_secret('any')"),
     ("list_presets", "SELECT wh.list_presets()"),
+    ("mark_sensitive", "SELECT wh.mark_sensitive('%.%.any', 'x')"),
+    ("unmark_sensitive", "SELECT wh.unmark_sensitive('%.%.any')"),
+    ("apply_proposed_policy", "SELECT wh.apply_proposed_policy()"),
+    ("strip_record", "SELECT wh.strip_record('{}', 'a', '{b}', '{c}')"),
 ];
 
 /// Sources are for whoever decides where the server connects to.
@@ -216,7 +220,18 @@ fn no_more_is_granted_than_is_meant() {
         "SELECT p.proname, x.grantee::regrole FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x
          WHERE p.pronamespace = 'wh'::regnamespace AND x.grantee <> p.proowner ORDER BY p.proname::text || (x.grantee::regrole)::text COLLATE \"C\"",
     );
-    let definers = ["create_fdw", "drop_fdw", "hide", "plan_recreate_fdw", "recreate_fdw", "repair_views", "unhide"];
+    let definers = [
+        "apply_proposed_policy",
+        "create_fdw",
+        "drop_fdw",
+        "hide",
+        "mark_sensitive",
+        "plan_recreate_fdw",
+        "recreate_fdw",
+        "repair_views",
+        "unhide",
+        "unmark_sensitive",
+    ];
     let mut expected: Vec<String> =
         definers.iter().chain(&["schedule_recreate_fdw"]).chain(SOURCES).map(|f| format!("{f}|wh_admin")).collect();
     for both in ANALYSTS_TOO {

@@ -13,6 +13,7 @@ use super::wanted::{self, Notes};
 use super::{broken, diff, fallback, local};
 use crate::error::Result;
 use crate::pg::{enums, spi};
+use crate::policy;
 
 /// Where the wanted state comes from.
 pub enum Source {
@@ -36,13 +37,13 @@ pub struct Done {
 }
 
 /// Runs the unit.
-pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy) -> Result<Done> {
+pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> Result<Done> {
     let mut existing = local::tables(app)?;
     let mut done = Done::default();
     let mut notes = Notes::new();
     let mut replaced_types = Vec::new();
     let mut trust = true;
-    let wanted: Vec<Wanted> = match source {
+    let mut wanted: Vec<Wanted> = match source {
         Source::Imported(wanted) => {
             fallback::recognise(&mut existing, wanted);
             wanted.clone()
@@ -69,6 +70,7 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy) -
             wanted
         }
     };
+    let withheld = wanted::withhold(app, &existing, &mut wanted, trust, &mut notes);
     let taken = local::taken_names(app, &existing)?;
     let diff = diff::diff(&existing, &wanted, trust, &taken);
     let work =
@@ -81,9 +83,9 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy) -
     }
     let _lifted = enums::BanLifted::new();
     if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() {
-        work.carry_out(rebuild, policy, &mut done)?;
+        work.carry_out(rebuild, how, &mut done)?;
     }
-    let healed = broken::heal(None, policy)?;
+    let healed = broken::heal(None, how)?;
     done.healed = healed.iter().filter(|c| c.action == "healed").count();
     done.changes.extend(healed);
     if let Source::Catalog(remote) = source {
@@ -103,6 +105,9 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, policy: &Policy) -
         }
     }
     work.remember()?;
+    // What is here already does not say what else the product has.
+    let complete = matches!(source, Source::Catalog(_) | Source::Imported(_));
+    policy::remember_withheld(&app.name, &app.local_schema, &withheld, complete)?;
     done.tables = wanted.len();
     Ok(done)
 }

@@ -35,7 +35,7 @@ pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
             columns: t
                 .columns
                 .into_iter()
-                .filter(|c| !super::pattern::hides_column(&app.hidden, &t.name, &c.name))
+                .filter(|c| !app.hides(&t.name, &c.name))
                 .map(|c| WantedColumn {
                     remote_num: None,
                     name: c.name,

@@ -23,6 +23,7 @@ mod outputs;
 mod pattern;
 mod properties;
 mod rebuild;
+mod refill;
 mod registry;
 mod remote;
 mod rename;
@@ -37,5 +38,9 @@ mod uri;
 mod wanted;
 
 pub use alter::with_dependents as alter_with_dependents;
+pub use model::Change;
+pub use pattern::like;
+pub use refill::refresh_above;
 pub use registry::refuse_unknown;
+pub use run::withhold;
 pub use tables::readers;

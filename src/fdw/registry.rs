@@ -2,9 +2,11 @@
 
 use serde::Deserialize;
 
+use super::model::Existing;
 use super::pattern::Hidden;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{import, session, spi, sql};
+use crate::policy::{Patterns, Withheld};
 
 /// A foreign application.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Registered {
     /// be read then. Without, names decide.
     pub postgres_fdw_schema: Option<String>,
     pub hidden: Vec<Hidden>,
+    /// What must not reach analysts.
+    pub sensitive: Patterns,
+    pub withheld: Vec<Withheld>,
 }
 
 impl Registered {
@@ -34,6 +39,28 @@ impl Registered {
     /// Whether one that is here already may stay under this name.
     pub fn follows(&self, table: &str) -> bool {
         !self.except_tables.iter().any(|t| t == table) && !super::pattern::hides_table(&self.hidden, table)
+    }
+
+    /// Whether a column of the product stays away, by `wh.hide`.
+    pub fn hides(&self, table: &str, column: &str) -> bool {
+        super::pattern::hides_column(&self.hidden, table, column)
+    }
+
+    /// Whether a column of the product stays away by the policy, and the name by which: its own, the one that it has
+    /// here, or the one by which it was withheld before.
+    pub fn withholds(&self, here: Option<&Existing>, table: &str, column: &str) -> Option<(String, String)> {
+        if self.sensitive.is_empty() {
+            return None;
+        }
+        let alias = here.and_then(|t| t.columns.iter().find(|c| c.remote_name() == column)).map(|c| c.name.as_str());
+        let mut names: Vec<(&str, &str)> = Vec::new();
+        for t in [Some(table), here.map(|t| t.name.as_str())].into_iter().flatten() {
+            names.extend([Some(column), alias].into_iter().flatten().map(|c| (t, c)));
+        }
+        let before = self.withheld.iter().filter(|w| w.remote_table == table && w.remote_column == column);
+        names.extend(before.map(|w| (w.table.as_str(), w.column.as_str())));
+        let found = names.into_iter().find(|(t, c)| self.sensitive.matches(&self.local_schema, t, c));
+        found.map(|(t, c)| (t.to_owned(), c.to_owned()))
     }
 }
 
@@ -71,7 +98,9 @@ pub fn lock_as_it_is(name: &str) -> Result<Option<Registered>> {
                     JOIN pg_namespace n ON n.oid = e.extnamespace
                     WHERE d.classid = 'pg_foreign_data_wrapper'::regclass AND d.objid = s.srvfdw AND d.deptype = 'e'
                       AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'postgres_fdw'),
-                'hidden', (SELECT coalesce(json_agg(h), '[]') FROM wh.hidden_pattern h WHERE h.fdw = f.name))::text
+                'hidden', (SELECT coalesce(json_agg(h), '[]') FROM wh.hidden_pattern h WHERE h.fdw = f.name),
+                'sensitive', (SELECT coalesce(json_agg(p.pattern), '[]') FROM wh.sensitive_pattern p),
+                'withheld', (SELECT coalesce(json_agg(w), '[]') FROM wh.withheld_column w WHERE w.fdw = f.name))::text
          FROM wh.fdw f LEFT JOIN pg_foreign_server s ON s.srvname = f.server WHERE f.name = $1",
         &[name.into()],
     )

@@ -164,7 +164,11 @@ fn lock_registration(
     find: impl FnOnce(&str) -> Result<Option<Registered>>,
 ) -> Result<Registered> {
     let _timeout = guc::Scope::new(&[("lock_timeout", &options.max_wait.as_millis().max(1).to_string())])?;
-    let found = subxact::run(|| find(name));
+    let found = subxact::run(|| {
+        // Before the registration: whoever marks something sensitive takes them in this order.
+        crate::policy::hold()?;
+        find(name)
+    });
     let found = found.map_err(|e| match e.is_lock_conflict() {
         true => Error::new(
             &e.sqlstate,
@@ -235,6 +239,16 @@ pub fn hide(name: &str, prepare: impl FnOnce() -> Result<()>) -> Result<Vec<Chan
     recorded(name, "hide", &options, |run, attempts, waited| {
         lock_registration(name, &options, or_adopt)?;
         prepare()?;
+        let app = lock_registration(name, &options, registry::lock)?;
+        let policy = policy(&options, name, run);
+        with_locks(&options, (attempts, waited), || apply::unit(&app, &Source::Here, false, &policy))
+    })
+}
+
+/// Takes away what the policy withholds by now; where the policy changes, in the transaction that changes it.
+pub fn withhold(name: &str) -> Result<Vec<Change>> {
+    let options = Options::default();
+    recorded(name, "mark_sensitive", &options, |run, attempts, waited| {
         let app = lock_registration(name, &options, registry::lock)?;
         let policy = policy(&options, name, run);
         with_locks(&options, (attempts, waited), || apply::unit(&app, &Source::Here, false, &policy))

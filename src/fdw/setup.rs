@@ -29,7 +29,7 @@ pub fn create(wish: &Wish) -> Result<Vec<Change>> {
                 .hint("SELECT * FROM wh.create_fdw('app', 'postgresql://user:password@host:5432/dbname') makes a server of its own; server => '...' uses one that exists."))
         }
     };
-    run::create(wish.name, || {
+    let changes = run::create(wish.name, || {
         registry::refuse_taken(wish.name, wish.local_schema)?;
         let server = wish.server.unwrap_or(wish.name);
         match &connection {
@@ -53,7 +53,9 @@ pub fn create(wish: &Wish) -> Result<Vec<Change>> {
             owns_schema,
             adopted: false,
         })
-    })
+    })?;
+    crate::policy::propose()?;
+    Ok(changes)
 }
 
 fn refuse_bad_names(wish: &Wish) -> Result<()> {

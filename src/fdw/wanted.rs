@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::apply::Done;
 use super::model::{Change, ColumnType, Existing, Options, Wanted, WantedColumn};
-use super::pattern;
 use super::registry::Registered;
 use super::remote::{Remote, RemoteTable, FIRST_GENERATED_OID};
 use super::types::Types;
 use crate::error::Result;
 use crate::pg::sql;
+use crate::policy::Withheld;
 
 /// Of (wanted table, column): why it is text here.
 pub type Notes = HashMap<(usize, usize), String>;
@@ -44,15 +44,46 @@ pub fn identity(table: &RemoteTable) -> Wanted {
     }
 }
 
+/// Leaves out what the policy withholds, and says what that was. `notes` go by the columns' places.
+pub fn withhold(
+    app: &Registered,
+    existing: &[Existing],
+    wanted: &mut [Wanted],
+    trust: bool,
+    notes: &mut Notes,
+) -> Vec<Withheld> {
+    let mut withheld = Vec::new();
+    for (w, want) in wanted.iter_mut().enumerate() {
+        let by_oid = existing.iter().find(|e| trust && e.remote_oid.is_some() && e.remote_oid == want.remote_oid);
+        let here = by_oid.or_else(|| existing.iter().find(|e| e.remote_name() == want.name));
+        let (columns, old_notes) = (std::mem::take(&mut want.columns), notes.clone());
+        for (c, column) in columns.into_iter().enumerate() {
+            let note = old_notes.get(&(w, c));
+            notes.remove(&(w, c));
+            if let Some((table, name)) = app.withholds(here, &want.name, &column.name) {
+                let (remote_table, remote_column) = (want.name.clone(), column.name);
+                withheld.push(Withheld { table, column: name, remote_table, remote_column });
+                continue;
+            }
+            if let Some(note) = note {
+                notes.insert((w, want.columns.len()), note.clone());
+            }
+            want.columns.push(column);
+        }
+    }
+    withheld
+}
+
 /// A table as it is here, less what is hidden.
 pub fn as_is(app: &Registered, table: &Existing) -> Wanted {
-    let columns =
-        table.columns.iter().filter(|c| !pattern::hides_column(&app.hidden, table.remote_name(), c.remote_name()));
     Wanted {
         remote_oid: table.remote_oid,
         name: table.remote_name().into(),
         options: table.options.clone(),
-        columns: columns
+        columns: table
+            .columns
+            .iter()
+            .filter(|c| !app.hides(table.remote_name(), c.remote_name()))
             .map(|c| WantedColumn {
                 remote_num: c.remote_num,
                 name: c.remote_name().into(),
@@ -96,7 +127,7 @@ pub fn tables(
     // A listed table keeps its place when the product renames it.
     for table in remote.tables.iter().filter(|t| app.wants(&t.name) || app.follows(&t.name) && known.contains(&t.oid)) {
         let mut columns = Vec::new();
-        for column in table.columns.iter().filter(|c| !pattern::hides_column(&app.hidden, &table.name, &c.1)) {
+        for column in table.columns.iter().filter(|c| !app.hides(&table.name, &c.1)) {
             let r#type = types.column(column)?;
             if let Some(note) = types.as_text_because(column.2) {
                 notes.insert((wanted.len(), columns.len()), note);

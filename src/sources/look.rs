@@ -17,6 +17,7 @@ use super::spec::{self, Spec, Stream};
 use super::{columns, define, secrets, store};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{session, worker};
+use crate::policy;
 
 pub use verify::verify;
 
@@ -125,12 +126,16 @@ pub fn test(caller: u32, name: &str, stream: Option<&str>) -> Result<Vec<Sample>
             page => page,
         };
         let mut layout = Layout::new(stream, Vec::new());
+        layout.withhold(store::withhold(&policy::read()?, &opened.source, &stream.name, None)?);
         let mut record = None;
         if let Ok(page) = &page {
             let records: Vec<Record> =
                 page.records.iter().map(|raw| Record { raw: raw.clone(), bound: None }).collect();
             load::prepare(&mut layout, &records, 0);
-            record = page.records.first().map(|r| columns::without(r, &stream.hide));
+            record = page
+                .records
+                .first()
+                .map(|r| load::visible(&mut layout, r).map_or_else(|| r.get().to_owned(), |v| v.get().to_owned()));
         }
         let columns = layout.fields.iter().map(|f| json!({"column": f.column, "type": f.ty, "member": f.member}));
         let columns = Value::Array(if page.is_ok() { columns.collect() } else { Vec::new() });

@@ -21,8 +21,10 @@ mod secrets;
 pub mod spec;
 mod store;
 mod tour;
+mod withhold;
 
 pub use fetch::{run as fetch, Wish};
+pub use withhold::{empty_sensitive, strip_record};
 
 /// The error for a name that is not a source.
 pub(crate) fn missing(name: &str) -> crate::error::Error {

@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::http::State;
-use super::load::{Counts, Field, Rejected, Table};
+use super::load::{Counts, Field, Rejected, Table, Withhold};
+use super::names::identifier;
 use crate::error::{Error, Result};
 use crate::pg::spi;
+use crate::policy::Patterns;
 
 /// A source as it is kept.
 #[derive(Deserialize)]
@@ -120,6 +122,21 @@ pub fn remember(
         ],
     )?;
     Ok(())
+}
+
+/// The policy as a stream's table sees it: by the name that the table has, and by the one that it would be given.
+pub fn withhold(patterns: &Patterns, source: &Source, stream: &str, relation: Option<u32>) -> Result<Withhold> {
+    let there: Option<(String, String)> = match relation {
+        Some(oid) => spi::first(
+            "SELECT pg_catalog.json_build_array(n.nspname, c.relname)::text FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+            &[spi::oid(oid)],
+        )?,
+        None => None,
+    };
+    let name = identifier(stream);
+    let (schema, table) = there.unwrap_or_else(|| (source.schema.clone(), name.clone()));
+    Ok(Withhold::new(patterns, &schema, &[&table, &name]))
 }
 
 /// Until when the API is not to be asked, whatever else is known.

@@ -13,6 +13,6 @@ mod types;
 #[cfg(test)]
 mod tests;
 
-pub use record::{members, pointer, without, Member};
+pub use record::{members, pointer, without, without_named, Member};
 pub use render::{infer, render, surely_fits};
 pub use types::Type;

@@ -131,6 +131,67 @@ pub fn without(record: &RawValue, hide: &[Pointer]) -> String {
     out
 }
 
+/// The record without members of some names, at any depth; none where there are no such members. All else keeps its text,
+/// but for blanks. Iterative, so that no nesting is too deep.
+pub fn without_named(record: &RawValue, hides: &mut impl FnMut(&str) -> bool) -> Option<String> {
+    let text = record.get();
+    let bytes = text.as_bytes();
+    let mut out = String::with_capacity(text.len());
+    // Of each open object or list: whether it is an object, and whether nothing of it is written yet.
+    let mut open: Vec<(bool, bool)> = Vec::new();
+    let (mut at, mut found) = (0, false);
+    loop {
+        at = skip_blanks(bytes, at);
+        match bytes.get(at) {
+            None => break,
+            Some(b',') => {
+                at += 1;
+                continue;
+            }
+            Some(b @ (b'}' | b']')) => {
+                open.pop();
+                out.push(char::from(*b));
+                at += 1;
+                continue;
+            }
+            Some(_) => {}
+        }
+        if let Some((is_object, first)) = open.last_mut() {
+            let item = at;
+            if *is_object {
+                let end = string_end(bytes, at);
+                let name = plain(&text[at..end]).map_or_else(|| decode_lossy(&text[at..end]).into(), Cow::Borrowed);
+                at = skip_blanks(bytes, skip_blanks(bytes, end) + 1);
+                if hides(&name) {
+                    found = true;
+                    at = value_end(bytes, at);
+                    continue;
+                }
+            }
+            if !std::mem::take(first) {
+                out.push(',');
+            }
+            out.push_str(&text[item..at]);
+        }
+        match bytes.get(at) {
+            Some(b @ (b'{' | b'[')) => {
+                open.push((*b == b'{', true));
+                out.push(char::from(*b));
+                at += 1;
+            }
+            _ => {
+                let end = value_end(bytes, at);
+                out.push_str(&text[at..end]);
+                if end == at {
+                    break;
+                }
+                at = end;
+            }
+        }
+    }
+    found.then_some(out)
+}
+
 /// Recurses as deep as the pointers are long.
 fn copy(text: &str, hidden: &[&[String]], out: &mut String) {
     let bytes = text.as_bytes();

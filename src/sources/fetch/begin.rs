@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{ours, Context};
 use crate::error::Result;
+use crate::policy::{self, Patterns};
 use crate::sources::http::{self, Fetching, Order, State};
 use crate::sources::load::{aside, Array, Layout, Table};
 use crate::sources::spec::{Action, ErrorRule, Parent, Pointer, Spec, Stream, Template, Write};
@@ -31,14 +32,24 @@ pub struct Plan {
     pub stops: Option<Vec<Stop>>,
     /// By our clock, in microseconds since 1970.
     pub began: i64,
+    /// The policy of sensitive data that the layouts keep.
+    pub patterns: Patterns,
 }
 
 /// Plans a stream's run, in one transaction.
 pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
     ours(cx.owner, || {
+        policy::hold()?;
         let mut known = store::known(&cx.source.name, &stream.name)?;
-        let layout = Layout::new(stream, std::mem::take(&mut known.columns));
-        let arrays = Array::all(stream, &layout, |name| Ok(store::known(&cx.source.name, name)?.columns))?;
+        let patterns = policy::read()?;
+        let mut layout = Layout::new(stream, std::mem::take(&mut known.columns));
+        let mut withhold = store::withhold(&patterns, &cx.source, &stream.name, known.relation)?;
+        withhold.refuse_used(&cx.spec, stream)?;
+        layout.withhold(withhold);
+        let arrays = Array::all(stream, &layout, |name| {
+            let known = store::known(&cx.source.name, name)?;
+            Ok((known.columns, store::withhold(&patterns, &cx.source, name, known.relation)?))
+        })?;
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
         let there = match known.relation {
             Some(oid) => Table::find(oid, keyed)?,
@@ -85,7 +96,20 @@ pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
             None => None,
         };
         let (state, progress, began) = (known.state, known.progress, known.now);
-        Ok(Plan { layout, arrays, state, progress, full, aside: !keyed, sweeping, goes_on, tip, stops, began })
+        Ok(Plan {
+            layout,
+            arrays,
+            state,
+            progress,
+            full,
+            aside: !keyed,
+            sweeping,
+            goes_on,
+            tip,
+            stops,
+            began,
+            patterns,
+        })
     })
 }
 

@@ -8,6 +8,7 @@ use super::layout::{Field, Layout};
 use super::merge::{by_columns, merge};
 use super::rows::{prepare, salt, Record, Rejected, Written};
 use super::table::Table;
+use super::withhold::Withhold;
 use crate::error::Result;
 use crate::pg::{spi, sql};
 use crate::sources::names::identifier;
@@ -27,10 +28,26 @@ pub struct Array {
 }
 
 impl Array {
-    /// Those of a stream that are tables; `known` gives the columns that one has by now.
-    pub fn all(stream: &Stream, parent: &Layout, known: impl Fn(&str) -> Result<Vec<Field>>) -> Result<Vec<Array>> {
+    /// Those of a stream that are tables; `known` gives the columns that one has by now, and what stays out of it.
+    pub fn all(
+        stream: &Stream,
+        parent: &Layout,
+        known: impl Fn(&str) -> Result<(Vec<Field>, Withhold)>,
+    ) -> Result<Vec<Array>> {
         let tables = stream.children.iter().filter(|child| child.into == ChildAs::Table);
-        tables.map(|child| Ok(Array::new(stream, parent, child, known(&child.name)?))).collect()
+        tables
+            .map(|child| {
+                let (fields, withhold) = known(&child.name)?;
+                let mut array = Array::new(stream, parent, child, fields);
+                array.layout.withhold(withhold);
+                Ok(array)
+            })
+            .collect()
+    }
+
+    /// The table's name in the API, and the columns that were kept out since this was last asked.
+    pub fn take_withheld(&mut self) -> (&str, Vec<String>) {
+        (&self.stream.name, self.layout.withhold.take_found())
     }
 
     fn new(stream: &Stream, parent: &Layout, child: &Child, known: Vec<Field>) -> Array {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::withhold::Withhold;
 use crate::sources::columns::{self, Member, Type};
 use crate::sources::names;
 use crate::sources::spec::{ChildAs, Drift, Format, Pointer, Stream};
@@ -72,6 +73,8 @@ pub struct Layout {
     /// What is deleted is removed, not marked.
     pub hard: bool,
     pub hide: Vec<Pointer>,
+    /// What stays out besides, by the policy of sensitive data.
+    pub withhold: Withhold,
     pub raw: bool,
     pub drift: Drift,
     /// Arrays that are tables of their own.
@@ -102,6 +105,7 @@ impl Layout {
             flag: stream.deletes.as_ref().and_then(|d| d.flag.clone()),
             hard: stream.deletes.as_ref().is_some_and(|d| d.hard),
             hide: stream.hide.clone(),
+            withhold: Withhold::default(),
             raw: stream.raw,
             drift: stream.drift,
             arrays: stream.children.iter().filter(|c| c.into == ChildAs::Table).map(|c| c.pointer.clone()).collect(),

@@ -8,10 +8,12 @@ mod merge;
 mod rows;
 mod sweep;
 mod table;
+mod withhold;
 
 pub use children::Array;
 pub use layout::{Change, Field, Layout};
 pub use merge::{by_key, merge, remove, Counts};
-pub use rows::{prepare, salt, Batch, Record, Rejected};
+pub use rows::{prepare, salt, visible, Batch, Record, Rejected};
 pub use sweep::{Missing, Seen};
 pub use table::Table;
+pub use withhold::Withhold;

@@ -73,8 +73,7 @@ pub fn salt(stream: &Stream) -> u64 {
 pub fn prepare(layout: &mut Layout, records: &[Record], salt: u64) -> Batch {
     let mut batch = Batch::default();
     let mut changes = Vec::new();
-    let shown: Vec<Option<Box<RawValue>>> =
-        records.iter().map(|r| (!layout.hide.is_empty()).then(|| visible(layout, &r.raw))).collect();
+    let shown: Vec<Option<Box<RawValue>>> = records.iter().map(|r| visible(layout, &r.raw)).collect();
     let mut parsed = Vec::with_capacity(records.len());
     for (r, shown) in records.iter().zip(&shown) {
         let record: &RawValue = shown.as_deref().unwrap_or(&r.raw);
@@ -130,10 +129,12 @@ fn rows(layout: &Layout, parsed: &[Parsed], salt: u64) -> Vec<Result<Row, String
     })
 }
 
-/// A record without what must never be stored, also where it goes to wh.fetch_errors.
-fn visible(layout: &Layout, record: &RawValue) -> Box<RawValue> {
-    let text = columns::without(record, &layout.hide);
-    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+/// A record without what must never be stored, also where it goes to wh.fetch_errors; none where it is as it came.
+pub fn visible(layout: &mut Layout, record: &RawValue) -> Option<Box<RawValue>> {
+    let shown = |text| RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    let less = (!layout.hide.is_empty()).then(|| shown(columns::without(record, &layout.hide)));
+    let lesser = layout.withhold.strip(less.as_deref().unwrap_or(record)).map(shown);
+    lesser.or(less)
 }
 
 /// The key alone, of a record that is no row.

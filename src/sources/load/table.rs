@@ -41,7 +41,7 @@ impl Table {
 
     /// Whoever was given the table, or TRIGGER on it, could have their functions run with our rights: Postgres runs a
     /// trigger as whoever writes (CREATE TRIGGER in the reference). Locked first, so that none comes after the look.
-    fn refuse_others_code(&self) -> Result<()> {
+    pub fn refuse_others_code(&self) -> Result<()> {
         spi::run(&format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.name), &[])?;
         let (owner, triggers): (Option<String>, Vec<String>) = spi::first(
             "SELECT pg_catalog.json_build_array(

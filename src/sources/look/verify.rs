@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{from_network, thread_failed, Opened};
 use crate::error::{Error, Result};
 use crate::pg::{guc, spi, sql, worker};
+use crate::policy;
 use crate::sources::http::{self, Event, TryRecvError};
 use crate::sources::load::{self, by_key, Layout, Record, Table};
 use crate::sources::spec::{Stream, Write};
@@ -50,7 +51,8 @@ pub fn verify(caller: u32, name: &str) -> Result<Vec<Difference>> {
     for index in opened.chosen(None)? {
         let stream = &opened.spec.streams[index];
         let known = store::seen(&opened.source.name, &stream.name)?;
-        let layout = Layout::new(stream, known.columns);
+        let mut layout = Layout::new(stream, known.columns);
+        layout.withhold(store::withhold(&policy::read()?, &opened.source, &stream.name, known.relation)?);
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
         let mut comparison = Comparison {
             stream,

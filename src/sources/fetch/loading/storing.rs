@@ -1,10 +1,12 @@
 //! A batch of a stream into its table, with the state that it stands for, in one transaction.
 
 use super::{confirming, is_hard, End, Loading, Phase};
-use crate::error::{Error, Result};
+use crate::error::{sqlstate, Error, Result};
+use crate::policy;
 use crate::sources::fetch::{ours, Context};
 use crate::sources::http::{self, State};
 use crate::sources::load::{self, aside, Change, Counts, Seen, Table};
+use crate::sources::names::identifier;
 use crate::sources::spec::{OnBadRow, Stream, Write};
 use crate::sources::store;
 
@@ -31,7 +33,9 @@ impl Loading {
             self.plan.progress.changes.clone_from(&self.plan.tip);
         }
         let (run, source, counts) = (cx.run, &cx.source, self.spent());
+        let withheld = self.plan.layout.withhold.take_found();
         let refused = ours(cx.owner, || {
+            self.refuse_another_policy(stream)?;
             let known = store::known(&source.name, &stream.name)?;
             let table = Table::open(&source.name, &source.schema, stream, known.relation, &self.plan.layout)?;
             let made = known.relation != Some(table.oid);
@@ -75,6 +79,9 @@ impl Loading {
             let kept = (state, &self.kept(stream, state, end.is_some()));
             store::remember(&source.name, &stream.name, &table, kept, &self.plan.layout.fields, rows)?;
             store::account(run, &source.name, &stream.name, &did, counts, &batch.rejected)?;
+            if !withheld.is_empty() {
+                policy::remember_unstored(&source.name, &source.schema, &identifier(&stream.name), &withheld)?;
+            }
             Ok(refused)
         })?;
         self.fresh = false;
@@ -93,8 +100,24 @@ impl Loading {
         for (at, array) in self.plan.arrays.iter_mut().enumerate() {
             let bad = array.replace(&source.name, &source.schema, &self.plan.layout, at, &batch.written)?;
             batch.rejected.extend(bad);
+            let (name, withheld) = array.take_withheld();
+            if !withheld.is_empty() {
+                policy::remember_unstored(&source.name, &source.schema, &identifier(name), &withheld)?;
+            }
         }
         Ok(())
+    }
+
+    /// Records were made ready under the policy that held when the run began. Where another one holds by now, they are not
+    /// stored: the next run reads them again.
+    fn refuse_another_policy(&self, stream: &Stream) -> Result<()> {
+        policy::hold()?;
+        if policy::read()? == self.plan.patterns {
+            return Ok(());
+        }
+        let message = format!("the policy of sensitive data changed while stream \"{}\" was fetched", stream.name);
+        Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .hint("Nothing is lost: the next run goes on from here, under the policy that holds then."))
     }
 
     /// Where the tour stands once the batch is stored.

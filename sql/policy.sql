@@ -1,0 +1,133 @@
+-- The policy of sensitive data: what must not reach analysts.
+
+-- What is kept ----------------------------------------------------------------------------------------------------
+
+CREATE TABLE wh.sensitive_pattern (
+  pattern text PRIMARY KEY CHECK (pattern <> ''),
+  reason text NOT NULL CHECK (reason <> ''),
+  created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  created_by name NOT NULL DEFAULT session_user
+);
+COMMENT ON TABLE wh.sensitive_pattern IS 'What must not reach analysts; read it as wh.sensitive_columns';
+
+-- Names alone: what was never stored can be told of in no other way.
+CREATE TABLE wh.withheld_column (
+  fdw text REFERENCES wh.fdw ON DELETE CASCADE,
+  source text REFERENCES wh.source ON DELETE CASCADE ON UPDATE CASCADE,
+  schema text NOT NULL,
+  "table" text NOT NULL,
+  "column" text NOT NULL,
+  -- Of a product's: its own names. The others are those by which a pattern matches it.
+  remote_table text,
+  remote_column text,
+  since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+  UNIQUE NULLS NOT DISTINCT (fdw, source, schema, "table", "column", remote_table, remote_column),
+  CHECK ((fdw IS NULL) <> (source IS NULL))
+);
+COMMENT ON TABLE wh.withheld_column IS 'Columns of products and members of sources that the policy has kept out; read it as wh.sensitive_columns';
+
+SELECT pg_catalog.pg_extension_config_dump('wh.sensitive_pattern', '');
+SELECT pg_catalog.pg_extension_config_dump('wh.withheld_column', 'WHERE source IS NULL OR source IN (SELECT name FROM wh.source WHERE owner::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles))');
+
+-- What one sees ---------------------------------------------------------------------------------------------------
+
+CREATE VIEW wh.proposed_sensitive AS
+SELECT p.pattern, p.reason, EXISTS (SELECT FROM wh.sensitive_pattern s WHERE s.pattern = p.pattern) AS applied
+FROM (VALUES
+  ('%.%.%password%', 'password'), ('%.%.%passwd%', 'password'), ('%.%.%passphrase%', 'password'), ('%.%.pwd', 'password'),
+  ('%.%.%\_pwd', 'password'), ('%.%.salt', 'password'),
+  ('%.%.%token%', 'token'), ('%.%.%otp\_secret%', 'token'), ('%.%.%recovery\_code%', 'token'), ('%.%.%session\_key%', 'token'),
+  ('%.%.%secret%', 'secret'), ('%.%.%api\_key%', 'secret'), ('%.%.%apikey%', 'secret'), ('%.%.%private\_key%', 'secret'),
+  ('%.%.%privatekey%', 'secret'), ('%.%.%access\_key%', 'secret'), ('%.%.%accesskey%', 'secret'),
+  ('%.%.%encryption\_key%', 'secret'), ('%.%.%credential%', 'secret'),
+  ('%.%.%card\_number%', 'card number'), ('%.%.%cardnumber%', 'card number'), ('%.%.%card\_no', 'card number'),
+  ('%.%.pan', 'card number'), ('%.%.cvc', 'card number'), ('%.%.cvv', 'card number'), ('%.%.%\_cvc', 'card number'),
+  ('%.%.%\_cvv', 'card number'), ('%.%.iban', 'account number'), ('%.%.%\_iban', 'account number'),
+  ('%.%.%account\_number%', 'account number'), ('%.%.%accountnumber%', 'account number'),
+  ('%.%.ssn', 'national number'), ('%.%.ssn\_%', 'national number'), ('%.%.%\_ssn', 'national number'),
+  ('%.%.%social\_security%', 'national number'), ('%.%.%socialsecurity%', 'national number'),
+  ('%.%.%national\_id%', 'national number'), ('%.%.%nationalid%', 'national number'), ('%.%.%national\_number%', 'national number'),
+  ('%.%.%passport%', 'national number'), ('%.%.%tax\_id%', 'national number'), ('%.%.%taxid%', 'national number'),
+  ('%.%.%tax\_number%', 'national number'), ('%.%.%driv%licen_e%', 'national number')
+) AS p (pattern, reason);
+COMMENT ON VIEW wh.proposed_sensitive IS 'Patterns to begin a policy with: passwords, tokens, secrets, card, account and national numbers; wh.apply_proposed_policy applies them';
+
+CREATE VIEW wh.sensitive_columns AS
+WITH analyst AS MATERIALIZED (
+  SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
+  WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, 'wh_analyst', 'MEMBER')
+), there AS MATERIALIZED (
+  SELECT pg_catalog.concat_ws('.', w.schema, w."table", w."column") AS name, pg_catalog.format('%I.%I.%I', w.schema, w."table", w."column") AS "column",
+         CASE WHEN w.fdw IS NOT NULL THEN 'foreign table' ELSE 'source' END AS kind,
+         CASE WHEN w.fdw IS NOT NULL THEN 'hidden' ELSE 'not stored' END AS state,
+         NULL::oid AS relation, NULL::int2 AS attnum, NULL::oid AS namespace
+  FROM wh.withheld_column w
+  WHERE w.source IS NULL OR NOT EXISTS (
+    SELECT FROM pg_catalog.pg_attribute a
+    WHERE a.attrelid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.schema, w."table")) AND a.attname = w."column" AND NOT a.attisdropped)
+  UNION ALL
+  SELECT pg_catalog.concat_ws('.', n.nspname, c.relname, a.attname), pg_catalog.format('%I.%I.%I', n.nspname, c.relname, a.attname),
+         CASE WHEN s.relation IS NOT NULL THEN 'source' ELSE CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view'
+              WHEN 'f' THEN 'foreign table' ELSE 'table' END END,
+         CASE WHEN s.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey))
+              THEN 'not stored' END, c.oid, a.attnum, n.oid
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN (SELECT DISTINCT relation FROM wh.source_state) s ON s.relation = c.oid
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'wh') AND n.nspname !~ '^pg_(toast|temp_|toast_temp_)'
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+    -- A broken view shows nothing.
+    AND NOT EXISTS (SELECT FROM wh.broken b WHERE b.relation = c.oid)
+)
+SELECT p.pattern, p.reason, m."column", m.kind, coalesce(m.state, CASE WHEN m.relation IS NULL THEN NULL WHEN r.roles = '{}' THEN 'out of reach' ELSE 'readable' END) AS state,
+       r.roles AS readable_by,
+       CASE WHEN m.name IS NULL THEN 'nothing has such a name at present'
+            WHEN m.state = 'hidden' THEN 'nothing; wh.unmark_sensitive and wh.recreate_fdw bring it back'
+            WHEN m.state = 'not stored' THEN 'nothing; wh.unmark_sensitive and a full refresh bring it back'
+            WHEN r.roles = '{}' THEN 'nothing, as long as no analyst is granted it'
+            ELSE pg_catalog.format('REVOKE SELECT ON %s FROM whoever need not read it, or drop the column', m.relation::pg_catalog.regclass) END AS advice,
+       p.created_at, p.created_by
+FROM wh.sensitive_pattern p
+LEFT JOIN there m ON pg_catalog.lower(m.name COLLATE "C") LIKE pg_catalog.lower(p.pattern COLLATE "C")
+LEFT JOIN LATERAL (
+  SELECT ARRAY(SELECT x.rolname::text FROM analyst x
+               WHERE m.relation IS NOT NULL AND m.state IS NULL AND pg_catalog.has_schema_privilege(x.oid, m.namespace, 'USAGE')
+                 AND pg_catalog.has_column_privilege(x.oid, m.relation, m.attnum, 'SELECT') ORDER BY 1) AS roles) r ON true;
+COMMENT ON VIEW wh.sensitive_columns IS 'The policy: each pattern with its reason, each column that it matches now, where that stands (hidden, not stored, readable by which analysts, out of reach), and what to do';
+
+-- What one calls --------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION wh.mark_sensitive(pattern text, reason text)
+RETURNS TABLE (object text, kind text, action text, detail text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mark_sensitive_wrapper';
+COMMENT ON FUNCTION wh.mark_sensitive(text, text) IS
+'Marks columns as sensitive by a LIKE pattern over schema.table.column, now and from now on: foreign tables lose them, sources do not store them. Upper and lower case are the same';
+
+CREATE FUNCTION wh.unmark_sensitive(pattern text)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'unmark_sensitive_wrapper';
+COMMENT ON FUNCTION wh.unmark_sensitive(text) IS
+'Takes back a wh.mark_sensitive of the same pattern; the next wh.recreate_fdw and the next full refresh bring the columns back';
+
+CREATE FUNCTION wh.apply_proposed_policy()
+RETURNS TABLE (object text, kind text, action text, detail text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'apply_proposed_policy_wrapper';
+COMMENT ON FUNCTION wh.apply_proposed_policy() IS 'Marks all patterns of wh.proposed_sensitive as sensitive';
+
+CREATE FUNCTION wh.strip_record(record text, schema text, tables text[], patterns text[])
+RETURNS text
+LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', 'strip_record_wrapper';
+COMMENT ON FUNCTION wh.strip_record(text, text, text[], text[]) IS
+'Internal: a record of a source without the members that patterns name; null where it has none';
+
+-- Who may ---------------------------------------------------------------------------------------------------------
+
+REVOKE ALL ON FUNCTION
+  wh.mark_sensitive(text, text), wh.unmark_sensitive(text), wh.apply_proposed_policy(), wh.strip_record(text, text, text[], text[])
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION wh.mark_sensitive(text, text), wh.unmark_sensitive(text), wh.apply_proposed_policy() TO wh_admin;
+GRANT SELECT ON wh.proposed_sensitive, wh.sensitive_columns TO wh_admin, wh_analyst;

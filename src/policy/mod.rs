@@ -1,0 +1,12 @@
+//! The policy of sensitive data: what must not reach analysts, said once, and kept everywhere.
+//!
+//! api (the doors) → sensitive (marking: foreign tables, then sources) ; patterns (pure). Foreign applications and
+//! sources read the policy under a lock that marking excludes, so that none of them ends with an old one.
+
+mod api;
+mod patterns;
+mod sensitive;
+mod store;
+
+pub use patterns::Patterns;
+pub use store::{hold, propose, read, remember_unstored, remember_withheld, Withheld};
