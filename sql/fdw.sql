@@ -13,6 +13,8 @@ CREATE TABLE wh.fdw (
   adopted boolean NOT NULL DEFAULT false,
   owns_server boolean NOT NULL DEFAULT false,
   owns_schema boolean NOT NULL DEFAULT false,
+  -- Where the tables are that are masked, behind views of their names.
+  raw_schema name,
   created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
   created_by name NOT NULL DEFAULT session_user,
   UNIQUE (local_schema)
@@ -120,7 +122,7 @@ SELECT f.name, f.server, f.remote_schema, f.local_schema, f.only_tables, f.excep
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_foreign_table t
         JOIN pg_catalog.pg_class c ON c.oid = t.ftrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         JOIN pg_catalog.pg_foreign_server s ON s.oid = t.ftserver
-        WHERE n.nspname = f.local_schema AND s.srvname = f.server) AS tables,
+        WHERE n.nspname IN (f.local_schema, f.raw_schema) AND s.srvname = f.server) AS tables,
        (SELECT pg_catalog.max(r.ended) FROM wh.fdw_run r WHERE r.fdw = f.name AND r.status = 'succeeded') AS last_success,
        f.created_at, f.created_by
 FROM wh.fdw f;

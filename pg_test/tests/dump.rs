@@ -98,6 +98,39 @@ fn a_restored_warehouse_knows_its_products_renames() {
 }
 
 #[test]
+fn masks_and_marks_outlive_a_restore_and_the_key_does_not() {
+    let pair = fixture("masked_dump");
+    pair.as_deploy("mask('app.users.email', 'hashed')");
+    pair.as_deploy("mask('app.users.age', 'null')");
+    pair.as_deploy("mark_sensitive('%.note', 'nobody asked')");
+    let mut old = pair.warehouse();
+    let hashed = old.value("SELECT email FROM app.users");
+    let mut new = restore(&pair, "masked_copy");
+    for what in [
+        "SELECT app, \"column\", mask, view, state, created_at FROM wh.masked ORDER BY 2",
+        "SELECT pattern, reason, \"column\", state FROM wh.sensitive_columns ORDER BY 3",
+        "SELECT tables FROM wh.fdws",
+    ] {
+        assert_eq!(new.table(what), old.table(what), "{what}");
+    }
+    assert_eq!(new.value("SELECT count(*) FROM wh.secret"), "0");
+    assert_eq!(new.table("SELECT id, email, age FROM app.users"), "1||");
+    assert_eq!(
+        new.value("SELECT count(*) FROM pg_class c, aclexplode(relacl) x WHERE relkind = 'f' AND relname = 'users' AND grantee <> relowner"),
+        "0"
+    );
+    // With the secret that it had, the hashes are the same; without, the next run would have made another.
+    let key = old.value("SELECT value FROM wh.secret WHERE name = 'mask_key'");
+    new.exec(&format!("SELECT wh.set_secret('mask_key', '{key}')"));
+    pair.product().exec("ALTER TABLE users RENAME email TO mail");
+    let done = new.changes("SELECT * FROM wh.recreate_fdw('app')");
+    assert_eq!(done.iter().map(|c| c.action.as_str()).collect::<Vec<_>>(), ["renamed"], "{done:?}");
+    assert_eq!(new.value("SELECT mail FROM app.users"), hashed);
+    assert_eq!(new.value("SELECT email FROM ana.emails"), hashed);
+    drop_database(&pair, new, "masked_copy");
+}
+
+#[test]
 fn broken_views_outlive_a_restore_and_heal_after_it() {
     let pair = fixture("broken_dump");
     let mut old = pair.warehouse();

@@ -130,6 +130,8 @@ const CALLS: &[(&str, &str)] = &[
     ("mark_sensitive", "SELECT wh.mark_sensitive('%.%.any', 'x')"),
     ("unmark_sensitive", "SELECT wh.unmark_sensitive('%.%.any')"),
     ("apply_proposed_policy", "SELECT wh.apply_proposed_policy()"),
+    ("mask", "SELECT wh.mask('app.users.email', 'null')"),
+    ("unmask", "SELECT wh.unmask('app.users.email')"),
     ("strip_record", "SELECT wh.strip_record('{}', 'a', '{b}', '{c}')"),
 ];
 
@@ -226,11 +228,13 @@ fn no_more_is_granted_than_is_meant() {
         "drop_fdw",
         "hide",
         "mark_sensitive",
+        "mask",
         "plan_recreate_fdw",
         "recreate_fdw",
         "repair_views",
         "unhide",
         "unmark_sensitive",
+        "unmask",
     ];
     let mut expected: Vec<String> =
         definers.iter().chain(&["schedule_recreate_fdw"]).chain(SOURCES).map(|f| format!("{f}|wh_admin")).collect();

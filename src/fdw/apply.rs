@@ -10,7 +10,7 @@ use super::remote::Remote;
 use super::standing::Policy;
 use super::types::Types;
 use super::wanted::{self, Notes};
-use super::{broken, diff, fallback, local};
+use super::{broken, diff, fallback, local, masking};
 use crate::error::Result;
 use crate::pg::{enums, spi};
 use crate::policy;
@@ -38,6 +38,15 @@ pub struct Done {
 
 /// Runs the unit.
 pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> Result<Done> {
+    let rules = masking::rules(&app.name)?;
+    let with_schema;
+    let app = match rules.is_empty() || matches!(source, Source::Nothing) {
+        true => app,
+        false => {
+            with_schema = masking::with_raw_schema(app)?;
+            &with_schema
+        }
+    };
     let mut existing = local::tables(app)?;
     let mut done = Done::default();
     let mut notes = Notes::new();
@@ -70,11 +79,24 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
             wanted
         }
     };
-    let withheld = wanted::withhold(app, &existing, &mut wanted, trust, &mut notes);
+    let withheld = wanted::withhold(app, &existing, &mut wanted, trust, &rules, &mut notes);
     let taken = local::taken_names(app, &existing)?;
-    let diff = diff::diff(&existing, &wanted, trust, &taken);
-    let work =
-        Work { app, existing: &existing, wanted: &wanted, diff: &diff, notes: &notes, replaced: &replaced_types };
+    let mut diff = diff::diff(&existing, &wanted, trust, &taken);
+    let old_rules = rules;
+    let rules = old_rules.follow(&existing, &wanted, &diff);
+    // Other wrappers may not turn every type into text.
+    if app.postgres_fdw_schema.is_some() && rules.read_as_text(&mut wanted) {
+        diff = diff::diff(&existing, &wanted, trust, &taken);
+    }
+    let work = Work {
+        app,
+        existing: &existing,
+        wanted: &wanted,
+        diff: &diff,
+        notes: &notes,
+        replaced: &replaced_types,
+        rules: &rules,
+    };
     for w in &diff.blocked {
         done.changes.push(
             Change::new(work.table(&wanted[*w].name), "foreign table", "skipped")
@@ -82,7 +104,8 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
         );
     }
     let _lifted = enums::BanLifted::new();
-    if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() {
+    masking::ensure_key(&rules)?;
+    if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() || work.has_masking() {
         work.carry_out(rebuild, how, &mut done)?;
     }
     let healed = broken::heal(None, how)?;
@@ -105,6 +128,9 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
         }
     }
     work.remember()?;
+    if !matches!(source, Source::Nothing) {
+        masking::remember(&app.name, &old_rules, &rules)?;
+    }
     // What is here already does not say what else the product has.
     let complete = matches!(source, Source::Catalog(_) | Source::Imported(_));
     policy::remember_withheld(&app.name, &app.local_schema, &withheld, complete)?;

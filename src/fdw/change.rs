@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::apply::Done;
 use super::dependents::{self, Dependent};
 use super::diff::{ColumnDiff, Diff, TableDiff};
-use super::model::{Change, Existing, Wanted};
+use super::mask::Rules;
+use super::model::{Change, Existing, ExistingColumn, Wanted};
 use super::properties;
 use super::registry::Registered;
 use super::rename::{dropped_column, dropped_table, Asides};
@@ -24,10 +25,17 @@ pub struct Work<'a> {
     pub diff: &'a Diff,
     pub notes: &'a Notes,
     pub replaced: &'a [Replaced],
+    /// Masks, by the names that the product has now.
+    pub rules: &'a Rules,
 }
 
 impl Work<'_> {
-    /// A qualified name in the local schema.
+    /// A table's qualified name under another name, where it is.
+    pub fn place(&self, existing: &Existing, name: &str) -> String {
+        sql::qualified(&existing.schema, name)
+    }
+
+    /// A qualified name in the local schema: what people know a table by.
     pub fn table(&self, name: &str) -> String {
         sql::qualified(&self.app.local_schema, name)
     }
@@ -55,13 +63,21 @@ impl Work<'_> {
                 losing.insert(e.oid, None);
             }
         }
+        let masking = self.masking(rebuild);
+        // A table that comes or goes behind a view is not what stood in its place.
+        losing.extend(masking.replaced().map(|relation| (relation, None)));
         let mut standing = Standing::new(policy);
         standing.survey(losing.keys().copied())?;
         let edges: Vec<Dependent> = standing.edges().to_vec();
-        let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing)).collect();
-        let tables: Vec<u32> =
-            losing.keys().copied().chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid)).collect();
-        lock::access_exclusive(tables.iter().copied().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)))?;
+        let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing) && !self.is_mask(d.oid)).collect();
+        let tables: Vec<u32> = losing
+            .keys()
+            .copied()
+            .chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))
+            .filter(|oid| !self.is_mask(*oid))
+            .collect();
+        let dependents = touched.iter().map(|d| d.relation).filter(|r| *r != 0);
+        lock::access_exclusive(tables.iter().copied().chain(masking.views()).chain(dependents))?;
         self.refuse_if_moved(&tables, &edges, &losing)?;
 
         // 2. Renames, in place: views follow them by themselves, and their texts are read afterwards.
@@ -74,6 +90,7 @@ impl Work<'_> {
 
         // 3. Hold what the change would hurt, change, put back.
         let before = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+        let masking = masking.lift(self)?;
         standing.hold(&touched, &self.missing(&touched))?;
         let going = losing.iter().filter(|(_, columns)| columns.is_none()).map(|(oid, _)| *oid);
         standing.release(&dependents::row_types(going)?)?;
@@ -83,8 +100,8 @@ impl Work<'_> {
             let retyped: Vec<String> = self.retyped(t);
             let loose = match before.get(&oid).filter(|_| !retyped.is_empty()) {
                 Some(properties) => Some(loose::take_off(
-                    &self.app.local_schema,
-                    &self.table(self.final_name(t)),
+                    &self.existing[t.existing].schema,
+                    &self.place(&self.existing[t.existing], self.final_name(t)),
                     &retyped,
                     properties,
                 )?),
@@ -101,17 +118,18 @@ impl Work<'_> {
             let e = &self.existing[*e];
             let made_room = self.diff.alter.iter().any(|t| t.rename_to.as_ref() == Some(&e.name));
             let name = if made_room { dropped_table(e.oid) } else { e.name.clone() };
-            let statement = format!("DROP FOREIGN TABLE {}", self.table(&name));
+            let statement = format!("DROP FOREIGN TABLE {}", self.place(e, &name));
             rebuild::drop_relation(&statement, &self.table(&e.name))?;
             done.changes.push(Change::new(self.table(&e.name), "foreign table", "dropped"));
         }
         if rebuild {
             let mut kept: Vec<Existing> = local::tables(self.app)?;
             kept.retain(|t| self.existing.iter().any(|e| e.oid == t.oid));
-            rebuild::foreign_tables(&self.app.local_schema, &kept, &self.app.server)?;
+            rebuild::foreign_tables(&kept, &self.app.server)?;
             done.changes.extend(kept.iter().map(|t| Change::new(self.table(&t.name), "foreign table", "rebuilt")));
         }
         self.create(done)?;
+        let seen = masking.put_on(self, done)?;
         standing.put_back()?;
         if standing.broken > 0 && policy.on_broken == OnBroken::Fail {
             let lines: Vec<String> = standing
@@ -129,6 +147,9 @@ impl Work<'_> {
         }
         done.changes.append(&mut standing.changes);
         done.broken += standing.broken;
+        if policy.refresh {
+            seen.refresh(done)?;
+        }
 
         // 4. The altered tables are what they were, but for what was meant.
         if !rebuild {
@@ -142,6 +163,10 @@ impl Work<'_> {
                 let recast = |key: &str| {
                     key.starts_with("trigger ") && [was, is].iter().all(|list| list.iter().any(|p| p.2 == key))
                 };
+                // What moves behind a view leaves its grants there, and its name is another one.
+                if seen.moved(oid) {
+                    continue;
+                }
                 let lost = properties::differences(was, is, |key| {
                     explained(key, &meant)
                         || recast(key)
@@ -155,8 +180,13 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Whether a relation is the view of a masked table: it is made anew, not carried.
+    fn is_mask(&self, relation: u32) -> bool {
+        self.existing.iter().filter_map(|e| e.view.as_ref()).any(|v| v.oid == relation)
+    }
+
     /// The attribute number that a column's dependents lose hold of.
-    fn loses(&self, t: &TableDiff, c: &ColumnDiff) -> Option<i16> {
+    pub fn loses(&self, t: &TableDiff, c: &ColumnDiff) -> Option<i16> {
         match c {
             ColumnDiff::Drop { existing } | ColumnDiff::Retype { existing, .. } => {
                 Some(self.existing[t.existing].columns[*existing].num)
@@ -211,10 +241,20 @@ impl Work<'_> {
     fn missing(&self, touched: &[&Dependent]) -> HashMap<u32, Vec<String>> {
         let mut missing: HashMap<u32, Vec<String>> = HashMap::new();
         for d in touched {
-            let Some(at) = self.existing.iter().position(|e| e.oid == d.on) else {
+            let is_it = |e: &Existing| e.oid == d.on || e.view.as_ref().is_some_and(|v| v.oid == d.on);
+            let Some(at) = self.existing.iter().position(is_it) else {
                 continue;
             };
             let table = &self.existing[at];
+            // The names of the view's columns are the table's.
+            let through = table.view.as_ref().filter(|v| v.oid == d.on);
+            let uses = |column: &ExistingColumn| match through {
+                None => d.columns.contains(&column.num),
+                Some(view) => {
+                    let place = view.shown.iter().position(|s| s.column == column.name);
+                    place.is_some_and(|p| d.columns.contains(&(p as i16 + 1)))
+                }
+            };
             let list = missing.entry(d.oid).or_default();
             if self.diff.drop.contains(&at) {
                 list.push(format!("foreign table {}", self.table(&table.name)));
@@ -223,7 +263,7 @@ impl Work<'_> {
                 for c in &t.columns {
                     if let ColumnDiff::Drop { existing } = c {
                         let column = &table.columns[*existing];
-                        if d.columns.contains(&column.num) {
+                        if uses(column) {
                             list.push(format!(
                                 "column {}.{}",
                                 self.table(self.final_name(t)),

@@ -268,7 +268,16 @@ mod tests {
             })
             .collect();
         let options = Options::from([("table_name".into(), name.into())]);
-        Existing { oid: 1, name: name.into(), options, imported_as: None, remote_oid: oid, columns }
+        Existing {
+            oid: 1,
+            name: name.into(),
+            schema: "app".into(),
+            view: None,
+            options,
+            imported_as: None,
+            remote_oid: oid,
+            columns,
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn wanted(app: &Registered) -> Result<Vec<Wanted>> {
         ),
         &[],
     )?;
-    let imported = local::tables(&Registered { local_schema: aside.clone(), ..app.clone() })?;
+    let imported = local::tables(&Registered { local_schema: aside.clone(), raw_schema: None, ..app.clone() })?;
     for table in &imported {
         spi::run(&format!("DROP FOREIGN TABLE {}", sql::qualified(&aside, &table.name)), &[])?;
     }

@@ -6,9 +6,11 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::Oid;
 use serde::Deserialize;
 
+use super::mask::{Shown, View};
 use super::model::{ColumnType, Existing, ExistingColumn, Options};
 use super::registry::Registered;
 use crate::error::Result;
+use crate::pg::rewrite::Output;
 use crate::pg::spi;
 
 /// The foreign tables of the local schema that belong to the application's server and remote schema.
@@ -26,6 +28,8 @@ pub fn some(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
 struct Table {
     oid: u32,
     name: String,
+    schema: String,
+    view: Option<Kept>,
     options: Options,
     remote_oid: Option<u32>,
     #[serde(default)]
@@ -34,20 +38,40 @@ struct Table {
     column_nums: Option<Vec<i16>>,
 }
 
+/// The view in its place.
+#[derive(Deserialize)]
+struct Kept {
+    oid: u32,
+    schema: String,
+    name: String,
+    shown: Vec<Shown>,
+    outputs: Vec<Output>,
+}
+
 const FROM: &str = "
 FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid
-WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1) AND t.ftserver = $2
+WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ($1, $5)) AND t.ftserver = $2
   AND coalesce((SELECT o.option_value FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), $3) = $3";
 
 fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Result<Vec<Existing>> {
-    let args =
-        [app.local_schema.as_str().into(), spi::oid(app.server_oid), app.remote_schema.as_str().into(), argument];
+    let args = [
+        app.local_schema.as_str().into(),
+        spi::oid(app.server_oid),
+        app.remote_schema.as_str().into(),
+        argument,
+        app.raw_schema.clone().into(),
+    ];
     let tables: Vec<Table> = spi::rows(
         &format!(
-            "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname,
+            "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname, 'schema', f.nspname,
+                    'view', (SELECT json_build_object('oid', v.oid::int8, 'schema', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = v.relnamespace), 'name', v.relname, 'shown', k.shown,
+                       'outputs', (SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
+                                          'collation', a.attcollation::int8) ORDER BY a.attnum)
+                                   FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped))
+                       FROM wh.masked_table k JOIN pg_class v ON v.oid = k.view WHERE k.relation = f.oid),
                     'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o), '{{}}'),
                     'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums)::text
-             FROM (SELECT c.oid, c.relname, t.ftoptions {FROM} AND {which}) f
+             FROM (SELECT c.oid, c.relname, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS nspname, t.ftoptions {FROM} AND {which}) f
              LEFT JOIN wh.fdw_table m ON m.relation = f.oid ORDER BY f.relname COLLATE \"C\""
         ),
         &args,
@@ -102,6 +126,14 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
             Existing {
                 oid: t.oid,
                 name: t.name,
+                schema: t.schema,
+                view: t.view.map(|v| View {
+                    oid: v.oid,
+                    schema: v.schema,
+                    name: v.name,
+                    shown: v.shown,
+                    outputs: v.outputs,
+                }),
                 options: t.options,
                 imported_as: None,
                 remote_oid: t.remote_oid,

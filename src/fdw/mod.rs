@@ -17,6 +17,9 @@ mod held;
 mod labels;
 mod local;
 mod loose;
+mod mask;
+mod masking;
+mod masks;
 mod memory;
 mod model;
 mod outputs;
@@ -38,6 +41,8 @@ mod uri;
 mod wanted;
 
 pub use alter::with_dependents as alter_with_dependents;
+pub use mask::Mask;
+pub use masks::{mask, unmask};
 pub use model::Change;
 pub use pattern::like;
 pub use refill::refresh_above;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::mask::View;
+
 pub type Options = BTreeMap<String, String>;
 
 /// A column's type as the warehouse has it or should have it.
@@ -39,6 +41,10 @@ pub struct WantedColumn {
 pub struct Existing {
     pub oid: u32,
     pub name: String,
+    /// Where it is: the local schema, or the one that analysts cannot use.
+    pub schema: String,
+    /// What shows it instead, where it is masked.
+    pub view: Option<View>,
     pub options: Options,
     /// What an import calls the table that it is over, where only names are known.
     pub imported_as: Option<String>,

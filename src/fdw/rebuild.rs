@@ -131,14 +131,14 @@ fn as_kind(statement: &str, kind: Kind) -> String {
 }
 
 /// Makes foreign tables again, each with its columns in the same order. What stands on them must be held by now.
-pub fn foreign_tables(schema: &str, tables: &[Existing], server: &str) -> Result<()> {
+pub fn foreign_tables(tables: &[Existing], server: &str) -> Result<()> {
     let saved = properties::read(tables.iter().map(|t| t.oid))?;
     let nothing = Vec::new();
     let mut made: HashMap<u32, (u32, String)> = HashMap::new();
     for table in tables {
-        let name = sql::qualified(schema, &table.name);
+        let name = sql::qualified(&table.schema, &table.name);
         let saved = saved.get(&table.oid).unwrap_or(&nothing);
-        made.insert(foreign_table(schema, table, server, &name, saved)?, (table.oid, name));
+        made.insert(foreign_table(&table.schema, table, server, &name, saved)?, (table.oid, name));
     }
     for (oid, after) in properties::read(made.keys().copied())? {
         let Some((old, name)) = made.get(&oid) else {
@@ -198,6 +198,8 @@ fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, sa
          sized AS (
            UPDATE pg_class n SET reltuples = o.reltuples, relpages = o.relpages
            FROM pg_class o WHERE n.oid = $2 AND o.oid = $1 AND n.reltuples <> o.reltuples)
+         , masked AS (
+           UPDATE wh.masked_table SET relation = $2::regclass WHERE relation::oid = $1)
          UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1 RETURNING to_json(true)::text",
         &both(),
     )?;

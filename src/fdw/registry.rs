@@ -21,6 +21,8 @@ pub struct Registered {
     pub lineage: Option<String>,
     pub owns_server: bool,
     pub owns_schema: bool,
+    /// Where the tables are that are masked; analysts cannot use it.
+    pub raw_schema: Option<String>,
     /// Schema of the extension postgres_fdw where the server's wrapper belongs to it: the product's catalog can
     /// be read then. Without, names decide.
     pub postgres_fdw_schema: Option<String>,
@@ -93,7 +95,7 @@ pub fn lock_as_it_is(name: &str) -> Result<Option<Registered>> {
         "SELECT json_build_object('name', f.name, 'server', f.server, 'server_oid', coalesce(s.oid::int8, 0),
                 'remote_schema', f.remote_schema, 'local_schema', f.local_schema, 'only_tables', f.only_tables,
                 'except_tables', f.except_tables, 'lineage', f.lineage, 'owns_server', f.owns_server,
-                'owns_schema', f.owns_schema,
+                'owns_schema', f.owns_schema, 'raw_schema', f.raw_schema,
                 'postgres_fdw_schema', (SELECT n.nspname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
                     JOIN pg_namespace n ON n.oid = e.extnamespace
                     WHERE d.classid = 'pg_foreign_data_wrapper'::regclass AND d.objid = s.srvfdw AND d.deptype = 'e'
@@ -233,9 +235,24 @@ pub fn refuse_taken(name: &str, local_schema: &str) -> Result<()> {
     Ok(())
 }
 
+/// What is masked must not be registered a second time, without its masks.
+fn refuse_raw(schema: &str) -> Result<()> {
+    let app: Option<String> =
+        spi::first("SELECT to_json(name)::text FROM wh.fdw WHERE raw_schema = $1::name", &[schema.into()])?;
+    match app {
+        None => Ok(()),
+        Some(app) => Err(Error::new(
+            sqlstate::DUPLICATE_OBJECT,
+            format!("schema \"{schema}\" holds the masked tables of foreign application \"{app}\""),
+        )
+        .hint("SELECT * FROM wh.masked lists its masks.")),
+    }
+}
+
 /// Writes a registration.
 pub fn register(new: &New) -> Result<()> {
     refuse_taken(new.name, new.local_schema)?;
+    refuse_raw(new.local_schema)?;
     spi::run(
         "INSERT INTO wh.fdw (name, server, remote_schema, local_schema, only_tables, except_tables, owns_server, owns_schema, adopted)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",

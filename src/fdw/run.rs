@@ -255,6 +255,29 @@ pub fn withhold(name: &str) -> Result<Vec<Change>> {
     })
 }
 
+/// Masks columns as `prepare` has written it down; it does not ask the product.
+pub fn mask(name: &str, prepare: impl FnOnce(&Registered) -> Result<()>) -> Result<Vec<Change>> {
+    let options = Options::default();
+    recorded(name, "mask", &options, |run, attempts, waited| {
+        let app = lock_registration(name, &options, registry::lock)?;
+        prepare(&app)?;
+        let policy = policy(&options, name, run);
+        with_locks(&options, (attempts, waited), || apply::unit(&app, &Source::Here, false, &policy))
+    })
+}
+
+/// Takes masks off as `prepare` has written it down; the product says what is under them.
+pub fn unmask(name: &str, prepare: impl FnOnce(&Registered) -> Result<()>) -> Result<Vec<Change>> {
+    let options = Options::default();
+    recorded(name, "unmask", &options, |run, attempts, waited| {
+        let app = lock_registration(name, &options, registry::lock)?;
+        let source = source(&app, false)?;
+        prepare(&app)?;
+        let policy = policy(&options, name, run);
+        with_locks(&options, (attempts, waited), || apply::unit(&app, &source, false, &policy))
+    })
+}
+
 /// Drops the tables; what stands on them breaks.
 pub fn drop(
     name: &str,

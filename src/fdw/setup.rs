@@ -201,7 +201,9 @@ pub fn drop(name: &str, cascade: bool) -> Result<Vec<Change>> {
 
 fn refuse_dependents(app: &Registered) -> Result<()> {
     let tables = local::tables(app)?;
-    let found = dependents::direct(tables.iter().map(|t| t.oid))?;
+    let masks: Vec<u32> = tables.iter().filter_map(|t| t.view.as_ref()).map(|v| v.oid).collect();
+    let mut found = dependents::direct(tables.iter().map(|t| t.oid).chain(masks.iter().copied()))?;
+    found.retain(|d| !masks.contains(&d.oid));
     if found.is_empty() {
         return Ok(());
     }
@@ -264,13 +266,16 @@ fn forget(app: &Registered) -> Result<()> {
         }
         spi::run(&format!("DROP SERVER IF EXISTS {server}"), &[])?;
     }
-    let used: Option<bool> = spi::first(
-        "SELECT to_json(true)::text FROM pg_depend d JOIN pg_namespace n ON n.oid = d.refobjid
-         WHERE d.refclassid = 'pg_namespace'::regclass AND n.nspname = $1 LIMIT 1",
-        &[app.local_schema.as_str().into()],
-    )?;
-    if app.owns_schema && used.is_none() {
-        spi::run(&format!("DROP SCHEMA {}", sql::ident(&app.local_schema)), &[])?;
+    let schemas = [app.owns_schema.then_some(&app.local_schema), app.raw_schema.as_ref()];
+    for schema in schemas.into_iter().flatten() {
+        let unused: Option<bool> = spi::first(
+            "SELECT to_json(true)::text FROM pg_namespace n WHERE n.nspname = $1 AND NOT EXISTS (
+               SELECT FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid)",
+            &[schema.as_str().into()],
+        )?;
+        if unused == Some(true) {
+            spi::run(&format!("DROP SCHEMA {}", sql::ident(schema)), &[])?;
+        }
     }
     Ok(())
 }

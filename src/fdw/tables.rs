@@ -3,6 +3,7 @@
 use super::apply::Done;
 use super::change::Work;
 use super::diff::{ColumnDiff, OptionDiff, TableDiff};
+use super::masking;
 use super::model::{Change, WantedColumn};
 use super::rebuild;
 use super::rename::dropped_column;
@@ -14,7 +15,7 @@ impl Work<'_> {
     /// Everything but renames, in one statement a table.
     pub fn alter(&self, t: &TableDiff, done: &mut Done) -> Result<()> {
         let (existing, wanted) = (&self.existing[t.existing], &self.wanted[t.wanted]);
-        let table = self.table(self.final_name(t));
+        let (table, place) = (self.table(self.final_name(t)), self.place(existing, self.final_name(t)));
         let renamed = |e: usize| {
             t.columns
                 .iter()
@@ -71,7 +72,10 @@ impl Work<'_> {
                     if let Some(note) = self.notes.get(&(t.wanted, *w)) {
                         detail = format!("{detail}; {note}");
                     }
-                    done.changes.push(Change::new(object(&name), "column", "retyped").detail(detail));
+                    // That it is read as text is part of its mask.
+                    if !self.rules.of(&wanted.name, &new.name).is_some_and(|m| m.reads_text()) {
+                        done.changes.push(Change::new(object(&name), "column", "retyped").detail(detail));
+                    }
                 }
                 ColumnDiff::NotNull { existing: e, wanted: not_null } => {
                     let name = renamed(*e);
@@ -94,7 +98,7 @@ impl Work<'_> {
                 }
             }
         }
-        let statement = format!("ALTER FOREIGN TABLE {table} {}", commands.join(", "));
+        let statement = format!("ALTER FOREIGN TABLE {place} {}", commands.join(", "));
         if !commands.is_empty() {
             subxact::run(|| spi::run(&statement, &[]).map(|_| ())).map_err(|e| in_the_way(e, &table))?;
         }
@@ -120,19 +124,27 @@ impl Work<'_> {
         for w in &self.diff.create {
             let wanted = &self.wanted[*w];
             let table = self.table(&wanted.name);
+            let masked = self.rules.any_of(&wanted.name);
+            let place = match masked {
+                true => masking::raw_place(self.app, &wanted.name)?,
+                false => table.clone(),
+            };
             let mut columns = Vec::with_capacity(wanted.columns.len());
             for c in &wanted.columns {
                 columns.push(self.column_definition(c)?);
             }
             spi::run(
                 &format!(
-                    "CREATE FOREIGN TABLE {table} ({}) SERVER {}{}",
+                    "CREATE FOREIGN TABLE {place} ({}) SERVER {}{}",
                     columns.join(", "),
                     sql::ident(&self.app.server),
                     rebuild::options(&wanted.options)
                 ),
                 &[],
             )?;
+            if masked {
+                masking::made(self, *w, &place, done)?;
+            }
             if !readers.is_empty() {
                 spi::run(&format!("GRANT SELECT ON {table} TO {}", readers.join(", ")), &[])?;
             }
@@ -153,8 +165,9 @@ impl Work<'_> {
     /// Who reads every table that is here reads a new one too.
     fn readers(&self) -> Result<Vec<String>> {
         let altered = self.diff.alter.iter().map(|t| t.existing);
-        let kept = self.diff.same.iter().map(|s| s.0).chain(altered).map(|e| self.existing[e].oid);
-        readers(kept.collect())
+        let kept = self.diff.same.iter().map(|s| s.0).chain(altered).map(|e| &self.existing[e]);
+        // Grants are on what analysts see.
+        readers(kept.map(|e| e.view.as_ref().map_or(e.oid, |v| v.oid)).collect())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::apply::Done;
+use super::mask::Rules;
 use super::model::{Change, ColumnType, Existing, Options, Wanted, WantedColumn};
 use super::registry::Registered;
 use super::remote::{Remote, RemoteTable, FIRST_GENERATED_OID};
@@ -50,6 +51,7 @@ pub fn withhold(
     existing: &[Existing],
     wanted: &mut [Wanted],
     trust: bool,
+    rules: &Rules,
     notes: &mut Notes,
 ) -> Vec<Withheld> {
     let mut withheld = Vec::new();
@@ -60,7 +62,14 @@ pub fn withhold(
         for (c, column) in columns.into_iter().enumerate() {
             let note = old_notes.get(&(w, c));
             notes.remove(&(w, c));
-            if let Some((table, name)) = app.withholds(here, &want.name, &column.name) {
+            // What somebody has put a mask on reaches nobody without it.
+            let was = here.and_then(|t| {
+                let c =
+                    t.columns.iter().find(|c| trust && c.remote_num.is_some() && c.remote_num == column.remote_num)?;
+                rules.of(t.remote_name(), c.remote_name())
+            });
+            let mask = was.or_else(|| rules.of(&want.name, &column.name));
+            if let Some((table, name)) = app.withholds(here, &want.name, &column.name).filter(|_| mask.is_none()) {
                 let (remote_table, remote_column) = (want.name.clone(), column.name);
                 withheld.push(Withheld { table, column: name, remote_table, remote_column });
                 continue;

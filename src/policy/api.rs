@@ -6,7 +6,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::sensitive;
+use super::{masks, sensitive};
 use crate::error::{sqlstate, Error, Result};
 use crate::fdw::Change;
 
@@ -52,6 +52,35 @@ fn apply_proposed_policy() -> core::result::Result<
     ErrorReport,
 > {
     Ok(rows(sensitive::mark(&sensitive::proposed()?)?))
+}
+
+#[pg_extern(sql = false)]
+fn mask(
+    column: Option<&str>,
+    mask: Option<&str>,
+    characters: Option<i32>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
+    >,
+    ErrorReport,
+> {
+    let wanted = masks::parse(given("mask", mask)?, characters)?;
+    Ok(rows(masks::mask(given("column", column)?, wanted)?))
+}
+
+#[pg_extern(sql = false)]
+fn unmask(
+    column: Option<&str>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
+    >,
+    ErrorReport,
+> {
+    Ok(rows(masks::unmask(given("column", column)?)?))
 }
 
 #[pg_extern(sql = false)]

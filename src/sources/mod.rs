@@ -24,6 +24,7 @@ mod tour;
 mod withhold;
 
 pub use fetch::{run as fetch, Wish};
+pub use secrets::find as find_secret;
 pub use withhold::{empty_sensitive, strip_record};
 
 /// The error for a name that is not a source.

@@ -78,26 +78,31 @@ fn refuse_strangers(caller: u32, name: &str) -> Result<()> {
 pub fn of(owner: u32, names: &[String]) -> Result<HashMap<String, Secret>> {
     let mut found = HashMap::new();
     for name in names {
-        check_name(name)?;
-        let set: Option<(String, bool)> = spi::first(
-            "SELECT pg_catalog.json_build_array(s.value, EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid)
-                    AND pg_catalog.pg_has_role($2, s.owner::oid, 'USAGE'))::text FROM wh.secret s WHERE s.name = $1",
-            &[name.as_str().into(), spi::oid(owner)],
-        )?;
-        let value = match set {
-            Some((value, true)) => value,
-            Some((_, false)) => {
-                return Err(Error::new(
-                    sqlstate::INSUFFICIENT_PRIVILEGE,
-                    format!("permission denied for secret \"{name}\""),
-                )
-                .detail("The source's owner does not have the rights of the secret's."))
-            }
-            None => file::read(name)?.ok_or_else(|| missing(name))?,
-        };
-        found.insert(name.clone(), Secret::new(value));
+        found.insert(name.clone(), find(owner, name)?.ok_or_else(|| missing(name))?);
     }
     Ok(found)
+}
+
+/// A secret that whoever has the rights of `owner` may use.
+pub fn find(owner: u32, name: &str) -> Result<Option<Secret>> {
+    check_name(name)?;
+    let set: Option<(String, bool)> = spi::first(
+        "SELECT pg_catalog.json_build_array(s.value, EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.owner::oid)
+                AND pg_catalog.pg_has_role($2, s.owner::oid, 'USAGE'))::text FROM wh.secret s WHERE s.name = $1",
+        &[name.into(), spi::oid(owner)],
+    )?;
+    let value = match set {
+        Some((value, true)) => Some(value),
+        Some((_, false)) => {
+            return Err(Error::new(
+                sqlstate::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied for secret \"{name}\""),
+            )
+            .detail("The source's owner does not have the rights of the secret's."))
+        }
+        None => file::read(name)?,
+    };
+    Ok(value.map(Secret::new))
 }
 
 /// Does what a thread of a source of `owner` needs: tells a secret as it is now, or keeps a new one in its place.
