@@ -4,10 +4,10 @@ use super::dependents::{self, Kind};
 use super::held::what;
 use super::model::Change;
 use crate::error::Result;
-use crate::pg::{spi, subxact};
+use crate::pg::{lock, spi, subxact};
 
 /// Fills every materialized view above a relation again, from the bottom up. REFRESH becomes the owner of each
-/// (src/backend/commands/matview.c). One that cannot be filled is left empty: nothing of what it held stays.
+/// (src/backend/commands/matview.c). Locks are asked for during a moment; one that is not to be had is 55P03. One that cannot be filled is left empty: nothing of what it held stays.
 pub fn refresh_above(relation: u32) -> Result<Vec<Change>> {
     let above = dependents::above([relation])?;
     let mut views: Vec<(usize, u32, &str)> = above
@@ -18,6 +18,8 @@ pub fn refresh_above(relation: u32) -> Result<Vec<Change>> {
         .collect();
     views.sort_unstable();
     views.dedup();
+    // All of them at once and briefly: a refresh that waits would have readers of what it holds wait, too.
+    lock::access_exclusive(views.iter().map(|v| v.1))?;
     let mut changes = Vec::new();
     for (_, oid, name) in views {
         let filled: Vec<bool> =

@@ -41,24 +41,23 @@ impl Patterns {
 
 /// Refuses what LIKE refuses, and what could match no column at all.
 pub fn check(pattern: &str) -> Result<()> {
-    let mut dots = 0;
+    let (mut dots, mut any) = (0, false);
     let mut chars = pattern.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' if chars.next().is_none() => {
-                return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "pattern must not end with an escape")
-                    .hint("A backslash takes the character behind it as it is: double it, or leave it out."))
+            '\\' => {
+                let Some(plain) = chars.next() else {
+                    return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "pattern must not end with an escape")
+                        .hint("A backslash takes the character behind it as it is: double it, or leave it out."));
+                };
+                dots += usize::from(plain == '.');
             }
-            '.' => dots += 1,
-            '%' => dots = 2,
+            '.' | '_' => dots += 1,
+            '%' => any = true,
             _ => {}
         }
-        if dots >= 2 {
-            // The rest is checked for its escapes alone.
-            dots = 2;
-        }
     }
-    if dots >= 2 {
+    if any || dots >= 2 {
         return Ok(());
     }
     Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("pattern \"{pattern}\" matches no column"))
@@ -90,10 +89,10 @@ mod tests {
 
     #[test]
     fn patterns_that_match_nothing_are_refused() {
-        for good in ["a.b.c", "%", "%token%", "a.%", "a.b.c\\.d", "%\\_x"] {
+        for good in ["a.b.c", "%", "%token%", "a.%", "a\\.b.c", "%\\_x", "a_b_c"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["", "token", "users.token", "a.b.c\\", "%\\", "a\\.b.c"] {
+        for bad in ["", "token", "users.token", "a.b.c\\", "%\\", "a\\_b.c"] {
             assert_eq!(check(bad).map_err(|e| e.sqlstate), Err("22023".into()), "{bad}");
         }
     }

@@ -1,7 +1,8 @@
 //! The policy of sensitive data, over what sources have stored already: values are emptied, columns stay, so that views
 //! keep standing.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 use super::load::{Table, Withhold};
 use super::{spec, store};
 use crate::error::Result;
-use crate::pg::{spi, sql};
+use crate::pg::{lock, spi, sql};
 use crate::policy::Patterns;
 
 #[derive(Deserialize)]
@@ -103,7 +104,14 @@ fn empty(patterns: &Patterns, s: &Stored) -> Result<Vec<(String, String)>> {
         return Ok(Vec::new());
     }
     if s.main {
-        crate::fdw::refresh_above(s.relation)?;
+        let patience = lock::Patience {
+            lock_timeout: Duration::from_millis(lock::QUEUE_MS.into()),
+            max_wait: Duration::from_secs(300),
+            attempts: &Cell::new(0),
+            waited: &Cell::new(Duration::ZERO),
+            otherwise: "and mark again",
+        };
+        lock::patiently(&patience, || crate::fdw::refresh_above(s.relation))?;
     }
     let plain = touched.into_iter().filter(|c| withhold.column(c) || c == "_raw");
     Ok(plain.map(|c| (table.name.clone(), sql::ident(&c))).collect())

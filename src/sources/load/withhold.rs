@@ -72,6 +72,7 @@ impl Withhold {
         let mut used: Vec<(&str, &Pointer)> = Vec::new();
         used.extend(stream.primary_key.iter().map(|p| ("its key", p)));
         used.extend(stream.version.iter().map(|p| ("its version", p)));
+        used.extend(stream.incremental.iter().map(|i| ("its cursor", &i.cursor)));
         used.extend(stream.deletes.iter().flat_map(|d| &d.flag).map(|p| ("its mark of deleted records", p)));
         let children = spec.streams.iter().filter_map(|s| s.parent.as_ref()).filter(|p| p.stream == stream.name);
         used.extend(children.flat_map(|p| &p.bind).map(|(_, p)| ("what another stream is asked for with", p)));
