@@ -7,10 +7,7 @@ use pg_test::{wait_until, Client, ClientExt, Cluster};
 
 /// A server, once as it is set up by default, and once where no error reaches its log.
 fn servers(name: &str) -> [Cluster; 2] {
-    [
-        server(name, "startup_wh", &[]),
-        server(&format!("{name}_silent"), "startup_wh", &[("log_min_messages", "panic")]),
-    ]
+    [server(name, "startup_wh", &[]), server(&format!("{name}_silent"), "startup_wh", &[("log_min_messages", "panic")])]
 }
 
 /// Runs a statement in a session of `ana`'s until `in_time` says that it has run long enough, lets `end` stop it, and

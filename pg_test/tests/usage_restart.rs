@@ -104,7 +104,9 @@ fn a_file_of_another_server_or_version_is_written_off() {
     // The server's number begins after the shape and the version.
     let mut foreign = bytes.clone();
     foreign[24] ^= 1;
-    for (what, content) in [("another server's", &foreign[..]), ("a torn one", &bytes[..bytes.len() / 2]), ("none", b"")] {
+    for (what, content) in
+        [("another server's", &foreign[..]), ("a torn one", &bytes[..bytes.len() / 2]), ("none", b"")]
+    {
         std::fs::write(&file, content).expect("written");
         cluster.restart().expect("a start");
         assert!(!file.exists(), "{what}");
@@ -167,7 +169,10 @@ fn more_roles_than_there_is_room_for_share_an_entry_and_no_time_is_lost() {
     }
     assert_eq!(admin.value(total), (2 * ROLES).to_string());
     let other = used(&mut admin, "(other)");
-    assert!(other.calls > 0 && other.calls < 2 * ROLES as i64 && other.time >= other.calls as f64 / 2.0 * 10.0, "{other:?}");
+    assert!(
+        other.calls > 0 && other.calls < 2 * ROLES as i64 && other.time >= other.calls as f64 / 2.0 * 10.0,
+        "{other:?}"
+    );
     drop(admin);
     cluster.restart().expect("a restart");
     let mut admin = connect(&cluster, "postgres");
@@ -220,7 +225,10 @@ fn what_is_older_than_the_history_stays_in_the_figures_for_all_time() {
     drop(admin);
     cluster.restart().expect("a restart");
     let mut admin = connect(&cluster, "postgres");
-    wait_for_true(&mut admin, "SELECT count(*) = 0 FROM wh.query_time WHERE hour BETWEEN '2000-01-01' AND now() - interval '400 days'");
+    wait_for_true(
+        &mut admin,
+        "SELECT count(*) = 0 FROM wh.query_time WHERE hour BETWEEN '2000-01-01' AND now() - interval '400 days'",
+    );
     assert_eq!(admin.table(periods), wanted);
     assert_eq!(
         admin.table("SELECT span, count(*), sum(calls) FROM wh.user_query_time_history WHERE user_name = 'ana' GROUP BY 1 ORDER BY 1"),
