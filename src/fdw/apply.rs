@@ -10,7 +10,7 @@ use super::remote::Remote;
 use super::standing::Policy;
 use super::types::Types;
 use super::wanted::{self, Notes};
-use super::{broken, diff, fallback, local, masking};
+use super::{behind, broken, diff, fallback, local};
 use crate::error::Result;
 use crate::pg::{enums, spi};
 use crate::policy;
@@ -38,12 +38,12 @@ pub struct Done {
 
 /// Runs the unit.
 pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> Result<Done> {
-    let rules = masking::rules(&app.name)?;
+    let rules = behind::rules(&app.name)?;
     let with_schema;
     let app = match rules.is_empty() || matches!(source, Source::Nothing) {
         true => app,
         false => {
-            with_schema = masking::with_raw_schema(app)?;
+            with_schema = behind::with_raw_schema(app)?;
             &with_schema
         }
     };
@@ -104,7 +104,7 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
         );
     }
     let _lifted = enums::BanLifted::new();
-    masking::ensure_key(&rules)?;
+    behind::ensure_key(&rules)?;
     if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() || work.has_masking() {
         work.carry_out(rebuild, how, &mut done)?;
     }
@@ -129,7 +129,7 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
     }
     work.remember()?;
     if !matches!(source, Source::Nothing) {
-        masking::remember(&app.name, &old_rules, &rules)?;
+        behind::remember(&app.name, &old_rules, &rules)?;
     }
     // What is here already does not say what else the product has.
     let complete = matches!(source, Source::Catalog(_) | Source::Imported(_));

@@ -3,7 +3,7 @@
 use super::mask::{self, Mask, Rules};
 use super::model::{Change, Existing};
 use super::registry::Registered;
-use super::{local, masking, run};
+use super::{behind, local, run};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{spi, sql};
 
@@ -53,7 +53,7 @@ pub fn mask(schema: &str, table: &str, column: &str, mask: Mask) -> Result<Vec<C
             )
             .hint("Masks are for columns of foreign applications. One that wh.hide hides is masked enough."));
         };
-        let rules = masking::rules(&app.name)?;
+        let rules = behind::rules(&app.name)?;
         let masked = rules.of(&remote_table, &remote_column);
         match here {
             None => pgrx::notice!(
@@ -67,7 +67,7 @@ pub fn mask(schema: &str, table: &str, column: &str, mask: Mask) -> Result<Vec<C
             }
             Some(_) => {}
         }
-        masking::write_rule(&app.name, &remote_table, &remote_column, mask)
+        behind::write_rule(&app.name, &remote_table, &remote_column, mask)
     })
 }
 
@@ -76,7 +76,7 @@ pub fn unmask(schema: &str, table: &str, column: &str) -> Result<Vec<Change>> {
     let name = of_schema(schema)?;
     run::unmask(&name, |app| {
         let tables = local::tables(app)?;
-        let Rules(rules) = masking::rules(&app.name)?;
+        let Rules(rules) = behind::rules(&app.name)?;
         let found = find(app, &tables, table, column).map(|(t, c, _)| (t, c)).filter(|key| rules.contains_key(key));
         // A mask that waits for its column.
         let key = found.or_else(|| Some((table.to_owned(), column.to_owned())).filter(|key| rules.contains_key(key)));

@@ -7,6 +7,7 @@ mod acl;
 mod alter;
 mod api;
 mod apply;
+mod behind;
 mod broken;
 mod change;
 mod dependents;

@@ -3,10 +3,10 @@
 use super::apply::Done;
 use super::change::Work;
 use super::diff::{ColumnDiff, OptionDiff, TableDiff};
-use super::masking;
 use super::model::{Change, WantedColumn};
 use super::rebuild;
 use super::rename::dropped_column;
+use super::{behind, masking};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
 use crate::pg::{spi, sql, subxact};
@@ -126,7 +126,7 @@ impl Work<'_> {
             let table = self.table(&wanted.name);
             let masked = self.rules.any_of(&wanted.name);
             let place = match masked {
-                true => masking::raw_place(self.app, &wanted.name)?,
+                true => behind::raw_place(self.app, &wanted.name)?,
                 false => table.clone(),
             };
             let mut columns = Vec::with_capacity(wanted.columns.len());
