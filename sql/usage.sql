@@ -30,6 +30,26 @@ CREATE TABLE wh.query_role (
 );
 COMMENT ON TABLE wh.query_role IS 'The roles of wh.query_time, as they were called last';
 
+-- How much a role may use. A role, so that a budget follows a rename.
+CREATE TABLE wh.budget (
+  role regrole PRIMARY KEY,
+  query_time interval,
+  bytes bigint,
+  per text NOT NULL CHECK (per IN ('hour', 'day', 'week', 'month')),
+  enforce boolean NOT NULL,
+  CHECK (query_time IS NOT NULL OR bytes IS NOT NULL)
+);
+COMMENT ON TABLE wh.budget IS 'How much query time and how many bytes roles may use; read it as wh.budgets';
+
+-- Apart from the budgets, because the scheduler writes it.
+CREATE TABLE wh.budget_passed (
+  role oid PRIMARY KEY,
+  since timestamptz NOT NULL
+);
+COMMENT ON TABLE wh.budget_passed IS 'Budgets whose passing was told, and for which period; read it as wh.budgets';
+
+SELECT pg_catalog.pg_extension_config_dump('wh.budget', 'WHERE role::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles)');
+
 -- What one calls ----------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION wh.sees_usage_of(role oid)
@@ -39,7 +59,7 @@ AS 'MODULE_PATHNAME', 'sees_usage_of_wrapper';
 COMMENT ON FUNCTION wh.sees_usage_of(oid) IS 'Internal: whether the caller may see what a role''s queries cost';
 
 CREATE FUNCTION wh.query_time_now()
-RETURNS TABLE (role oid, name name, calls bigint, errors bigint, cancels bigint, total_time bigint, cpu_user_time bigint,
+RETURNS TABLE (role bigint, name text, calls bigint, errors bigint, cancels bigint, total_time bigint, cpu_user_time bigint,
   cpu_system_time bigint, rows bigint, temp_bytes bigint, blocks_read bigint, blocks_hit bigint, wal_bytes bigint, running bigint)
 LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'query_time_now_wrapper';
@@ -52,19 +72,40 @@ LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'reset_usage_wrapper';
 COMMENT ON FUNCTION wh.reset_usage() IS 'Forgets all query time that was counted in this database, and its history';
 
+CREATE FUNCTION wh.set_budget(role regrole, query_time interval DEFAULT NULL, bytes bigint DEFAULT NULL,
+  per text DEFAULT 'day', enforce boolean DEFAULT false)
+RETURNS void
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'set_budget_wrapper';
+COMMENT ON FUNCTION wh.set_budget(regrole, interval, bigint, text, boolean) IS
+'Sets how much query time a role may use in an hour, day, week or month, and how many bytes its schemas may have. Who passes it is told, and the channel wh_budgets; with enforce, new statements are refused, but never those of superusers and wh_admin. Without time and bytes the budget is taken away';
+
+CREATE FUNCTION wh.budget_bytes(role oid)
+RETURNS bigint
+LANGUAGE c STABLE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'budget_bytes_wrapper';
+COMMENT ON FUNCTION wh.budget_bytes(oid) IS 'Internal: bytes of the schemas that a role owns, as far as the caller may see sizes';
+
+CREATE FUNCTION wh.my_statements()
+RETURNS TABLE (fingerprint bigint, query text, calls bigint, total_time double precision, mean_time double precision,
+  max_time double precision, rows bigint)
+LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY INVOKER
+AS 'MODULE_PATHNAME', 'my_statements_wrapper';
+COMMENT ON FUNCTION wh.my_statements() IS 'Internal: the caller''s statements in pg_stat_statements, which is asked as the caller';
+
 -- What one sees -----------------------------------------------------------------------------------------------------
 
 CREATE VIEW wh.user_query_time WITH (security_barrier) AS
 WITH counted AS (
-  SELECT t.hour, t.role, NULL::name AS name, t.calls, t.errors, t.cancels, t.total_time, t.cpu_user_time, t.cpu_system_time,
+  SELECT t.hour, t.role, NULL::text AS name, t.calls, t.errors, t.cancels, t.total_time, t.cpu_user_time, t.cpu_system_time,
          t.rows, t.temp_bytes, t.blocks_read, t.blocks_hit, t.wal_bytes, 0::bigint AS running
   FROM wh.query_time t
   UNION ALL
-  SELECT pg_catalog.now(), n.role, n.name, n.calls, n.errors, n.cancels, n.total_time, n.cpu_user_time, n.cpu_system_time,
+  SELECT pg_catalog.now(), n.role::oid, n.name, n.calls, n.errors, n.cancels, n.total_time, n.cpu_user_time, n.cpu_system_time,
          n.rows, n.temp_bytes, n.blocks_read, n.blocks_hit, n.wal_bytes, n.running
   FROM wh.query_time_now() n
 ), summed AS (
-  SELECT p.n, p.period, c.role, pg_catalog.max(c.name::text)::name AS name,
+  SELECT p.n, p.period, c.role, pg_catalog.max(c.name) AS name,
          sum(c.calls)::bigint AS calls, sum(c.errors)::bigint AS errors, sum(c.cancels)::bigint AS cancels,
          sum(c.total_time)::bigint AS total_time, sum(c.cpu_user_time)::bigint AS cpu_user_time,
          sum(c.cpu_system_time)::bigint AS cpu_system_time, sum(c.rows)::bigint AS rows, sum(c.temp_bytes)::bigint AS temp_bytes,
@@ -76,7 +117,7 @@ WITH counted AS (
   GROUP BY p.n, p.period, c.role
 )
 SELECT s.period, s.role AS user_id,
-       CASE WHEN s.role = 0 THEN '(other)' ELSE coalesce(r.rolname, k.name, s.name, pg_catalog.format('(role %s)', s.role)::name) END AS user_name,
+       CASE WHEN s.role = 0 THEN '(other)'::name ELSE coalesce(r.rolname, k.name, s.name::name, pg_catalog.format('(role %s)', s.role)::name) END AS user_name,
        s.calls, s.errors, s.cancels, s.total_time * interval '1 microsecond' AS total_time,
        s.cpu_user_time * interval '1 microsecond' AS cpu_user_time, s.cpu_system_time * interval '1 microsecond' AS cpu_system_time,
        s.rows, s.temp_bytes, s.blocks_read, s.blocks_hit, s.wal_bytes, s.running,
@@ -93,15 +134,15 @@ WITH counted AS (
               THEN pg_catalog.date_trunc('day', t.hour) ELSE t.hour END AS from_time,
          CASE WHEN t.hour < pg_catalog.date_trunc('day', pg_catalog.now() - interval '48 hours')
               THEN interval '1 day' ELSE interval '1 hour' END AS span,
-         t.role, NULL::name AS name, t.calls, t.errors, t.cancels, t.total_time, t.cpu_user_time, t.cpu_system_time,
+         t.role, NULL::text AS name, t.calls, t.errors, t.cancels, t.total_time, t.cpu_user_time, t.cpu_system_time,
          t.rows, t.temp_bytes, t.blocks_read, t.blocks_hit, t.wal_bytes
   FROM wh.query_time t WHERE t.hour > '-infinity'
   UNION ALL
-  SELECT pg_catalog.date_trunc('hour', pg_catalog.now(), 'UTC'), interval '1 hour', n.role, n.name, n.calls, n.errors,
+  SELECT pg_catalog.date_trunc('hour', pg_catalog.now(), 'UTC'), interval '1 hour', n.role::oid, n.name, n.calls, n.errors,
          n.cancels, n.total_time, n.cpu_user_time, n.cpu_system_time, n.rows, n.temp_bytes, n.blocks_read, n.blocks_hit, n.wal_bytes
   FROM wh.query_time_now() n WHERE n.role IS NOT NULL AND (n.calls > 0 OR n.total_time > 0)
 ), summed AS (
-  SELECT c.from_time, c.span, c.role, pg_catalog.max(c.name::text)::name AS name,
+  SELECT c.from_time, c.span, c.role, pg_catalog.max(c.name) AS name,
          sum(c.calls)::bigint AS calls, sum(c.errors)::bigint AS errors, sum(c.cancels)::bigint AS cancels,
          sum(c.total_time)::bigint AS total_time, sum(c.cpu_user_time)::bigint AS cpu_user_time,
          sum(c.cpu_system_time)::bigint AS cpu_system_time, sum(c.rows)::bigint AS rows, sum(c.temp_bytes)::bigint AS temp_bytes,
@@ -109,7 +150,7 @@ WITH counted AS (
   FROM counted c GROUP BY c.from_time, c.span, c.role
 )
 SELECT s.from_time, s.span, s.role AS user_id,
-       CASE WHEN s.role = 0 THEN '(other)' ELSE coalesce(r.rolname, k.name, s.name, pg_catalog.format('(role %s)', s.role)::name) END AS user_name,
+       CASE WHEN s.role = 0 THEN '(other)'::name ELSE coalesce(r.rolname, k.name, s.name::name, pg_catalog.format('(role %s)', s.role)::name) END AS user_name,
        s.calls, s.errors, s.cancels, s.total_time * interval '1 microsecond' AS total_time,
        s.cpu_user_time * interval '1 microsecond' AS cpu_user_time, s.cpu_system_time * interval '1 microsecond' AS cpu_system_time,
        s.rows, s.temp_bytes, s.blocks_read, s.blocks_hit, s.wal_bytes
@@ -119,9 +160,32 @@ ORDER BY s.from_time DESC, s.total_time DESC;
 COMMENT ON VIEW wh.user_query_time_history IS
 'What each role''s queries in this database cost, by hour for the last 48 hours and by day before, for startup_wh.usage_history days';
 
+CREATE VIEW wh.my_queries AS
+SELECT s.fingerprint, s.query, s.calls, s.total_time * interval '1 millisecond' AS total_time,
+       s.mean_time * interval '1 millisecond' AS mean_time, s.max_time * interval '1 millisecond' AS max_time, s.rows
+FROM wh.my_statements() s;
+COMMENT ON VIEW wh.my_queries IS
+'The asker''s own statements in this database by total time, where pg_stat_statements collects them; a notice says how to get it. It knows nothing of cancelled statements and forgets rare ones: wh.user_query_time has all';
+
+CREATE VIEW wh.budgets WITH (security_barrier) AS
+SELECT r.rolname AS role, b.query_time, b.bytes, b.per, b.enforce, p.since, u.used_time * interval '1 microsecond' AS used_time,
+       CASE WHEN b.bytes IS NOT NULL THEN wh.budget_bytes(r.oid) END AS used_bytes,
+       coalesce(u.used_time > (extract(epoch FROM b.query_time) * 1000000), false)
+         OR coalesce(CASE WHEN b.bytes IS NOT NULL THEN wh.budget_bytes(r.oid) END > b.bytes, false) AS passed
+FROM wh.budget b JOIN pg_catalog.pg_roles r ON r.oid = b.role::oid
+CROSS JOIN LATERAL (SELECT pg_catalog.date_trunc(b.per, pg_catalog.now(), pg_catalog.current_setting('log_timezone')) AS since) p
+CROSS JOIN LATERAL (
+  SELECT coalesce(sum(t.total_time), 0) AS used_time
+  FROM (SELECT q.total_time FROM wh.query_time q WHERE q.role = r.oid AND q.hour >= p.since
+        UNION ALL SELECT n.total_time FROM wh.query_time_now() n WHERE n.role = r.oid::bigint) t) u
+WHERE wh.sees_usage_of(r.oid);
+COMMENT ON VIEW wh.budgets IS
+'How much query time and how many bytes each role may use, how much of it is used since the period began, and whether it is passed. Periods begin by the server''s log_timezone';
+
 -- Who may -----------------------------------------------------------------------------------------------------------
 
-REVOKE ALL ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.reset_usage() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now() TO wh_admin, wh_analyst;
-GRANT EXECUTE ON FUNCTION wh.reset_usage() TO wh_admin;
-GRANT SELECT ON wh.user_query_time, wh.user_query_time_history TO wh_admin, wh_analyst;
+REVOKE ALL ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.reset_usage(),
+  wh.set_budget(regrole, interval, bigint, text, boolean), wh.budget_bytes(oid), wh.my_statements() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.budget_bytes(oid), wh.my_statements() TO wh_admin, wh_analyst;
+GRANT EXECUTE ON FUNCTION wh.reset_usage(), wh.set_budget(regrole, interval, bigint, text, boolean) TO wh_admin;
+GRANT SELECT ON wh.user_query_time, wh.user_query_time_history, wh.my_queries, wh.budgets TO wh_admin, wh_analyst;

@@ -133,6 +133,12 @@ const CALLS: &[(&str, &str)] = &[
     ("mask", "SELECT wh.mask('app.users.email', 'null')"),
     ("unmask", "SELECT wh.unmask('app.users.email')"),
     ("strip_record", "SELECT wh.strip_record('{}', 'a', '{b}', '{c}')"),
+    ("sees_usage_of", "SELECT wh.sees_usage_of(10)"),
+    ("query_time_now", "SELECT wh.query_time_now()"),
+    ("my_statements", "SELECT wh.my_statements()"),
+    ("budget_bytes", "SELECT wh.budget_bytes(10)"),
+    ("reset_usage", "SELECT wh.reset_usage()"),
+    ("set_budget", "SELECT wh.set_budget('ana', '1 hour')"),
 ];
 
 /// Sources are for whoever decides where the server connects to.
@@ -152,13 +158,16 @@ const SOURCES: &[&str] = &[
 const ANALYSTS_TOO: &[&str] = &[
     "alter_job",
     "alter_with_dependents",
+    "budget_bytes",
     "cancel_job",
     "dependents",
     "import_pg_cron",
     "keep_fresh",
     "list_presets",
     "list_refresh_order",
+    "my_statements",
     "pause",
+    "query_time_now",
     "refresh",
     "resume",
     "run_job",
@@ -166,6 +175,7 @@ const ANALYSTS_TOO: &[&str] = &[
     "schedule",
     "schedule_preview",
     "schedule_refresh",
+    "sees_usage_of",
     "unschedule",
     "view_lag",
 ];

@@ -3,10 +3,12 @@
 // pgrx reads the rows' type off each signature, and an alias hides it.
 #![allow(clippy::type_complexity)]
 
+use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{counter, counters, keep, Counts};
+use super::{budget, counter, counters, keep, texts, Counts};
+use crate::error::{sqlstate, Error};
 use crate::pg::identity::As;
 use crate::pg::{catalog, session};
 use crate::settings::{UsageVisibility, USAGE_VISIBILITY};
@@ -30,7 +32,8 @@ fn sees_usage_of(role: pg_sys::Oid) -> bool {
 fn query_time_now() -> TableIterator<
     'static,
     (
-        name!(role, Option<pg_sys::Oid>),
+        // Not an OID: pgrx makes 0 of it null.
+        name!(role, Option<i64>),
         name!(name, Option<String>),
         name!(calls, i64),
         name!(errors, i64),
@@ -83,7 +86,7 @@ fn query_time_now() -> TableIterator<
     let rows = rows.into_iter().map(|(role, name, counts, running)| {
         let n = |which: usize| counts[which] as i64;
         (
-            role.map(pg_sys::Oid::from),
+            role.map(i64::from),
             name.filter(|n| !n.is_empty()),
             n(counter::CALLS),
             n(counter::ERRORS),
@@ -106,4 +109,46 @@ fn query_time_now() -> TableIterator<
 fn reset_usage() -> core::result::Result<(), ErrorReport> {
     let (_caller, _owner) = As::on_behalf()?;
     Ok(keep::reset()?)
+}
+
+#[pg_extern(sql = false)]
+fn set_budget(
+    role: Option<pg_sys::Oid>,
+    query_time: Option<Interval>,
+    bytes: Option<i64>,
+    per: Option<&str>,
+    enforce: Option<bool>,
+) -> core::result::Result<(), ErrorReport> {
+    let missing = |what: &str| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{what} must not be null"));
+    let role = role.ok_or_else(|| missing("role"))?;
+    let per = per.ok_or_else(|| missing("per"))?;
+    let enforce = enforce.ok_or_else(|| missing("enforce"))?;
+    let (_caller, _owner) = As::on_behalf()?;
+    Ok(budget::set(role.to_u32(), query_time, bytes, per, enforce)?)
+}
+
+#[pg_extern(sql = false)]
+fn budget_bytes(role: pg_sys::Oid) -> core::result::Result<i64, ErrorReport> {
+    Ok(i64::try_from(budget::bytes_of(role.to_u32())?).unwrap_or(i64::MAX))
+}
+
+#[pg_extern(sql = false)]
+fn my_statements() -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(fingerprint, Option<i64>),
+            name!(query, Option<String>),
+            name!(calls, i64),
+            name!(total_time, f64),
+            name!(mean_time, f64),
+            name!(max_time, f64),
+            name!(rows, i64),
+        ),
+    >,
+    ErrorReport,
+> {
+    let statements = texts::mine()?.into_iter();
+    let rows = statements.map(|s| (s.fingerprint, s.query, s.calls, s.total_time, s.mean_time, s.max_time, s.rows));
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }

@@ -23,6 +23,8 @@ crate::shared! {
         entries: AtomicU64,
         /// Of them, those that count for startup_wh.max_users.
         users: AtomicU64,
+        /// Counts changes of budgets.
+        hurry: AtomicU64,
     }
 
     /// A process; two cache lines.
@@ -44,6 +46,10 @@ crate::shared! {
         role: AtomicU64,
         /// What a budget says to new statements: [`verdict`].
         verdict: AtomicU64,
+        /// The facts of it: [`Verdict`].
+        per: AtomicU64,
+        used: AtomicU64,
+        budget: AtomicU64,
         /// Its name when it was first seen, for those that are dropped before anybody wrote it down.
         name: [AtomicU64; NAME / 8],
         total: [AtomicU64; counter::ALL],
@@ -56,7 +62,6 @@ crate::shared! {
 pub mod verdict {
     pub const FINE: u64 = 0;
     /// It is passed: say so, once in a session.
-    #[expect(dead_code)]
     pub const PASSED: u64 = 1;
     /// It is passed, and new statements are refused.
     pub const REFUSED: u64 = 2;
@@ -244,7 +249,10 @@ fn begins(role: u32, may_refuse: bool) {
     let Some(entry) = ENTRIES.get().get(ENTRY.load(Ordering::Relaxed)) else { return };
     match load(&entry.verdict) {
         verdict::FINE => {}
-        verdict => super::budget::tell(verdict, role, may_refuse, &TOLD),
+        verdict => {
+            let said = Verdict { verdict, per: load(&entry.per), used: load(&entry.used), budget: load(&entry.budget) };
+            super::budget::tell(&said, may_refuse, &TOLD);
+        }
     }
 }
 
@@ -353,14 +361,51 @@ pub fn difference(a: &Counts, b: &Counts) -> Counts {
     std::array::from_fn(|n| a[n].saturating_sub(b[n]))
 }
 
-/// Has new statements of a role told what its budget says.
-#[expect(dead_code)]
-pub fn judge(database: u32, role: u32, verdict: u64) {
+/// What a budget says of a role, with the facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// [`verdict`].
+    pub verdict: u64,
+    /// Number of its period, or 0 for one of bytes.
+    pub per: u64,
+    pub used: u64,
+    pub budget: u64,
+}
+
+/// Has new statements of roles told what their budgets say; those of others go on.
+pub fn judge(database: u32, verdicts: &[(u32, String, Verdict)]) {
     HEAD.locked(|| {
-        if let Some(entry) = taken().iter().find(|e| e.is(database, role)) {
-            store(&entry.verdict, verdict);
+        for (role, name, said) in verdicts.iter().filter(|(.., said)| said.verdict != verdict::FINE) {
+            let entry = entry_of(database, *role, name).and_then(|n| ENTRIES.get().get(n));
+            // Nobody is held to account for what all others use.
+            if let Some(entry) = entry.filter(|e| load(&e.role) == u64::from(*role)) {
+                store(&entry.per, said.per);
+                store(&entry.used, said.used);
+                store(&entry.budget, said.budget);
+                store(&entry.verdict, said.verdict);
+            }
+        }
+        for entry in taken().iter().filter(|e| load(&e.database) == u64::from(database)) {
+            let passed = |(role, _, said): &(u32, String, Verdict)| {
+                said.verdict != verdict::FINE && load(&entry.role) == u64::from(*role)
+            };
+            if !verdicts.iter().any(passed) {
+                store(&entry.verdict, verdict::FINE);
+            }
         }
     });
+}
+
+/// Budgets have changed: schedulers look at once.
+pub fn hurry() {
+    if let Some(head) = HEAD.get() {
+        head.hurry.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How often budgets have changed.
+pub fn hurried() -> u64 {
+    HEAD.get().map_or(0, |head| load(&head.hurry))
 }
 
 /// A statement that runs now.

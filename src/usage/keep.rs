@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::counters::{self, Seen};
-use super::{budget, counter};
+use super::{budget, counter, Counts};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{catalog, hooks, spi, subxact};
 use crate::settings;
@@ -33,6 +33,8 @@ pub const COLUMNS: [&str; counter::ALL] = [
 pub struct Keeper {
     kept: Option<Instant>,
     trimmed: Option<Instant>,
+    /// Changes of budgets that were looked at.
+    hurried: u64,
 }
 
 impl Keeper {
@@ -41,6 +43,9 @@ impl Keeper {
         if !counters::are_on() {
             return Duration::MAX;
         }
+        if self.hurried != counters::hurried() {
+            return Duration::ZERO;
+        }
         let every = Duration::from_secs(settings::USAGE_INTERVAL.get().max(1) as u64);
         self.kept.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()))
     }
@@ -48,14 +53,15 @@ impl Keeper {
     /// Does it, in a transaction of the caller's.
     pub fn keep(&mut self) -> Result<()> {
         self.kept = Some(Instant::now());
+        self.hurried = counters::hurried();
         let database = catalog::my_database();
         match subxact::run(|| spi::run("LOCK TABLE wh.query_time IN ROW EXCLUSIVE MODE NOWAIT", &[])) {
             // A reset that is not committed yet: what is counted meanwhile waits in shared memory.
             Err(e) if e.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => return Ok(()),
             locked => locked?,
         };
-        write(database)?;
         budget::judge(database)?;
+        write(database)?;
         if self.trimmed.is_none_or(|at| at.elapsed() > TRIM_EVERY) {
             trim()?;
             self.trimmed = Some(Instant::now());
@@ -121,6 +127,24 @@ fn trim() -> Result<()> {
         &[days.into()],
     )?;
     Ok(())
+}
+
+/// What a role has used in this database in the hours that began since `since` (microseconds, Unix), without what runs.
+/// Only as the extension's owner.
+pub fn used_since(role: u32, since: i64) -> Result<Counts> {
+    let sums = COLUMNS.map(|c| format!("coalesce(pg_catalog.sum({c}), 0)::bigint")).join(", ");
+    let written: Option<Counts> = spi::first(
+        &format!(
+            "SELECT pg_catalog.json_build_array({sums})::text FROM wh.query_time WHERE role = $1 AND hour >= wh.instant($2)"
+        ),
+        &[spi::oid(role), since.into()],
+    )?;
+    let mut used = written.unwrap_or_default();
+    let unwritten = counters::seen(catalog::my_database()).into_iter().filter(|s| s.role == role);
+    for more in unwritten.map(|s| counters::difference(&s.total, &s.saved)) {
+        used.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+    }
+    Ok(used)
 }
 
 /// Forgets everything that was counted in this database, when the transaction commits.

@@ -2,19 +2,20 @@
 //!
 //! pg::hooks::statements (what a statement used) → counters (shared memory) → keep (the table `wh.query_time`, written by
 //! each database's scheduler) → sql/usage.sql (what one sees). file carries over a restart what was not written yet; budget
-//! says who has used too much; api are the doors. See docs/usage.md.
+//! says who has used too much; texts asks pg_stat_statements; api are the doors. See docs/usage.md.
 
 mod api;
 mod budget;
 mod counters;
 mod file;
 mod keep;
+mod texts;
 
 use crate::pg::hooks::statements;
 use crate::pg::{catalog, session};
 
 pub use counters::{Running, ENTRIES, HEAD, SLOTS};
-pub use keep::Keeper;
+pub use keep::{used_since, Keeper};
 pub use statements::{count, counter, was_cancelled, Counts};
 
 /// Sets up what works only where the library is loaded with the server; called once, while it is.
@@ -28,8 +29,7 @@ pub fn begin() {
     file::save_at_exit();
 }
 
-/// What runs in this database now, and for how long.
-#[allow(dead_code)]
+/// What runs in this database now: by which process, of which role, for how long.
 pub fn running() -> Vec<Running> {
     counters::running(catalog::my_database(), session::now())
 }
