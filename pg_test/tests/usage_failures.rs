@@ -10,8 +10,8 @@ fn servers(name: &str) -> [Cluster; 2] {
     [server(name, "startup_wh", &[]), server(&format!("{name}_silent"), "startup_wh", &[("log_min_messages", "panic")])]
 }
 
-/// Runs a statement in a session of `ana`'s until `in_time` says that it has run long enough, lets `end` stop it, and
-/// returns what that used, and how long it took at least, by our own clock.
+/// Runs a statement in a session of `ana`'s for two seconds and has a function of the server's stop it. Returns what that
+/// used, with the session's question for its process, and how long it took at least, by our own clock.
 #[track_caller]
 fn stopped(cluster: &Cluster, statement: &str, stop: &str) -> (Used, Duration) {
     let mut admin = connect(cluster, "postgres");
@@ -37,7 +37,6 @@ fn stopped(cluster: &Cluster, statement: &str, stop: &str) -> (Used, Duration) {
     (used(&mut admin, "ana").since(before), least)
 }
 
-/// One of it is the question for the process.
 fn assert_cancelled((found, least): (Used, Duration), what: &str) {
     assert_eq!((found.calls, found.cancels + found.errors), (2, 1), "{what}: {found:?}");
     let least = least.as_secs_f64() * 1000.0;
@@ -77,7 +76,8 @@ fn waits_for_locks_count_before_anything_is_planned() {
     let [cluster, silent] = servers("usage_locks");
     for (cluster, logged) in [(cluster, true), (silent, false)] {
         let mut admin = connect(&cluster, "postgres");
-        admin.exec("CREATE TABLE locked (); GRANT SELECT ON locked TO ana; BEGIN; LOCK TABLE locked");
+        admin.exec("CREATE TABLE locked (); GRANT SELECT ON locked TO ana");
+        admin.exec("BEGIN; LOCK TABLE locked");
         let found = stopped(&cluster, "SELECT * FROM locked", "pg_cancel_backend");
         assert_eq!(found.0.cancels, i64::from(logged));
         assert_cancelled(found, "a wait that is cancelled");
@@ -91,9 +91,10 @@ fn waits_for_locks_count_before_anything_is_planned() {
 fn the_first_statement_of_a_session_counts_though_it_never_began() {
     let cluster = server("usage_first", "startup_wh", &[]);
     let mut admin = connect(&cluster, "postgres");
-    admin.exec("CREATE TABLE locked (); GRANT SELECT ON locked TO ana; BEGIN; LOCK TABLE locked");
+    admin.exec("CREATE TABLE locked (); GRANT SELECT ON locked TO ana");
+    admin.exec("BEGIN; LOCK TABLE locked");
     let mut looks = connect(&cluster, "postgres");
-    for (stop, errors) in [("pg_cancel_backend", "57014"), ("pg_terminate_backend", "57P01")] {
+    for stop in ["pg_cancel_backend", "pg_terminate_backend"] {
         let before = used(&mut looks, "ana");
         let mut c = connect(&cluster, "ana");
         let first = std::thread::spawn(move || c.simple_query("SELECT * FROM locked").expect_err("it is stopped"));
@@ -101,8 +102,7 @@ fn the_first_statement_of_a_session_counts_though_it_never_began() {
         wait_until("it waits", || looks.value(&format!("SELECT count(*) {active}")) == "1");
         wait_until("it has waited for a while", || used(&mut looks, "ana").since(before).time > 500.0);
         looks.exec(&format!("SELECT {stop}(pid) {active}"));
-        let error = first.join().expect("an error");
-        assert_eq!(error.code().map(|c| c.code()), Some(errors));
+        first.join().expect("an error");
         wait_until_gone(&mut looks, "ana");
         let found = used(&mut looks, "ana").since(before);
         assert_eq!((found.calls, found.errors, found.cancels), (1, 0, 1), "{stop}: {found:?}");

@@ -129,11 +129,10 @@ fn a_dropped_role_keeps_its_name_and_its_figures() {
     admin.exec("DROP ROLE leaver");
     assert_eq!(used(&mut admin, "leaver").calls, 1);
     admin.exec("CREATE ROLE hasty LOGIN PASSWORD 'hasty secret'");
-    let mut hasty = connect(&cluster, "hasty");
-    hasty.exec("SELECT 1");
-    drop(hasty);
-    admin.exec("BEGIN; LOCK TABLE wh.query_time");
-    wait_until_gone(&mut admin, "hasty");
+    // Nothing is written down meanwhile.
+    admin.exec("BEGIN; LOCK TABLE wh.query_time IN SHARE MODE");
+    connect(&cluster, "hasty").exec("SELECT 1");
+    wait_until_gone(&mut connect(&cluster, "postgres"), "hasty");
     admin.exec("DROP ROLE hasty; COMMIT");
     assert_eq!(used(&mut admin, "hasty").calls, 1);
     wait_until("it is written down", || written(&mut admin, "hasty") == 1);
