@@ -3,13 +3,15 @@
 //! - [`fdw`]: `wh.recreate_fdw` beside the script that drops and imports everything
 //! - [`jobs`]: the jobs beside pg_cron
 //! - [`sources`]: fetching beside dlt, and beside COPY
+//! - [`usage`]: counting beside a server that does not, and beside pg_stat_statements
 //!
-//! Arguments name a bench (fdw, jobs, sources) or single cases of theirs. See docs/bench.md.
+//! Arguments name a bench (fdw, jobs, sources, usage) or single cases of theirs. See docs/bench.md.
 
 mod fdw;
 mod jobs;
 mod report;
 mod sources;
+mod usage;
 mod waits;
 
 use pg_test::Result;
@@ -28,8 +30,12 @@ fn main() {
 /// A bench: its name, its cases, and what measures those that are wanted.
 type Bench = (&'static str, &'static [&'static str], fn(&dyn Fn(&str) -> bool) -> Result<()>);
 
-const BENCHES: &[Bench] =
-    &[("fdw", fdw::CASES, fdw::run), ("jobs", jobs::CASES, jobs::run), ("sources", sources::CASES, sources::run)];
+const BENCHES: &[Bench] = &[
+    ("fdw", fdw::CASES, fdw::run),
+    ("jobs", jobs::CASES, jobs::run),
+    ("sources", sources::CASES, sources::run),
+    ("usage", usage::CASES, usage::run),
+];
 
 fn run() -> Result<()> {
     let only: Vec<String> = std::env::args().skip(1).collect();

@@ -1,0 +1,210 @@
+//! What counting costs: the backends' CPU per query on a server that counts, on one that does not, and on one with
+//! pg_stat_statements, in slices whose order is shuffled anew each round. See docs/bench.md.
+
+use std::time::Instant;
+
+use pg_test::{Client, Cluster, Profile, Result};
+use serde_json::json;
+
+use crate::report::{cpu_ms, ensure, median, number, step, Report, Row};
+
+/// What an argument can name.
+pub const CASES: &[&str] = &["by_key", "distinct"];
+
+const DATABASE: &str = "postgres";
+const PEERS: [(&str, &str); 3] =
+    [("plain", ""), ("startup_wh", "startup_wh"), ("pg_stat_statements", "pg_stat_statements")];
+const PLAIN: usize = 0;
+const OURS: usize = 1;
+const KEYS: usize = 100_000;
+const COLUMNS: usize = 20;
+
+pub fn run(wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+    let begun = Instant::now();
+    step(begun, "three servers");
+    let servers = PEERS
+        .iter()
+        .map(|(name, preload)| {
+            Cluster::builder(&format!("usage_{name}"))
+                .profile(Profile::Release)
+                .set("shared_preload_libraries", preload)
+                .set("autovacuum", "off")
+                .set("max_parallel_workers_per_gather", "0")
+                .start()
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for (server, (_, preload)) in servers.iter().zip(PEERS) {
+        let mut c = server.connect(DATABASE)?;
+        let columns: Vec<String> = (0..COLUMNS).map(|c| format!("id + {c} AS c{c}")).collect();
+        c.batch_execute(&format!(
+            "CREATE TABLE bench AS SELECT id, {} FROM generate_series(0, {KEYS} - 1) id; ALTER TABLE bench ADD PRIMARY KEY (id); VACUUM ANALYZE bench",
+            columns.join(", ")
+        ))?;
+        if !preload.is_empty() {
+            c.batch_execute(&format!("CREATE EXTENSION {preload}"))?;
+        }
+    }
+    let mut bench = Bench { servers, rows: Report::default(), random: 88_172_645_463_325_252 };
+    if wanted("by_key") {
+        for prepared in [false, true] {
+            step(begun, if prepared { "SELECT by key, prepared" } else { "SELECT by key, simple" });
+            bench.by_key(prepared)?;
+        }
+    }
+    if wanted("distinct") {
+        step(begun, "1,000,000 distinct statements, 8 clients");
+        bench.distinct()?;
+    }
+    step(begun, "done");
+    let mut client = bench.servers[OURS].connect(DATABASE)?;
+    bench.rows.write(&mut client, "usage")
+}
+
+struct Bench {
+    servers: Vec<Cluster>,
+    rows: Report,
+    random: u64,
+}
+
+/// A connection and its backend.
+struct Session {
+    client: Client,
+    pid: i64,
+}
+
+impl Session {
+    fn new(server: &Cluster) -> Result<Self> {
+        let mut client = server.connect(DATABASE)?;
+        let pid = number(&mut client, "SELECT pg_backend_pid()::int8")?;
+        Ok(Session { client, pid })
+    }
+}
+
+impl Bench {
+    fn below(&mut self, n: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random % n as u64) as usize
+    }
+
+    /// The servers in another order.
+    fn order(&mut self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..PEERS.len()).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, self.below(i + 1));
+        }
+        order
+    }
+
+    /// A statement at the top level, the shortest there is that reads a table.
+    fn by_key(&mut self, prepared: bool) -> Result<()> {
+        const ROUNDS: usize = 60;
+        const QUERIES: usize = 3000;
+        let mut sessions = self.servers.iter().map(Session::new).collect::<Result<Vec<_>>>()?;
+        let statements = sessions
+            .iter_mut()
+            .map(|s| Ok(s.client.prepare("SELECT c1 FROM bench WHERE id = $1")?))
+            .collect::<Result<Vec<_>>>()?;
+        let mut samples = vec![Vec::new(); PEERS.len()];
+        // The first round warms caches up.
+        for round in 0..=ROUNDS {
+            let keys: Vec<i32> = (0..QUERIES).map(|_| self.below(KEYS) as i32).collect();
+            let texts: Vec<String> = keys.iter().map(|k| format!("SELECT c1 FROM bench WHERE id = {k}")).collect();
+            for side in self.order() {
+                let Session { client, pid } = &mut sessions[side];
+                let before = cpu_ms(*pid)?;
+                if prepared {
+                    for key in &keys {
+                        ensure(client.query(&statements[side], &[key])?.len() == 1, "a row")?;
+                    }
+                } else {
+                    for text in &texts {
+                        client.simple_query(text)?;
+                    }
+                }
+                if round > 0 {
+                    samples[side].push((cpu_ms(*pid)? - before) * 1000.0 / QUERIES as f64);
+                }
+            }
+        }
+        let plain = median(&samples[PLAIN]);
+        let protocol = if prepared { "prepared" } else { "simple" };
+        for side in [OURS, 2] {
+            // Each slice is compared with the plain one of its own round.
+            let more: Vec<f64> = samples[side].iter().zip(&samples[PLAIN]).map(|(s, p)| s - p).collect();
+            self.rows.push(Row {
+                case: format!("SELECT by key, {protocol}: CPU more than plain's {plain:.1} us, {}", PEERS[side].0),
+                unit: "us",
+                ours: median(&more),
+                theirs: None,
+                peer: "",
+                bar: (side == OURS).then_some(0.5_f64.max(plain / 100.0)),
+                more: false,
+                samples: json!({ "plain": samples[PLAIN], "this": samples[side] }),
+            });
+        }
+        Ok(())
+    }
+
+    /// Statements of which no two have the same columns: each is new to whoever keeps an entry for each.
+    fn distinct(&mut self) -> Result<()> {
+        const CLIENTS: usize = 8;
+        const SLICES: usize = 40;
+        const QUERIES: usize = 1_000_000 / CLIENTS / SLICES;
+        let mut sessions = Vec::new();
+        for server in &self.servers {
+            sessions.push((0..CLIENTS).map(|_| Session::new(server)).collect::<Result<Vec<_>>>()?);
+        }
+        let (mut elapsed, mut cpu) = (vec![Vec::new(); PEERS.len()], vec![Vec::new(); PEERS.len()]);
+        for slice in 0..SLICES {
+            let texts: Vec<Vec<String>> = (0..CLIENTS)
+                .map(|client| {
+                    let first = (slice * CLIENTS + client) * QUERIES + 1;
+                    (first..first + QUERIES).map(|n| self.of_number(n)).collect()
+                })
+                .collect();
+            for side in self.order() {
+                let spent = |sessions: &[Session]| sessions.iter().map(|s| cpu_ms(s.pid)).sum::<Result<f64>>();
+                let before = spent(&sessions[side])?;
+                let begun = Instant::now();
+                std::thread::scope(|scope| {
+                    let threads: Vec<_> = sessions[side]
+                        .iter_mut()
+                        .zip(&texts)
+                        .map(|(session, texts)| {
+                            scope.spawn(|| texts.iter().try_for_each(|t| session.client.simple_query(t).map(drop)))
+                        })
+                        .collect();
+                    threads.into_iter().try_for_each(|t| t.join().map_err(|_| "a client panicked")?.map_err(Into::into))
+                })
+                .map_err(|e: Box<dyn std::error::Error + Send + Sync>| e)?;
+                elapsed[side].push(begun.elapsed().as_secs_f64());
+                let queries = (CLIENTS * QUERIES) as f64;
+                cpu[side].push((spent(&sessions[side])? - before) * 1000.0 / queries);
+            }
+        }
+        for side in [OURS, 2] {
+            let ratios = |of: &[Vec<f64>]| of[side].iter().zip(&of[PLAIN]).map(|(s, p)| s / p).collect::<Vec<f64>>();
+            for (what, of, bar) in [("time", &elapsed, Some(1.01)), ("backends' CPU", &cpu, None)] {
+                self.rows.push(Row {
+                    case: format!("1,000,000 distinct statements, 8 clients: {what} as plain's, {}", PEERS[side].0),
+                    unit: "",
+                    // A median of pairs: what else the machine did in one slice is not told as ours.
+                    ours: median(&ratios(of)),
+                    theirs: Some(1.0),
+                    peer: "plain",
+                    bar: bar.filter(|_| side == OURS),
+                    more: false,
+                    samples: json!({ "plain": of[PLAIN], "this": of[side] }),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn of_number(&mut self, n: usize) -> String {
+        let columns: Vec<String> = (0..COLUMNS).filter(|c| n >> c & 1 == 1).map(|c| format!("c{c}")).collect();
+        format!("SELECT {} FROM bench WHERE id = {}", columns.join(", "), self.below(KEYS))
+    }
+}
