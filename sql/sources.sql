@@ -57,6 +57,8 @@ CREATE TABLE wh.fetch_stream (
   waited interval NOT NULL DEFAULT '0',
   sqlstate text,
   error text,
+  detail text,
+  hint text,
   PRIMARY KEY (run, stream),
   -- The ledger balances in every committed batch.
   CONSTRAINT balance CHECK (received = inserted + updated + unchanged + stale + duplicate + quarantined)
@@ -203,7 +205,7 @@ COMMENT ON VIEW wh.source_streams IS 'Each stream of the sources: its table, key
 
 CREATE VIEW wh.fetch_runs AS
 SELECT f.run, f.source, s.stream, s.status, s.started, s.finished, s.requests, s.received, s.inserted, s.updated, s.unchanged, s.stale,
-       s.duplicate, s.quarantined, s.deleted, s.bytes, s.waited, s.sqlstate, s.error
+       s.duplicate, s.quarantined, s.deleted, s.bytes, s.waited, s.sqlstate, s.error, s.detail, s.hint
 FROM wh.fetch_run f JOIN wh.fetch_stream s ON s.run = f.run;
 COMMENT ON VIEW wh.fetch_runs IS 'Every fetch by stream: what became of every record that was received';
 

@@ -188,17 +188,88 @@ fn a_wait_for_the_network_holds_no_transaction_and_ends_within_a_second() {
 }
 
 #[test]
-fn a_session_that_waits_for_its_fetch_can_be_cancelled() {
-    let mut s = people("session", &json!({}));
+fn a_session_that_is_cancelled_while_it_waits_for_its_fetch_ends_the_run_too() {
+    const OVER: &str = "SELECT NOT EXISTS (SELECT FROM wh.job_runs WHERE finished IS NULL)";
+    const LAST: &str = "SELECT r.status, r.error, s.error FROM wh.job_runs r JOIN wh.fetch_runs s USING (run) ORDER BY run DESC LIMIT 1";
+    let mut s = people("session", &json!({"limits": {"batch_rows": 100}}));
     s.api.fault("/cursor/people", 1, 100, Fault::Hang);
     let begun = Instant::now();
     let error = s.client.error("SET statement_timeout = '700ms'; SELECT * FROM wh.fetch('api')");
     assert_eq!(error.code().code(), "57014", "{}", error.message());
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     s.client.exec("RESET statement_timeout");
-    // The run is the job's; it goes on until somebody cancels that.
-    s.client.simple_query("SELECT wh.cancel_job('fetch api')").expect("a cancel");
+    jobs::wait_for_true(&mut s.client, OVER);
+    let said = "canceled with the session that waited for it";
+    assert_eq!(s.client.table(LAST), format!("cancelled|{said}|{said}"));
+    // Ctrl-C, and once more while the first is under way.
+    for _ in 0..2 {
+        let mut other = s.session();
+        let pid = other.pid();
+        s.api.forget();
+        let waiting = std::thread::spawn(move || other.simple_query("SELECT * FROM wh.fetch('api')").is_err());
+        pg_test::wait_until("a page is asked for", || s.api.asked("/cursor/people") >= 1);
+        s.client.exec(&format!("SELECT pg_cancel_backend({pid}), pg_cancel_backend({pid})"));
+        assert!(waiting.join().expect("a thread"), "the fetch was not canceled");
+        jobs::wait_for_true(&mut s.client, OVER);
+        assert_eq!(s.client.table(LAST), format!("cancelled|{said}|{said}"));
+    }
+    // A run of the schedule's, or one that nobody waits for, is nobody's to take along.
+    s.api.forget();
+    s.client.exec("SELECT wh.run_job('fetch api', wait => false)");
+    pg_test::wait_until("a page is asked for", || s.api.asked("/cursor/people") >= 1);
+    assert_eq!(s.client.error("SELECT * FROM wh.fetch('api')").code().code(), "55006");
+    assert_eq!(s.client.value("SELECT status FROM wh.job_runs ORDER BY run DESC LIMIT 1"), "running");
+    s.client.exec("SELECT wh.cancel_job('fetch api')");
+    jobs::wait_for_true(&mut s.client, OVER);
+    s.api.clear_faults();
+    let rest = s.fetch();
+    assert!(rest.contains("|200|0|"), "what came before is kept: {rest}");
+    // Whoever waits for the job by its name leaves it running.
+    s.api.fault("/cursor/people", 1, 100, Fault::Hang);
+    s.api.forget();
+    let error = s.client.error("SET statement_timeout = '700ms'; SELECT * FROM wh.run_job('fetch api')");
+    assert_eq!(error.code().code(), "57014", "{}", error.message());
+    s.client.exec("RESET statement_timeout");
+    pg_test::wait_until("the second page is asked for", || s.api.asked("/cursor/people") >= 2);
+    assert_eq!(s.client.value("SELECT status FROM wh.job_runs ORDER BY run DESC LIMIT 1"), "running");
+    s.client.exec("SELECT wh.cancel_job('fetch api')");
+    jobs::wait_for_true(&mut s.client, OVER);
+}
+
+#[test]
+fn a_failed_fetch_shows_message_detail_and_hint() {
+    let mut s = people("whole_error", &json!({}));
+    s.api.fault("/cursor/people", 0, 9, status(401));
+    let shown = s.client.value("SELECT error FROM wh.fetch('api')");
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines.len(), 3, "{shown}");
+    assert!(lines[0].contains("refuses the credentials") && lines[1].contains("status 401"), "{shown}");
+    assert!(lines[2].contains("wh.set_secret"), "{shown}");
+    let kept = s.client.value("SELECT concat_ws(E'\n', error, detail, hint) FROM wh.fetch_runs");
+    assert_eq!(kept, shown);
+    // Before any stream has begun: an error, with all that is known.
+    s.client.exec(
+        "UPDATE wh.source SET spec = jsonb_set(spec, '{auth}', '{\"type\": \"bearer\", \"secret\": \"nobodys\"}')",
+    );
+    let error = s.client.error("SELECT * FROM wh.fetch('api')");
+    assert_eq!(error.message(), "secret \"nobodys\" does not exist");
+    assert!(error.hint().is_some_and(|hint| hint.contains("wh.set_secret")), "{:?}", error.hint());
+}
+
+#[test]
+fn time_that_a_run_waited_is_written_down_with_its_batches() {
+    let mut s = people("waited", &json!({"params": {"limit": 50}, "limits": {"batch_rows": 50, "rps": 20}}));
+    let slow_down = Reply::text(429, "text/plain", "slow down").with("Retry-After", "1");
+    s.api.fault("/cursor/people", 1, 1, Fault::Reply(slow_down));
+    s.api.fault("/cursor/people", 3, 100, Fault::Hang);
+    s.client.exec("SELECT wh.run_job('fetch api', wait => false)");
+    jobs::wait_for_true(
+        &mut s.client,
+        "SELECT EXISTS (SELECT FROM wh.fetch_runs WHERE status = 'running' AND received = 150 AND waited >= interval '1 second')",
+    );
+    s.client.exec("SELECT wh.cancel_job('fetch api')");
     jobs::wait_for_true(&mut s.client, "SELECT NOT EXISTS (SELECT FROM wh.job_runs WHERE finished IS NULL)");
+    assert_eq!(s.client.value("SELECT waited >= interval '1 second' FROM wh.fetch_runs"), "t");
 }
 
 #[test]

@@ -231,8 +231,9 @@ fn run_job(
     ErrorReport,
 > {
     let name = given("job_name", job_name)?;
+    let wait = if given("wait", wait)? { ask::Wait::Yes } else { ask::Wait::No };
     let (caller, _owner) = As::on_behalf()?;
-    let run = ask::run(name, write::number(caller, name)?, given("wait", wait)?, None)?;
+    let run = ask::run(name, write::number(caller, name)?, wait, None)?;
     let at = |micros: Option<i64>| micros.and_then(instant);
     Ok(TableIterator::once((run.run, run.status, at(run.started), at(run.finished), run.rows, run.error)))
 }

@@ -21,6 +21,8 @@ pub struct Run {
     pub finished: Option<i64>,
     pub rows: Option<i64>,
     pub error: Option<String>,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
 }
 
 /// A request that is given back however its session ends up.
@@ -33,11 +35,51 @@ impl Drop for Held {
     }
 }
 
+/// A segment that is taken away however its session ends up.
+struct Left(u32);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if self.0 != 0 {
+            crate::pg::parcel::remove(self.0);
+        }
+    }
+}
+
+/// What becomes of a run whose session is canceled while it waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Nobody waits.
+    No,
+    /// It goes on: it is the job's.
+    Yes,
+    /// It is canceled as well: somebody asked for it here and now, and pressed Ctrl-C.
+    Together,
+}
+
+/// A run that ends with its session's wait.
+struct Together {
+    job: i64,
+    run: i64,
+}
+
+impl Drop for Together {
+    /// An ERROR comes as a panic through here, a cancel and a timeout among them. What the run itself came to does not.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            if let Some(shared) = shared::jobs() {
+                // Where there is no place, the run goes on, and can be canceled as any other.
+                let _ = shared.request(catalog::my_database(), self.job, wish::LEAVE, self.run, 0);
+            }
+        }
+    }
+}
+
 /// Asks, and waits for the answer: whether it was accepted, and the run.
 fn ask(job: i64, what: u64, argument: u32) -> Result<(bool, i64)> {
     let Some(shared) = shared::jobs() else { return Err(no_scheduler()) };
     let database = catalog::my_database();
-    let request = shared.request(database, job, what, argument).map(Held).ok_or_else(|| {
+    let request = shared.request(database, job, what, 0, argument).map(Held).ok_or_else(|| {
         Error::new("53400", "too many sessions wait for their jobs at this moment").hint("Try again in a moment.")
     })?;
     let begun = Instant::now();
@@ -57,7 +99,7 @@ fn no_scheduler() -> Error {
 }
 
 /// Runs a job now.
-pub fn run(name: &str, job: i64, wait: bool, argument: Option<&str>) -> Result<Run> {
+pub fn run(name: &str, job: i64, wait: Wait, argument: Option<&str>) -> Result<Run> {
     if !session::is_read_committed() {
         return Err(Error::new(
             sqlstate::ACTIVE_SQL_TRANSACTION,
@@ -65,12 +107,9 @@ pub fn run(name: &str, job: i64, wait: bool, argument: Option<&str>) -> Result<R
         )
         .hint("Call it in a transaction of its own."));
     }
-    let handle = argument.map_or(0, crate::pg::parcel::leave);
-    let asked = ask(job, wish::RUN, handle);
-    if handle != 0 {
-        crate::pg::parcel::remove(handle);
-    }
-    let (accepted, run) = asked?;
+    let left = Left(argument.map_or(0, crate::pg::parcel::leave));
+    let (accepted, run) = ask(job, wish::RUN, left.0)?;
+    drop(left);
     if !accepted && run != 0 {
         return Err(Error::new("55006", format!("job \"{name}\" is running already"))
             .detail(format!("It is run {run}."))
@@ -83,16 +122,17 @@ pub fn run(name: &str, job: i64, wait: bool, argument: Option<&str>) -> Result<R
         )
         .hint("Commit the transaction that made it, and try again."));
     }
+    let _together = (wait == Wait::Together).then_some(Together { job, run });
     let begun = Instant::now();
     let mut told = Instant::now();
     loop {
         let found: Option<Run> = spi::first(
             "SELECT pg_catalog.json_build_object('run', id, 'status', status, 'started', wh.micros(started), 'finished', wh.micros(finished),
-                    'rows', rows, 'error', error)::text FROM wh.job_run WHERE id = $1",
+                    'rows', rows, 'error', error, 'detail', detail, 'hint', hint)::text FROM wh.job_run WHERE id = $1",
             &[run.into()],
         )?;
         match found {
-            Some(found) if found.finished.is_some() || !wait => return Ok(found),
+            Some(found) if found.finished.is_some() || wait == Wait::No => return Ok(found),
             None if begun.elapsed() > PATIENCE => {
                 return Err(Error::new(
                     sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,

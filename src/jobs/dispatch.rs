@@ -133,12 +133,13 @@ impl Scheduler {
         let pid = (get(&r.pid) != 0).then(|| get(&r.pid) as i32);
         let runs = self.runners.runs(slot, r);
         // What the runner could not write down itself.
-        let lost = |stopped: u64| match stopped {
+        let lost = |why: u64| match why {
             stop::TIMEOUT => (
                 Status::TimedOut,
                 Error::new("57014", "ended because it ran longer than its timeout and did not obey a cancel"),
             ),
             stop::CANCEL => (Status::Cancelled, Error::new("57014", "ended by wh.cancel_job")),
+            stop::LEFT => stopped(stop::LEFT),
             _ if started.is_none() => {
                 (Status::Failed, Error::new("58000", "its session could not begin").hint("The server's log says why."))
             }
@@ -476,6 +477,7 @@ impl Scheduler {
 pub fn stopped(why: u64) -> (Status, Error) {
     match why {
         stop::TIMEOUT => (Status::TimedOut, Error::new("57014", "canceled because it ran longer than its timeout")),
+        stop::LEFT => (Status::Cancelled, Error::new("57014", "canceled with the session that waited for it")),
         _ => (Status::Cancelled, Error::new("57014", "canceled by wh.cancel_job")),
     }
 }

@@ -1,7 +1,8 @@
-//! What sessions ask of their database's scheduler: to run a job now, to cancel it.
+//! What sessions ask of their database's scheduler: to run a job now, to cancel it, to cancel a run that they leave.
 
 use std::sync::atomic::Ordering;
 
+use super::dispatch;
 use super::model::{Status, Trigger};
 use super::scheduler::Scheduler;
 use super::shared::{self, get, set, stop, wish, Jobs};
@@ -15,7 +16,7 @@ pub fn any(shared: &Jobs, database: u32) -> bool {
 }
 
 fn is_open(r: &shared::Request, database: u32) -> bool {
-    matches!(get(&r.state), wish::RUN | wish::CANCEL) && get(&r.database) == u64::from(database)
+    matches!(get(&r.state), wish::RUN | wish::CANCEL | wish::LEAVE) && get(&r.database) == u64::from(database)
 }
 
 /// Answers all. The answer is seen at once, and the run only once this transaction has committed: whoever waits looks
@@ -34,6 +35,13 @@ pub fn answer(s: &mut Scheduler) -> Result<()> {
             s.load()?;
         }
         let running = s.active.iter().find(|(_, a)| a.job == job).map(|(run, _)| *run);
+        if get(&r.state) == wish::LEAVE {
+            if let Some(run) = running.filter(|run| *run as u64 == get(&r.run)) {
+                cancel(s, run, stop::LEFT)?;
+            }
+            set(&r.state, wish::FREE);
+            continue;
+        }
         let accepted = match (get(&r.state), running) {
             // Its runner has committed and will say so at once: the session may have waited for just that.
             (wish::RUN, Some(run)) if store::is_over(run)? => continue,
@@ -55,7 +63,7 @@ pub fn answer(s: &mut Scheduler) -> Result<()> {
             }
             (wish::CANCEL, Some(run)) => {
                 set(&r.run, run as u64);
-                cancel(s, run)?;
+                cancel(s, run, stop::CANCEL)?;
                 true
             }
             _ => false,
@@ -66,15 +74,16 @@ pub fn answer(s: &mut Scheduler) -> Result<()> {
     Ok(())
 }
 
-fn cancel(s: &mut Scheduler, run: i64) -> Result<()> {
-    s.stop(run, stop::CANCEL);
+fn cancel(s: &mut Scheduler, run: i64, why: u64) -> Result<()> {
+    s.stop(run, why);
     if s.runners.has(s.shared, s.database, run) {
         return Ok(());
     }
     if s.active.get(&run).is_some_and(|a| a.steps) {
         return s.conclude_if_done(run, None);
     }
-    let error = Error::new("57014", "canceled by wh.cancel_job before it began");
+    let (_, stopped) = dispatch::stopped(why);
+    let error = Error { message: format!("{} before it began", stopped.message), ..stopped };
     store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
     s.over(run, Status::Cancelled);
     Ok(())

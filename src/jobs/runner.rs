@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pgrx::prelude::*;
 
+use super::dispatch::stopped as stopped_by;
 use super::model::Status;
 use super::shared::{self, get, outcome, phase, set, stop, Runner};
 use super::store::{self, Ended};
@@ -236,8 +237,7 @@ pub fn judge(error: Error, stop: u64) -> (Status, Error) {
         return (Status::Failed, error);
     }
     match stop {
-        stop::TIMEOUT => (Status::TimedOut, Error::new("57014", "canceled because it ran longer than its timeout")),
-        stop::CANCEL => (Status::Cancelled, Error::new("57014", "canceled by wh.cancel_job")),
+        stop::TIMEOUT | stop::CANCEL | stop::LEFT => stopped_by(stop),
         _ if portal::take_timed_out() => (Status::TimedOut, error),
         _ => (Status::Cancelled, error),
     }

@@ -86,7 +86,7 @@ crate::shared! {
         latch: AtomicU64,
         /// The segment with what a fetch is asked for besides, or 0.
         argument: AtomicU64,
-        /// The answer: the run's number, or 0.
+        /// The run to leave; or the answer: the run's number, or 0.
         run: AtomicU64,
         /// When it was made (microseconds, Unix): a session that was killed does not give it back.
         since: AtomicU64,
@@ -123,6 +123,8 @@ pub mod stop {
     pub const NO: u64 = 0;
     pub const TIMEOUT: u64 = 1;
     pub const CANCEL: u64 = 2;
+    /// The session that waited for the run was canceled.
+    pub const LEFT: u64 = 3;
 }
 
 /// How a runner's task ended.
@@ -142,6 +144,8 @@ pub mod wish {
     pub const CANCEL: u64 = 3;
     pub const ACCEPTED: u64 = 4;
     pub const REFUSED: u64 = 5;
+    /// Cancel this run. Nobody waits for the answer, so the scheduler frees the place.
+    pub const LEAVE: u64 = 6;
 }
 
 pub static AREA: Area<Jobs> = Area::new(c"startup_wh jobs");
@@ -286,7 +290,7 @@ impl Jobs {
     }
 
     /// Puts a wish before the scheduler of this database; `None` when too many are.
-    pub fn request(&self, database: u32, job: i64, what: u64, argument: u32) -> Option<&Request> {
+    pub fn request(&self, database: u32, job: i64, what: u64, run: i64, argument: u32) -> Option<&Request> {
         let request = AREA.locked(|| {
             let old = now().saturating_sub(60_000_000);
             let free = self.requests.iter().find(|r| get(&r.state) == wish::FREE || get(&r.since) < old)?;
@@ -298,7 +302,7 @@ impl Jobs {
         set(&request.job, job as u64);
         set(&request.latch, worker::my_latch());
         set(&request.argument, argument.into());
-        set(&request.run, 0);
+        set(&request.run, run as u64);
         set(&request.state, what);
         if let Some(d) = self.database(database) {
             worker::wake(get(&d.latch));

@@ -195,9 +195,15 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
     let Some(row) = rows.into_iter().next() else { return Ok(()) };
     // Of a fetch: the pages of its ledger that it did not come to close.
     spi::run(
-        "UPDATE wh.fetch_stream SET status = 'failed', finished = pg_catalog.clock_timestamp(), sqlstate = $2, error = $3
-         WHERE run = $1 AND status = 'running'",
-        &[run.into(), e.sqlstate.as_str().into(), e.message.as_str().into()],
+        "UPDATE wh.fetch_stream SET status = 'failed', finished = pg_catalog.clock_timestamp(), sqlstate = $2, error = $3,
+           detail = $4, hint = $5 WHERE run = $1 AND status = 'running'",
+        &[
+            run.into(),
+            e.sqlstate.as_str().into(),
+            e.message.as_str().into(),
+            text(&e.detail).into(),
+            text(&e.hint).into(),
+        ],
     )?;
     let mut told = serde_json::json!({
         "job": row.name, "run": run, "status": status.name(), "attempt": row.attempt,

@@ -206,9 +206,9 @@ fn fetch(
     }
     let job = crate::jobs::number_of_fetch(caller, name)?;
     let argument = json!({ "streams": texts(streams), "full_refresh": given("full_refresh", full_refresh)? });
-    let run = crate::jobs::run_now(name, job, true, Some(&argument.to_string()))?;
+    let run = crate::jobs::run_now(name, job, crate::jobs::Wait::Together, Some(&argument.to_string()))?;
     let rows: Vec<Row> = spi::rows(
-        "SELECT pg_catalog.json_build_object('stream', s.stream, 'status', s.status, 'error', s.error,
+        "SELECT pg_catalog.json_build_object('stream', s.stream, 'status', s.status, 'error', pg_catalog.concat_ws(E'\\n', s.error, s.detail, s.hint),
                 'counts', ARRAY[s.requests, s.received, s.inserted, s.updated, s.unchanged, s.stale, s.duplicate, s.quarantined, s.deleted, s.bytes],
                 'seconds', extract(epoch FROM s.finished - s.started))::text
          FROM wh.fetch_stream s WHERE s.run = $1 ORDER BY s.started, s.stream",
@@ -216,9 +216,10 @@ fn fetch(
     )?;
     if rows.is_empty() {
         let message = run.error.unwrap_or_else(|| format!("run {} {}", run.run, run.status));
-        return Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
-            .hint(format!("SELECT * FROM wh.job_runs WHERE run = {} says more.", run.run))
-            .into());
+        let more = || format!("SELECT * FROM wh.job_runs WHERE run = {} says more.", run.run);
+        let hint = run.hint.unwrap_or_else(more);
+        let failed = Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, message).hint(hint);
+        return Err(Error { detail: run.detail, ..failed }.into());
     }
     Ok(TableIterator::new(rows.into_iter().map(|r| {
         let [requests, received, inserted, updated, unchanged, stale, duplicate, quarantined, deleted, bytes] =
@@ -238,7 +239,7 @@ fn fetch(
             deleted,
             bytes,
             seconds,
-            r.error,
+            r.error.filter(|error| !error.is_empty()),
         )
     })))
 }

@@ -195,7 +195,7 @@ pub fn account(
     spi::prepared::<bool>(
         "UPDATE wh.fetch_stream SET received = received + $3, inserted = inserted + $4, updated = updated + $5,
            unchanged = unchanged + $6, stale = stale + $7, duplicate = duplicate + $8, quarantined = quarantined + $9,
-           deleted = deleted + $10, bytes = $11, requests = $12 WHERE run = $1 AND stream = $2 RETURNING 'true'",
+           deleted = deleted + $10, bytes = $11, requests = $12, waited = $13 * interval '1 millisecond' WHERE run = $1 AND stream = $2 RETURNING 'true'",
         &[
             run.into(),
             stream.into(),
@@ -209,6 +209,7 @@ pub fn account(
             n(counts.deleted).into(),
             n(spent.bytes).into(),
             n(spent.requests).into(),
+            n(spent.waited_ms).into(),
         ],
     )?;
     for r in rejected {
@@ -227,7 +228,7 @@ pub fn finish(run: i64, source: &str, stream: &str, spent: Spent, full: bool, er
     let status = if error.is_some() { "failed" } else { "succeeded" };
     spi::run(
         "UPDATE wh.fetch_stream SET status = $3, finished = pg_catalog.clock_timestamp(), requests = $4, bytes = $5, sqlstate = $6, error = $7,
-           waited = $8 * interval '1 millisecond'
+           detail = $8, hint = $9, waited = $10 * interval '1 millisecond'
          WHERE run = $1 AND stream = $2",
         &[
             run.into(),
@@ -237,6 +238,8 @@ pub fn finish(run: i64, source: &str, stream: &str, spent: Spent, full: bool, er
             (spent.bytes as i64).into(),
             error.map(|e| e.sqlstate.clone()).into(),
             error.map(|e| e.message.clone()).into(),
+            error.and_then(|e| e.detail.clone()).into(),
+            error.and_then(|e| e.hint.clone()).into(),
             (spent.waited_ms as i64).into(),
         ],
     )?;
@@ -269,14 +272,4 @@ pub fn helpers(source: &str) -> Result<Vec<String>> {
          WHERE s.source = $1",
         &[source.into()],
     )
-}
-
-/// Closes the pages of a run that was stopped.
-pub fn abandon(run: i64, error: &Error) -> Result<()> {
-    spi::run(
-        "UPDATE wh.fetch_stream SET status = 'failed', finished = pg_catalog.clock_timestamp(), sqlstate = $2, error = $3
-         WHERE run = $1 AND status = 'running'",
-        &[run.into(), error.sqlstate.as_str().into(), error.message.as_str().into()],
-    )?;
-    Ok(())
 }

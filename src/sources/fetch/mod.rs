@@ -78,19 +78,10 @@ pub fn run(run: i64, wish: &Wish, owner: u32, progress: impl Fn(u64, u64)) -> Re
     let network = Network { allowed: super::define::allowed_ranges()?, roots: super::define::extra_roots()? };
     let (tokens, errands) = http::Tokens::new(&spec, &secrets).map_err(no_thread)?;
     let cx = Context { run, source, spec, owner, secrets, tokens, errands, network, full: wish.full_refresh };
-    match all(&cx, chosen.into(), progress) {
-        Ok(end) => {
-            ours(owner, || store::skip_rest(run))?;
-            end
-        }
-        // Somebody wants the run to stop.
-        Err(e) => {
-            if let Err(also) = ours(owner, || store::abandon(run, &e)) {
-                pgrx::warning!("the end of the streams of run {run} could not be recorded: {}", also.message);
-            }
-            Err(e)
-        }
-    }
+    // Where somebody wants the run to stop, its pages of the ledger are closed with the record of its end.
+    let end = all(&cx, chosen.into(), progress)?;
+    ours(owner, || store::skip_rest(run))?;
+    end
 }
 
 /// The streams' own failures are the inner result: one does not keep the others from going on.
