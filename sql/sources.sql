@@ -190,18 +190,23 @@ LEFT JOIN wh.running_jobs() x ON x.job = j.id;
 COMMENT ON VIEW wh.sources IS 'The sources: where they come from, when they are fetched, how the last fetch ended; of one that runs, how many pages it has asked for and records it has stored so far';
 
 CREATE VIEW wh.source_streams AS
-SELECT s.name AS source, d.stream, t.relation::pg_catalog.regclass::text AS "table", d.key, d.cursor, t.state, t.rows, t.last_success,
-       pg_catalog.now() - t.last_success AS lag, v.next_run
+SELECT s.name AS source, d.stream, t.relation::pg_catalog.regclass::text AS "table", d.key, d.cursor, t.state, t.rows, f.last_success,
+       pg_catalog.now() - f.last_success AS lag, v.next_run, d.parent, d.pointer
 FROM wh.source s
 CROSS JOIN LATERAL (
-  SELECT e->>'name' AS stream,
-         ARRAY(SELECT pg_catalog.jsonb_array_elements_text(e->'primary_key')) AS key,
-         e#>>'{incremental,cursor}' AS cursor
-  FROM pg_catalog.jsonb_array_elements(s.spec->'streams') e) d
+  SELECT e->>'name' AS stream, ARRAY(SELECT pg_catalog.jsonb_array_elements_text(e->'primary_key')) AS key,
+         e#>>'{incremental,cursor}' AS cursor, e#>>'{parent,stream}' AS parent, NULL AS pointer, e->>'name' AS fetched
+  FROM pg_catalog.jsonb_array_elements(s.spec->'streams') e
+  UNION ALL
+  SELECT c->>'name', ARRAY(SELECT pg_catalog.jsonb_array_elements_text(c->'primary_key')), NULL, e->>'name', c->>'pointer', e->>'name'
+  FROM pg_catalog.jsonb_array_elements(s.spec->'streams') e, pg_catalog.jsonb_array_elements(e->'children') c
+  WHERE coalesce(c->>'as', 'table') = 'table') d
 LEFT JOIN wh.source_state t ON t.source = s.name AND t.stream = d.stream
+-- Elements come with their records.
+LEFT JOIN wh.source_state f ON f.source = s.name AND f.stream = d.fetched
 LEFT JOIN wh.sources v ON v.name = s.name
-WHERE s.streams IS NULL OR d.stream = ANY (s.streams) OR t.source IS NOT NULL;
-COMMENT ON VIEW wh.source_streams IS 'Each stream of the sources: its table, key, cursor, how far it has come, rows, and the time since its last success';
+WHERE s.streams IS NULL OR d.fetched = ANY (s.streams) OR t.source IS NOT NULL;
+COMMENT ON VIEW wh.source_streams IS 'Each stream of the sources: its table, key, cursor, how far it has come, rows, and the time since its last success. A table of an array has the stream as its parent whose records hold the array, and where in them';
 
 CREATE VIEW wh.fetch_runs AS
 SELECT f.run, f.source, s.stream, s.status, s.started, s.finished, s.requests, s.received, s.inserted, s.updated, s.unchanged, s.stale,

@@ -187,7 +187,7 @@ pub fn assert_ledger(client: &mut Client, source: &str) {
     for row in rows(
         client,
         &format!(
-            "SELECT stream, \"table\", rows FROM wh.source_streams WHERE source = '{source}' AND \"table\" IS NOT NULL"
+            "SELECT stream, \"table\", rows FROM wh.source_streams WHERE source = '{source}' AND \"table\" IS NOT NULL AND pointer IS NULL"
         ),
     ) {
         let [Some(stream), Some(relation), Some(said)] = row.as_slice() else { panic!("{row:?}") };

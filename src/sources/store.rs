@@ -42,6 +42,10 @@ pub struct Progress {
     pub changes: Option<After>,
     /// When the listing that looks for deleted rows began, in microseconds since 1970.
     pub sweep: Option<i64>,
+    /// How many rows of this stream were ever deleted: what those who follow them compare with what they have followed.
+    pub gone: u64,
+    /// That number of the parent, when its deleted rows were last followed.
+    pub followed: u64,
     /// The listing's mark as the API writes it, for people.
     pub shown: Option<String>,
 }

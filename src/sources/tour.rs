@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::load::Layout;
+use super::load::{Layout, Table};
 use super::spec::{Changes, Parent, Pointer, Spec, Stream};
 use super::store::{self, After};
 use crate::error::{sqlstate, Error, Result};
@@ -109,6 +109,46 @@ pub fn parents(
         ),
         &[at.into(), text.into()],
     )
+}
+
+/// Marks or removes (`hard`) rows whose parent is marked or `removed`, and that belong to no other.
+pub fn follow_deleted(
+    source: &str,
+    stream: &Stream,
+    spec: &Spec,
+    table: &Table,
+    layout: &Layout,
+    removed: bool,
+    hard: bool,
+) -> Result<u64> {
+    let Some(parent) = &stream.parent else { return Ok(0) };
+    let Some(other) = Other::open(source, spec, &parent.stream)? else { return Ok(0) };
+    let (mut values, mut same, mut known) = (Vec::new(), Vec::new(), Vec::new());
+    for (n, ((_, pointer), at)) in parent.bind.iter().zip(&layout.bound).enumerate() {
+        let column = format!("c.{}", sql::ident(&layout.fields[*at].column));
+        values.push(format!("({}) #>> ARRAY[]::text[] AS v{n}", other.value(pointer.tokens(), &stream.name)?));
+        same.push(format!("p.v{n} = {column}::text"));
+        known.push(format!("{column} IS NOT NULL"));
+    }
+    let among = |state: &str| {
+        format!(
+            "EXISTS (SELECT FROM (SELECT {} FROM {} t WHERE t._deleted_at {state}) p WHERE {})",
+            values.join(", "),
+            other.name,
+            same.join(" AND ")
+        )
+    };
+    // Of rows that were removed nothing is left to say so.
+    let gone = if removed { String::new() } else { format!("AND {}", among("IS NOT NULL")) };
+    let which = format!("{} {gone} AND NOT {}", known.join(" AND "), among("IS NULL"));
+    let statement = match hard {
+        true => format!("DELETE FROM {} c WHERE {which}", table.name),
+        false => format!(
+            "UPDATE {} c SET _deleted_at = pg_catalog.now(), _fetched_at = pg_catalog.now() WHERE c._deleted_at IS NULL AND {which}",
+            table.name
+        ),
+    };
+    Ok(spi::run(&statement, &[])? as u64)
 }
 
 /// Where a tour through the events would end now.

@@ -1,12 +1,14 @@
-//! Arrays inside records as tables of their own: replaced together with the row that they belong to, in its transaction.
+//! Arrays inside records as tables of their own: replaced together with the row that they belong to, in its transaction,
+//! and marked or removed with it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::layout::{Field, Layout};
 use super::merge::{by_columns, merge};
-use super::rows::{prepare, salt, Record, Rejected, Written};
+use super::rows::{prepare, salt, Batch, Record, Rejected, Written};
 use super::table::Table;
 use super::withhold::Withhold;
 use crate::error::Result;
@@ -75,8 +77,49 @@ impl Array {
         Array { layout: Layout::new(&stream, known), salt: salt(&stream), stream, has_position }
     }
 
+    /// The table's name as a stream.
+    pub fn name(&self) -> &str {
+        &self.stream.name
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The table, if it was ever made.
+    pub fn table(&self, source: &str) -> Result<Option<Table>> {
+        let known = store::seen(source, &self.stream.name)?;
+        Ok(known.relation.map(|oid| Table::find(oid, true)).transpose()?.flatten())
+    }
+
+    /// Elements made ready: of the array number `at` of rows, each with its key.
+    pub fn elements<'a>(
+        &mut self,
+        parent: &Layout,
+        at: usize,
+        rows: impl IntoIterator<Item = (&'a [String], &'a [Option<String>])>,
+    ) -> Batch {
+        let mut records = Vec::new();
+        for (key, arrays) in rows {
+            for (position, raw) in elements(arrays.get(at).and_then(Option::as_deref)).into_iter().enumerate() {
+                let mut bound: Vec<Option<String>> = key.iter().cloned().map(Some).collect();
+                if self.has_position {
+                    bound.push(Some(position.to_string()));
+                }
+                records.push(Record { raw, bound: Some(Arc::from(bound)) });
+            }
+        }
+        let mut changes = Vec::new();
+        let types = parent.key.iter().map(|at| parent.fields[*at].ty.as_str()).chain(["bigint"]);
+        self.layout.bind_types(types, &mut changes);
+        let mut batch = prepare(&mut self.layout, &records, self.salt);
+        changes.append(&mut batch.changes);
+        batch.changes = changes;
+        batch
+    }
+
     /// The columns that hold the key of the row that an element belongs to.
-    fn owner(&self) -> &[usize] {
+    pub fn owner(&self) -> &[usize] {
         &self.layout.bound[..self.layout.bound.len() - usize::from(self.has_position)]
     }
 
@@ -90,29 +133,21 @@ impl Array {
         at: usize,
         written: &[Written],
     ) -> Result<Vec<Rejected>> {
-        let mut records = Vec::new();
-        for row in written {
-            for (position, raw) in elements(row.arrays.get(at).and_then(Option::as_deref)).into_iter().enumerate() {
-                let mut bound: Vec<Option<String>> = row.key.iter().cloned().map(Some).collect();
-                if self.has_position {
-                    bound.push(Some(position.to_string()));
-                }
-                records.push(Record { raw, bound: Some(Arc::from(bound)) });
-            }
-        }
+        let rows = written.iter().map(|row| (row.key.as_slice(), row.arrays.as_slice()));
+        let mut batch = self.elements(parent, at, rows);
         let known = store::known(source, &self.stream.name)?;
-        if records.is_empty() && known.relation.is_none() {
+        if batch.rows.is_empty() && batch.rejected.is_empty() && known.relation.is_none() {
             return Ok(Vec::new());
         }
-        let mut changes = Vec::new();
-        let types = parent.key.iter().map(|at| parent.fields[*at].ty.as_str()).chain(["bigint"]);
-        self.layout.bind_types(types, &mut changes);
-        let mut batch = prepare(&mut self.layout, &records, self.salt);
-        changes.append(&mut batch.changes);
+        let gone: HashSet<&[String]> = written.iter().filter(|row| row.deleted).map(|row| row.key.as_slice()).collect();
+        let keys = self.owner().len();
+        for row in batch.rows.iter_mut().filter(|_| !gone.is_empty()) {
+            row.deleted = row.key.get(..keys).is_some_and(|owner| gone.contains(owner));
+        }
         let table = Table::open(source, schema, &self.stream, known.relation, &self.layout)?;
         let mut removed = 0;
         if known.relation == Some(table.oid) {
-            table.follow(&changes)?;
+            table.follow(&batch.changes)?;
             let keys: Vec<&[String]> = written.iter().map(|row| row.key.as_slice()).collect();
             let (given, join, args) = by_columns(&self.layout, self.owner(), &keys);
             removed = spi::run(&format!("DELETE FROM {} t USING {given} WHERE {join}", table.name), &args)?;
@@ -124,31 +159,32 @@ impl Array {
         Ok(batch.rejected)
     }
 
-    /// Removes elements whose row is no more.
-    pub fn remove_orphans(&self, source: &str, parent: &Table, layout: &Layout) -> Result<()> {
-        let known = store::known(source, &self.stream.name)?;
-        let Some(table) = known.relation.map(|oid| Table::find(oid, true)).transpose()?.flatten() else {
-            return Ok(());
-        };
-        let join: Vec<String> = self
-            .owner()
-            .iter()
-            .zip(&layout.key)
-            .map(|(own, key)| {
-                let (own, key) = (&self.layout.fields[*own].column, &layout.fields[*key].column);
-                format!("t.{} = p.{}", sql::ident(own), sql::ident(key))
-            })
-            .collect();
-        spi::run(
-            &format!(
-                "DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} p WHERE {})",
-                table.name,
-                parent.name,
-                join.join(" AND ")
+    /// How an element `t` is joined to its row `p`.
+    pub fn belongs(&self, layout: &Layout) -> String {
+        let columns = self.owner().iter().zip(&layout.key).map(|(own, key)| {
+            let (own, key) = (&self.layout.fields[*own].column, &layout.fields[*key].column);
+            format!("t.{} = p.{}", sql::ident(own), sql::ident(key))
+        });
+        columns.collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// Follows rows that this transaction has removed or marked without a record of them: their elements go the same way.
+    pub fn follow_deleted(&self, source: &str, parent: &Table, layout: &Layout, hard: bool) -> Result<()> {
+        let Some(table) = self.table(source)? else { return Ok(()) };
+        let belongs = self.belongs(layout);
+        let statement = match hard {
+            true => format!(
+                "DELETE FROM {} t WHERE NOT EXISTS (SELECT FROM {} p WHERE {belongs})",
+                table.name, parent.name
             ),
-            &[],
-        )
-        .map(|_| ())
+            // What this transaction has marked has its time.
+            false => format!(
+                "UPDATE {} t SET _deleted_at = p._deleted_at, _fetched_at = pg_catalog.now() FROM {} p
+                 WHERE p._deleted_at IS NOT NULL AND p._fetched_at = pg_catalog.now() AND t._deleted_at IS NULL AND {belongs}",
+                table.name, parent.name
+            ),
+        };
+        spi::run(&statement, &[]).map(|_| ())
     }
 }
 

@@ -84,8 +84,8 @@ pub fn merge(table: &Table, layout: &Layout, batch: &mut Batch) -> Result<Counts
     if !layout.arrays.is_empty() {
         let refused: HashSet<&[String]> = batch.rejected.iter().filter_map(|r| r.key.as_deref()).collect();
         let written = new.into_iter().chain(changed).filter(|row| !refused.contains(row.key.as_slice()));
-        batch.written.extend(written.map(|row| Written { key: row.key, arrays: row.arrays }));
-        batch.written.extend(gone.into_iter().map(|key| Written { key, arrays: Vec::new() }));
+        batch.written.extend(written.map(|row| Written { key: row.key, deleted: row.deleted, arrays: row.arrays }));
+        batch.written.extend(gone.into_iter().map(|key| Written { key, deleted: true, arrays: Vec::new() }));
     }
     Ok(counts)
 }

@@ -12,8 +12,8 @@ mod withhold;
 
 pub use children::Array;
 pub use layout::{Change, Field, Layout};
-pub use merge::{by_key, merge, remove, Counts};
-pub use rows::{prepare, salt, visible, Batch, Record, Rejected};
+pub use merge::{by_columns, by_key, merge, remove, Counts};
+pub use rows::{prepare, salt, visible, Batch, Record, Rejected, Row};
 pub use sweep::{Missing, Seen};
 pub use table::Table;
 pub use withhold::Withhold;

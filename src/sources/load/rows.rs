@@ -33,6 +33,7 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Written {
     pub key: Vec<String>,
+    pub deleted: bool,
     pub arrays: Vec<Option<String>>,
 }
 

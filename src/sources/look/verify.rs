@@ -1,6 +1,8 @@
 //! Reads an API again, end to end, and compares with the tables: by key and content hash. Of each row, eight bytes are
 //! held meanwhile.
 
+mod arrays;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -11,10 +13,11 @@ use crate::error::{Error, Result};
 use crate::pg::{guc, spi, sql, worker};
 use crate::policy;
 use crate::sources::http::{self, Event, TryRecvError};
-use crate::sources::load::{self, by_key, Layout, Record, Table};
+use crate::sources::load::{self, by_key, Array, Batch, Layout, Record, Row, Table};
 use crate::sources::spec::{Stream, Write};
 use crate::sources::store::{self, After};
 use crate::sources::tour;
+use arrays::Elements;
 
 /// One that the API and the table do not agree about.
 pub struct Difference {
@@ -28,6 +31,29 @@ const MOST: usize = 10_000;
 /// Records that are compared at a time.
 const BATCH: usize = 1000;
 
+/// Differences by key.
+#[derive(Default)]
+struct Findings {
+    found: BTreeMap<String, String>,
+    more: u64,
+}
+
+impl Findings {
+    fn find(&mut self, key: String, difference: impl Into<String>) {
+        if self.found.len() < MOST || self.found.contains_key(&key) {
+            self.found.insert(key, difference.into());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn told(self, stream: &str) -> impl Iterator<Item = Difference> + use<'_> {
+        let more = (self.more > 0).then(|| ("…".to_owned(), format!("and {} more", self.more)));
+        let all = self.found.into_iter().chain(more);
+        all.map(|(key, difference)| Difference { stream: stream.to_owned(), key, difference })
+    }
+}
+
 struct Comparison<'a> {
     stream: &'a Stream,
     layout: Layout,
@@ -38,8 +64,8 @@ struct Comparison<'a> {
     /// Where there is no key: how often the API lists a content, and which of that is certain.
     contents: HashMap<u64, i64>,
     uncertain: Vec<u64>,
-    found: BTreeMap<String, String>,
-    more: u64,
+    findings: Findings,
+    arrays: Vec<Elements>,
     round: worker::Round,
 }
 
@@ -54,6 +80,8 @@ pub fn verify(caller: u32, name: &str) -> Result<Vec<Difference>> {
         let mut layout = Layout::new(stream, known.columns);
         layout.withhold(store::withhold(&policy::read()?, &opened.source, &stream.name, known.relation)?);
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
+        let source = &opened.source.name;
+        let arrays = Array::all(stream, &layout, |name| Ok(store::seen(source, name)?.columns))?;
         let mut comparison = Comparison {
             stream,
             salt: load::salt(stream),
@@ -62,17 +90,17 @@ pub fn verify(caller: u32, name: &str) -> Result<Vec<Difference>> {
             seen: HashSet::new(),
             contents: HashMap::new(),
             uncertain: Vec::new(),
-            found: BTreeMap::new(),
-            more: 0,
+            findings: Findings::default(),
+            arrays: arrays.into_iter().map(|array| Elements::new(array, source)).collect::<Result<_>>()?,
             round: worker::Round::new(c"startup_wh verification"),
         };
         opened.read(index, &mut comparison)?;
         comparison.rest()?;
-        let Comparison { found, more, .. } = comparison;
-        let of = |key: String, difference: String| Difference { stream: stream.name.clone(), key, difference };
-        all.extend(found.into_iter().map(|(key, difference)| of(key, difference)));
-        if more > 0 {
-            all.push(of("…".into(), format!("and {more} more")));
+        let Comparison { findings, arrays, .. } = comparison;
+        all.extend(findings.told(&stream.name));
+        for array in arrays {
+            let name = array.stream().to_owned();
+            all.extend(array.findings.told(&name));
         }
     }
     Ok(all)
@@ -138,11 +166,7 @@ impl Opened {
 
 impl Comparison<'_> {
     fn find(&mut self, key: String, difference: impl Into<String>) {
-        if self.found.len() < MOST || self.found.contains_key(&key) {
-            self.found.insert(key, difference.into());
-        } else {
-            self.more += 1;
-        }
+        self.findings.find(key, difference);
     }
 
     fn is_certain(&mut self) {
@@ -161,7 +185,13 @@ impl Comparison<'_> {
             self.uncertain.extend(batch.rows.iter().filter_map(|row| short(&row.hash)));
             return Ok(());
         }
-        let there = self.look_up(&batch)?;
+        let there = look_up(self.table.as_ref(), &self.layout, &batch, &self.round)?;
+        let both = |(n, row): (usize, &'_ Row)| !row.deleted && there.get(&n).is_some_and(|(_, deleted, _)| !deleted);
+        let rows: Vec<&Row> =
+            batch.rows.iter().enumerate().filter(|(n, row)| both((*n, row))).map(|(_, row)| row).collect();
+        for (at, array) in self.arrays.iter_mut().enumerate() {
+            array.compare(&self.layout, at, &rows, &self.round)?;
+        }
         for (n, row) in batch.rows.iter().enumerate() {
             let key = row.key.join(", ");
             let difference = match there.get(&n) {
@@ -176,30 +206,6 @@ impl Comparison<'_> {
         }
         self.seen.extend(there.into_values().map(|(_, _, key)| key));
         Ok(())
-    }
-
-    /// Hash, whether it is deleted, and hash of the key of the rows that are there.
-    fn look_up(&self, batch: &load::Batch) -> Result<HashMap<usize, (String, bool, i64)>> {
-        let Some(table) = &self.table else { return Ok(HashMap::new()) };
-        if batch.rows.is_empty() {
-            return Ok(HashMap::new());
-        }
-        self.round.run(|| {
-            let keys: Vec<&[String]> = batch.rows.iter().map(|r| r.key.as_slice()).collect();
-            let (given, join, args) = by_key(&self.layout, &keys);
-            let query = format!(
-                "SELECT k.n, t._hash::text, t._deleted_at IS NOT NULL, {} FROM {given} JOIN {} t ON {join}",
-                key_hash(&self.layout),
-                table.name
-            );
-            let found = spi::columns(&query, &args, |row| {
-                let Some(n) = row.get::<i64>(1)? else { return Ok(None) };
-                let hash = row.get::<String>(2)?.unwrap_or_default().replace('-', "");
-                let there = (hash, row.get::<bool>(3)?.unwrap_or_default(), row.get::<i64>(4)?.unwrap_or_default());
-                Ok(Some((n as usize - 1, there)))
-            })?;
-            Ok(found.into_iter().collect())
-        })
     }
 
     /// What the table has besides.
@@ -232,6 +238,9 @@ impl Comparison<'_> {
             rest(row.get::<String>(1)?.unwrap_or_default(), row.get::<i64>(2)?.unwrap_or_default());
             Ok(())
         })?;
+        for array in &mut self.arrays {
+            array.rest(self.table.as_ref(), &self.layout)?;
+        }
         self.contents_left()
     }
 
@@ -245,6 +254,32 @@ impl Comparison<'_> {
         }
         Ok(())
     }
+}
+
+/// Hash, whether it is deleted, and hash of the key of the rows that are there, by place in the batch.
+fn look_up(
+    table: Option<&Table>,
+    layout: &Layout,
+    batch: &Batch,
+    round: &worker::Round,
+) -> Result<HashMap<usize, (String, bool, i64)>> {
+    let Some(table) = table.filter(|_| !batch.rows.is_empty()) else { return Ok(HashMap::new()) };
+    round.run(|| {
+        let keys: Vec<&[String]> = batch.rows.iter().map(|r| r.key.as_slice()).collect();
+        let (given, join, args) = by_key(layout, &keys);
+        let query = format!(
+            "SELECT k.n, t._hash::text, t._deleted_at IS NOT NULL, {} FROM {given} JOIN {} t ON {join}",
+            key_hash(layout),
+            table.name
+        );
+        let found = spi::columns(&query, &args, |row| {
+            let Some(n) = row.get::<i64>(1)? else { return Ok(None) };
+            let hash = row.get::<String>(2)?.unwrap_or_default().replace('-', "");
+            let there = (hash, row.get::<bool>(3)?.unwrap_or_default(), row.get::<i64>(4)?.unwrap_or_default());
+            Ok(Some((n as usize - 1, there)))
+        })?;
+        Ok(found.into_iter().collect())
+    })
 }
 
 /// The first half of a content's hash.

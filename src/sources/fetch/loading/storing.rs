@@ -8,7 +8,7 @@ use crate::sources::http::{self, State};
 use crate::sources::load::{self, aside, Change, Counts, Seen, Table};
 use crate::sources::names::identifier;
 use crate::sources::spec::{OnBadRow, Stream, Write};
-use crate::sources::store;
+use crate::sources::{store, tour};
 
 impl Loading {
     /// Commits a batch with the state that it stands for.
@@ -52,6 +52,7 @@ impl Loading {
             }
             let seen = self.see(&table, &batch, made)?;
             let mut did = load::merge(&into, &self.plan.layout, &mut batch)?;
+            let told = did.deleted;
             if let Some(seen) = &seen {
                 self.see_rejected(seen, &batch)?;
             }
@@ -61,6 +62,13 @@ impl Loading {
                 rows += did.inserted as i64 - did.removed as i64;
             }
             let mut refused = None;
+            if end.is_some() && !self.plan.aside {
+                let went = self.follow_parents(cx, &table, stream)?;
+                did.deleted += went;
+                if is_hard(stream) {
+                    rows -= went as i64;
+                }
+            }
             if end.is_some() {
                 if self.plan.aside {
                     let (came, went) = aside::take_over(&table, &into, stream.write == Write::Replace)?;
@@ -70,11 +78,12 @@ impl Loading {
                     refused = self.sweep(&table, stream, seen, &mut did, &mut rows)?;
                 }
             }
-            if is_hard(stream) && did.deleted > 0 {
+            if did.deleted > told || (is_hard(stream) && told > 0) {
                 for array in &self.plan.arrays {
-                    array.remove_orphans(&source.name, &table, &self.plan.layout)?;
+                    array.follow_deleted(&source.name, &table, &self.plan.layout, is_hard(stream))?;
                 }
             }
+            self.plan.progress.gone += did.deleted;
             let state = end.map(|e| e.state).or(state).or(reached.as_ref()).unwrap_or(&known.state);
             let kept = (state, &self.kept(stream, state, end.is_some()));
             store::remember(&source.name, &stream.name, &table, kept, &self.plan.layout.fields, rows)?;
@@ -205,6 +214,18 @@ impl Loading {
             seen.add(&self.plan.layout, &keys)?;
         }
         Ok(())
+    }
+
+    /// What belongs to a parent that is deleted is deleted as well. Returns how many rows that were.
+    fn follow_parents(&mut self, cx: &Context, table: &Table, stream: &Stream) -> Result<u64> {
+        let Some(parent) = &stream.parent else { return Ok(0) };
+        let gone = store::seen(&cx.source.name, &parent.stream)?.progress.gone;
+        if gone == self.plan.progress.followed {
+            return Ok(0);
+        }
+        self.plan.progress.followed = gone;
+        let removed = cx.spec.streams.iter().any(|s| s.name == parent.stream && is_hard(s));
+        tour::follow_deleted(&cx.source.name, stream, &cx.spec, table, &self.plan.layout, removed, is_hard(stream))
     }
 
     /// The listing is complete: what it did not show is gone, unless that is too much of the table, or asked for first.
