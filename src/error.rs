@@ -21,6 +21,7 @@ pub mod sqlstate {
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const IO_ERROR: &str = "58030";
     pub const FDW_NO_SCHEMAS: &str = "HV00P";
     pub const INTERNAL_ERROR: &str = "XX000";
 }

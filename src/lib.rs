@@ -6,6 +6,7 @@
 //! - [`sources`]: third-party APIs in tables
 //! - [`usage`]: what each role's queries cost
 //! - [`policy`]: what must not reach analysts
+//! - [`usage`]: what everybody and everything costs
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -32,6 +33,7 @@ extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
 extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["usage"]);
+extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

@@ -16,6 +16,12 @@ pub static MAX_RUNNING_JOBS: GucSetting<i32> = GucSetting::<i32>::new(5);
 /// Failures in a row after which a job is paused; 0: never.
 pub static MAX_FAILURES: GucSetting<i32> = GucSetting::<i32>::new(0);
 
+/// Seconds between two measurements of sizes; 0: none.
+pub static SIZE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
+
+/// Days without a read after which wh.my_relations has a line that drops.
+pub static UNUSED_AFTER: GucSetting<i32> = GucSetting::<i32>::new(90);
+
 /// Where secrets of sources may lie as files.
 pub static SECRET_DIR: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
@@ -96,6 +102,26 @@ pub fn init() {
         0,
         1_000_000,
         GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"startup_wh.size_interval",
+        c"Time between two measurements of what schemas and relations weigh.",
+        c"0: no worker measures.",
+        &SIZE_INTERVAL,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"startup_wh.unused_after",
+        c"Days without a read after which wh.my_relations has a line that drops.",
+        c"",
+        &UNUSED_AFTER,
+        1,
+        36_500,
+        GucContext::Userset,
         GucFlags::default(),
     );
     for (name, short, long, setting) in [

@@ -12,6 +12,7 @@
 //! - [`fake_api`]: an API that misbehaves on demand
 //! - [`sources`]: sources that fetch from it
 //! - [`usage`]: servers that count what queries cost
+//! - [`sizes`]: a warehouse that is measured when a test says so
 //!
 //! A test that can't go on panics, with a message that says what it waited for. Nothing here touches a cluster
 //! that it did not start, nor the Postgres installation that it was copied from.
@@ -25,6 +26,7 @@ pub mod jobs;
 pub mod pair;
 pub mod place;
 pub mod server;
+pub mod sizes;
 pub mod sources;
 pub mod usage;
 pub mod warehouse;

@@ -139,6 +139,10 @@ const CALLS: &[(&str, &str)] = &[
     ("budget_bytes", "SELECT wh.budget_bytes(10)"),
     ("reset_usage", "SELECT wh.reset_usage()"),
     ("set_budget", "SELECT wh.set_budget('ana', '1 hour')"),
+    ("schema_sizes_now", "SELECT wh.schema_sizes_now()"),
+    ("sizes_are_kept", "SELECT wh.sizes_are_kept()"),
+    ("snapshot_usage", "SELECT wh.snapshot_usage()"),
+    ("unused_after", "SELECT wh.unused_after()"),
 ];
 
 /// Sources are for whoever decides where the server connects to.
@@ -176,7 +180,10 @@ const ANALYSTS_TOO: &[&str] = &[
     "schedule_preview",
     "schedule_refresh",
     "sees_usage_of",
+    "schema_sizes_now",
+    "sizes_are_kept",
     "unschedule",
+    "unused_after",
     "view_lag",
 ];
 
@@ -248,6 +255,13 @@ fn no_more_is_granted_than_is_meant() {
     ];
     let mut expected: Vec<String> =
         definers.iter().chain(&["schedule_recreate_fdw"]).chain(SOURCES).map(|f| format!("{f}|wh_admin")).collect();
+    let definers = ["create_fdw", "drop_fdw", "hide", "plan_recreate_fdw", "recreate_fdw", "repair_views", "unhide"];
+    let mut expected: Vec<String> = definers
+        .iter()
+        .chain(&["schedule_recreate_fdw", "snapshot_usage"])
+        .chain(SOURCES)
+        .map(|f| format!("{f}|wh_admin"))
+        .collect();
     for both in ANALYSTS_TOO {
         expected.extend(["wh_admin", "wh_analyst"].map(|role| format!("{both}|{role}")));
     }
@@ -265,7 +279,9 @@ fn no_more_is_granted_than_is_meant() {
     );
     let found =
         warehouse.table("SELECT proname FROM pg_proc WHERE pronamespace = 'wh'::regnamespace AND prosecdef ORDER BY 1");
-    assert_eq!(found.lines().collect::<Vec<_>>(), [&definers[..], &["view_lag"]].concat());
+    let mut definers = [&definers[..], &["schema_sizes_now", "sizes_are_kept", "snapshot_usage", "view_lag"]].concat();
+    definers.sort_unstable();
+    assert_eq!(found.lines().collect::<Vec<_>>(), definers);
     // Tables and sequences: to nobody. Views: to be read, by the two roles.
     assert_eq!(
         warehouse.table(

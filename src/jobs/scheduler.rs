@@ -21,6 +21,7 @@ use super::{recover, requests, steps, EXTENSION};
 use crate::error::{Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{catalog, guc, spi, sql, subxact};
+use crate::usage;
 
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 
@@ -61,6 +62,8 @@ pub struct Scheduler {
     pub runners: Runners,
     /// Sessions that wait for a run.
     pub waiting: HashMap<i64, Vec<u64>>,
+    /// What has sizes measured, in a process of its own.
+    sizes: usage::SizeKeeper,
     trimmed: Option<Instant>,
     usage: crate::usage::Keeper,
 }
@@ -106,6 +109,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         queue: Queue::default(),
         runners: Runners::default(),
         waiting: HashMap::new(),
+        sizes: usage::SizeKeeper::default(),
         trimmed: None,
         usage: crate::usage::Keeper::default(),
     };
@@ -114,6 +118,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         if get(&entry.hold_until) > shared::now() {
             // Somebody needs the database for themselves; the launcher starts another one later.
             set(&entry.state, state::WANTED);
+            scheduler.sizes.let_go();
             return;
         }
         let done = round.run(|| scheduler.round(&mut first));
@@ -174,6 +179,10 @@ impl Scheduler {
         if self.usage.due_in().is_zero() && !self.keep_usage() {
             return Ok(None);
         }
+        // Jobs come first where slots are few.
+        if !self.queue.has_ready() {
+            self.sizes.look(self.database);
+        }
         Ok(Some(self.pause()))
     }
 
@@ -201,6 +210,7 @@ impl Scheduler {
         let Some(owner) = catalog::extension_owner(EXTENSION)? else { return Ok(false) };
         self.extension_owner = owner;
         if first {
+            self.sizes.take_up()?;
             self.load()?;
             if get(&self.entry.known) == 0 {
                 recover::after_a_stop(self)?;
@@ -455,7 +465,9 @@ impl Scheduler {
         let deadline = self.active.values().filter_map(|a| a.deadline).map(|at| at - now).min();
         let runner = self.runners.wakes_in(&self.queue).map(|d| d.as_micros() as i64);
         let usage = Some(self.usage.due_in().as_micros().min(i64::MAX as u128) as i64);
-        let least = [due, deadline, runner, usage].into_iter().flatten().min().unwrap_or(i64::MAX);
+        // While jobs wait for a runner, its end wakes us.
+        let sizes = self.sizes.pause().filter(|_| !self.queue.has_ready()).map(|d| d.as_micros() as i64);
+        let least = [due, deadline, runner, usage, sizes].into_iter().flatten().min().unwrap_or(i64::MAX);
         Duration::from_micros(least.clamp(0, TRIM_EVERY.as_micros() as i64) as u64)
     }
 }

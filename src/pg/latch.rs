@@ -28,6 +28,11 @@ pub fn pause_through_interrupts(most: Duration) {
     wait(most);
 }
 
+/// Raises the error of a cancel, a timeout or a shutdown, in the middle of work that never waits.
+pub fn obey_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
 fn wait(most: Duration) {
     // SAFETY: MyLatch is this backend's own; the flags are those of every wait in a backend.
     unsafe {

@@ -24,6 +24,7 @@ pub mod shmem;
 pub mod signals;
 pub mod spi;
 pub mod sql;
+pub mod storage;
 pub mod stored;
 pub mod subxact;
 pub mod utility;

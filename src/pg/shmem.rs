@@ -228,6 +228,11 @@ pub fn system_identifier() -> u64 {
     unsafe { pg_sys::GetSystemIdentifier() }
 }
 
+/// Whether the library was loaded with the server.
+pub fn is_preloaded() -> bool {
+    BLOCKS.get().is_some()
+}
+
 /// Whether the server is loading its shared_preload_libraries.
 pub fn is_preloading() -> bool {
     // SAFETY: reads a backend global.

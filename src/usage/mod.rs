@@ -3,12 +3,15 @@
 //! pg::hooks::statements (what a statement used) → counters (shared memory) → keep (the table `wh.query_time`, written by
 //! each database's scheduler) → sql/usage.sql (what one sees). file carries over a restart what was not written yet; budget
 //! says who has used too much; texts asks pg_stat_statements; api are the doors. See docs/usage.md.
+//!
+//! [`sizes`]: what schemas and relations weigh, measured from their files. See docs/sizes.md.
 
 mod api;
 mod budget;
 mod counters;
 mod file;
 mod keep;
+mod sizes;
 mod texts;
 
 use crate::pg::hooks::statements;
@@ -16,6 +19,7 @@ use crate::pg::{catalog, session};
 
 pub use counters::{Running, ENTRIES, HEAD, SLOTS};
 pub use keep::{used_since, Keeper};
+pub use sizes::SizeKeeper;
 pub use statements::{count, counter, was_cancelled, Counts};
 
 /// Sets up what works only where the library is loaded with the server; called once, while it is.

@@ -1,0 +1,138 @@
+//! Files of relations by their names (src/common/relpath.c, src/backend/storage/file/reinit.c): `16384`, `16384_fsm`,
+//! `16384.1`, and `t3_16384` of a temporary table.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// The backend in the key of what is no temporary relation's (InvalidBackendId, src/include/storage/backendid.h).
+pub const NO_BACKEND: i32 = -1;
+
+/// What names the files of one relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Node {
+    pub tablespace: u32,
+    pub number: u32,
+    /// Of a temporary relation the number in its schema's name; a permanent one may have the same file number.
+    pub backend: i32,
+}
+
+/// Bytes by node: all forks and segments together.
+pub type Files = HashMap<Node, u64>;
+
+/// The relation's number and backend in a file's name; `None` where the file is no relation's.
+pub fn parse(name: &[u8]) -> Option<(u32, i32)> {
+    let (backend, rest) = match name.strip_prefix(b"t") {
+        Some(rest) => {
+            let at = rest.iter().position(|b| *b == b'_')?;
+            (i32::try_from(digits(&rest[..at])?).ok()?, &rest[at + 1..])
+        }
+        None => (NO_BACKEND, name),
+    };
+    let end = rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
+    let number = digits(&rest[..end])?;
+    let rest = &rest[end..];
+    let rest = [&b"_fsm"[..], b"_vm", b"_init"].iter().find_map(|fork| rest.strip_prefix(*fork)).unwrap_or(rest);
+    let segment = rest.is_empty() || digits(rest.strip_prefix(b".")?).is_some();
+    segment.then_some((number, backend))
+}
+
+/// A number as Postgres writes it: no sign, no leading zero.
+fn digits(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || text[0] == b'0' && text.len() > 1 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Adds the files of one directory. A file that goes meanwhile is not there; `breathe` is called now and then.
+pub fn walk(files: &mut Files, tablespace: u32, directory: &Path, mut breathe: impl FnMut()) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        // Nothing of this database lies in that tablespace.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for (n, entry) in entries.enumerate() {
+        if n % 512 == 0 {
+            breathe();
+        }
+        let entry = entry?;
+        let Some((number, backend)) = parse(entry.file_name().as_encoded_bytes()) else { continue };
+        // fstatat in the open directory, on Linux.
+        let bytes = match entry.metadata() {
+            Ok(found) => found.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e),
+        };
+        *files.entry(Node { tablespace, number, backend }).or_default() += bytes;
+    }
+    Ok(())
+}
+
+/// Whether a relation's first file is still there with something in it, and when it was last written. A dropped
+/// relation leaves an empty one until the next checkpoint (mdunlinkfork, src/backend/storage/smgr/md.c).
+pub fn still_there(directory: &Path, node: Node) -> Option<SystemTime> {
+    let name = match node.backend {
+        NO_BACKEND => node.number.to_string(),
+        backend => format!("t{backend}_{}", node.number),
+    };
+    let found = std::fs::metadata(PathBuf::from(directory).join(name)).ok()?;
+    // A file system without times says that it was just now.
+    (found.len() > 0).then(|| found.modified().unwrap_or_else(|_| SystemTime::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_relations_are_read_and_others_are_not() {
+        for (name, expected) in [
+            ("16384", Some((16384, NO_BACKEND))),
+            ("16384.1", Some((16384, NO_BACKEND))),
+            ("16384_fsm", Some((16384, NO_BACKEND))),
+            ("16384_vm.12", Some((16384, NO_BACKEND))),
+            ("16384_init", Some((16384, NO_BACKEND))),
+            ("4294967295", Some((u32::MAX, NO_BACKEND))),
+            ("t3_16384", Some((16384, 3))),
+            ("t12_16384_fsm.2", Some((16384, 12))),
+            ("4294967296", None),
+            ("016384", None),
+            ("", None),
+            ("t_16384", None),
+            ("t3_", None),
+            ("tx_1", None),
+            ("16384_", None),
+            ("16384_main", None),
+            ("16384.", None),
+            ("16384.x", None),
+            ("16384.1.2", None),
+            ("PG_VERSION", None),
+            ("pg_filenode.map", None),
+            ("pg_internal.init", None),
+            ("pg_internal.init.123", None),
+        ] {
+            assert_eq!(parse(name.as_bytes()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn forks_and_segments_of_a_relation_are_summed_and_temporary_ones_kept_apart() {
+        let directory = std::env::temp_dir().join(format!("startup_wh-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, bytes) in [("7", 3), ("7.1", 5), ("7_fsm", 7), ("t2_7", 11), ("PG_VERSION", 13), ("8", 0)] {
+            std::fs::write(directory.join(name), vec![0; bytes]).unwrap();
+        }
+        let mut files = Files::new();
+        walk(&mut files, 1, &directory, || ()).unwrap();
+        walk(&mut files, 2, &directory.join("nowhere"), || ()).unwrap();
+        let node = |number, backend| Node { tablespace: 1, number, backend };
+        assert_eq!(files, Files::from([(node(7, -1), 15), (node(7, 2), 11), (node(8, -1), 0)]));
+        assert!(still_there(&directory, node(7, -1)).is_some() && still_there(&directory, node(7, 2)).is_some());
+        assert_eq!(still_there(&directory, node(8, -1)), None, "empty: dropped");
+        assert_eq!(still_there(&directory, node(9, -1)), None);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}
