@@ -180,7 +180,7 @@ CREATE VIEW wh.my_relations WITH (security_barrier) AS
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS relation, k.kind,
        CASE WHEN c.relkind = 'i' THEN pg_catalog.format('%I.%I', n.nspname, t.relname) END AS index_of,
        z.table_bytes + z.index_bytes + z.toast_bytes AS bytes,
-       CASE WHEN c.reltuples >= 0 THEN c.reltuples::bigint END AS rows,
+       CASE WHEN c.relkind <> 'i' AND c.reltuples >= 0 THEN c.reltuples::bigint END AS rows,
        u.last_read, u.last_written, u.days_unused,
        CASE WHEN u.unused AND w.needed_by = '{}' THEN pg_catalog.format('DROP %s %I.%I;', pg_catalog.upper(k.drops), n.nspname, c.relname) END AS "drop",
        w.needed_by, s.as_of
@@ -207,26 +207,26 @@ CROSS JOIN LATERAL (
 -- Only where there would be something to drop: who stands on it, or why it must stay.
 CROSS JOIN LATERAL (SELECT CASE WHEN u.unused THEN ARRAY(
   SELECT DISTINCT why FROM (
-    SELECT pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, w.ev_class, 0)
+    SELECT (SELECT o.type || ' ' || o.identity FROM pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, w.ev_class, 0) o)
     FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.ev_class <> c.oid
     WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
     UNION ALL
-    SELECT pg_catalog.pg_describe_object('pg_catalog.pg_constraint'::pg_catalog.regclass, f.oid, 0)
+    SELECT (SELECT o.type || ' ' || o.identity FROM pg_catalog.pg_identify_object('pg_catalog.pg_constraint'::pg_catalog.regclass, f.oid, 0) o)
     FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_constraint f ON f.oid = d.objid AND f.conrelid <> c.oid
     WHERE d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
     UNION ALL
-    SELECT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid) FROM pg_catalog.pg_depend d
+    SELECT (SELECT o.type || ' ' || o.identity FROM pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) o) FROM pg_catalog.pg_depend d
     WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid AND d.deptype = 'n'
       AND (d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
            OR d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass
               AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy o WHERE o.oid = d.objid AND o.polrelid = c.oid))
     UNION ALL
     -- Columns, functions and the like of its row type.
-    SELECT pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+    SELECT (SELECT o.type || ' ' || o.identity FROM pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) o)
     FROM pg_catalog.pg_type y JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.refobjid IN (y.oid, y.typarray)
     WHERE y.oid = c.reltype AND d.deptype = 'n' AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid)
     UNION ALL
-    SELECT pg_catalog.pg_describe_object('pg_catalog.pg_class'::pg_catalog.regclass, i.inhrelid, 0) FROM pg_catalog.pg_inherits i
+    SELECT (SELECT o.type || ' ' || o.identity FROM pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, i.inhrelid, 0) o) FROM pg_catalog.pg_inherits i
     WHERE i.inhparent = c.oid AND c.relkind = 'r'
     UNION ALL
     SELECT 'partition of ' || pg_catalog.format('%I.%I', pn.nspname, pc.relname) FROM pg_catalog.pg_class pc JOIN pg_catalog.pg_namespace pn ON pn.oid = pc.relnamespace
@@ -240,11 +240,11 @@ CROSS JOIN LATERAL (SELECT CASE WHEN u.unused THEN ARRAY(
     UNION ALL
     SELECT 'part of a partitioned index' WHERE c.relispartition AND c.relkind = 'i'
     UNION ALL
-    SELECT pg_catalog.pg_describe_object('pg_catalog.pg_extension'::pg_catalog.regclass, d.refobjid, 0) FROM pg_catalog.pg_depend d
+    SELECT (SELECT o.type || ' ' || o.identity FROM pg_catalog.pg_identify_object('pg_catalog.pg_extension'::pg_catalog.regclass, d.refobjid, 0) o) FROM pg_catalog.pg_depend d
     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid IN (c.oid, x.indrelid) AND d.deptype = 'e'
     UNION ALL
     SELECT pg_catalog.format('job "%s"', j.name) FROM wh.job j WHERE j.relation = c.oid
-  ) y (why) ORDER BY why) ELSE '{}' END AS needed_by) w
+  ) y (why) WHERE why IS NOT NULL ORDER BY why) ELSE '{}' END AS needed_by) w
 WHERE c.relkind IN ('r', 'm', 'p', 'i') AND c.relowner = (SELECT o.oid FROM pg_catalog.pg_roles o WHERE o.rolname = current_user)
   AND n.nspname <> 'pg_catalog' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_toast'
   AND (SELECT wh.sizes_are_kept());
