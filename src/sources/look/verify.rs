@@ -78,10 +78,14 @@ pub fn verify(caller: u32, name: &str) -> Result<Vec<Difference>> {
         let stream = &opened.spec.streams[index];
         let known = store::seen(&opened.source.name, &stream.name)?;
         let mut layout = Layout::new(stream, known.columns);
-        layout.withhold(store::withhold(&policy::read()?, &opened.source, &stream.name, known.relation)?);
+        let patterns = policy::read()?;
+        layout.withhold(store::withhold(&patterns, &opened.source, &stream.name, known.relation)?);
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
         let source = &opened.source.name;
-        let arrays = Array::all(stream, &layout, |name| Ok(store::seen(source, name)?.columns))?;
+        let arrays = Array::all(stream, &layout, |name| {
+            let known = store::seen(source, name)?;
+            Ok((known.columns, store::withhold(&patterns, &opened.source, name, known.relation)?))
+        })?;
         let mut comparison = Comparison {
             stream,
             salt: load::salt(stream),
