@@ -23,6 +23,9 @@ pub mod sqlstate {
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub const IO_ERROR: &str = "58030";
     pub const FDW_NO_SCHEMAS: &str = "HV00P";
+    pub const UNDEFINED_SCHEMA: &str = "3F000";
+    pub const DUPLICATE_SCHEMA: &str = "42P06";
+    pub const RESERVED_NAME: &str = "42939";
     pub const INTERNAL_ERROR: &str = "XX000";
 }
 

@@ -1,5 +1,6 @@
 //! startup_wh: one Postgres as a startup's data warehouse.
 //!
+//! - [`analysts`]: people, what they may read, and a place of their own
 //! - [`fdw`]: product databases through foreign tables that follow their migrations
 //! - [`refresh`]: materialized views, refreshed in order
 //! - [`jobs`]: what runs when
@@ -12,6 +13,7 @@
 //!
 //! The SQL surface stands in `sql/`, loaded in the order below.
 
+mod analysts;
 mod error;
 mod fdw;
 mod jobs;
@@ -34,6 +36,7 @@ extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"])
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
 extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["usage"]);
 extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
+extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["policy"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]
@@ -44,5 +47,6 @@ pub extern "C-unwind" fn _PG_init() {
         pg::shmem::reserve(MEMORY, usage::begin);
         jobs::preload();
         usage::preload();
+        analysts::preload();
     }
 }

@@ -64,6 +64,9 @@ pub static USAGE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// Days for which the history of usage is kept.
 pub static USAGE_HISTORY: GucSetting<i32> = GucSetting::<i32>::new(400);
 
+/// Milliseconds after which a statement of a role is cancelled; 0: never. It counts where it is set for the role.
+pub static MAX_QUERY_TIME: GucSetting<i32> = GucSetting::<i32>::new(0);
+
 /// Defines the settings; called once, when the library is loaded.
 pub fn init() {
     GucRegistry::define_int_guc(
@@ -123,6 +126,14 @@ pub fn init() {
         36_500,
         GucContext::Userset,
         GucFlags::default(),
+        c"startup_wh.max_query_time",
+        c"Time after which a statement of a role is cancelled.",
+        c"0: never. Set for a role by wh.add_analyst, or by a superuser with ALTER ROLE; the role itself cannot lift it.",
+        &MAX_QUERY_TIME,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
     );
     for (name, short, long, setting) in [
         (

@@ -143,7 +143,22 @@ const CALLS: &[(&str, &str)] = &[
     ("sizes_are_kept", "SELECT wh.sizes_are_kept()"),
     ("snapshot_usage", "SELECT wh.snapshot_usage()"),
     ("unused_after", "SELECT wh.unused_after()"),
+    ("add_analyst", "SELECT wh.add_analyst('more')"),
+    ("alter_analyst", "SELECT wh.alter_analyst('ana', password => '')"),
+    ("remove_analyst", "SELECT wh.remove_analyst('ana', 'ben')"),
+    ("add_team", "SELECT wh.add_team('more')"),
+    ("move_analyst", "SELECT wh.move_analyst('ana', 'more')"),
+    ("share_schema", "SELECT wh.share_schema('app', 'ana')"),
+    ("unshare_schema", "SELECT wh.unshare_schema('app', 'ana')"),
+    ("make_private", "SELECT wh.make_private('app')"),
+    ("audit_access", "SELECT wh.audit_access()"),
+    ("close_public", "SELECT wh.close_public()"),
+    ("list_analysts", "SELECT wh.list_analysts()"),
 ];
+
+/// Who is an analyst, and what they may do.
+const ANALYSTS: &[&str] =
+    &["add_analyst", "add_team", "alter_analyst", "audit_access", "close_public", "move_analyst", "remove_analyst"];
 
 /// Sources are for whoever decides where the server connects to.
 const SOURCES: &[&str] = &[
@@ -167,9 +182,11 @@ const ANALYSTS_TOO: &[&str] = &[
     "dependents",
     "import_pg_cron",
     "keep_fresh",
+    "list_analysts",
     "list_presets",
     "list_refresh_order",
     "my_statements",
+    "make_private",
     "pause",
     "query_time_now",
     "refresh",
@@ -184,6 +201,9 @@ const ANALYSTS_TOO: &[&str] = &[
     "sizes_are_kept",
     "unschedule",
     "unused_after",
+    "share_schema",
+    "unschedule",
+    "unshare_schema",
     "view_lag",
 ];
 
@@ -260,6 +280,11 @@ fn no_more_is_granted_than_is_meant() {
         .iter()
         .chain(&["schedule_recreate_fdw", "snapshot_usage"])
         .chain(SOURCES)
+    let mut expected: Vec<String> = definers
+        .iter()
+        .chain(&["schedule_recreate_fdw"])
+        .chain(SOURCES)
+        .chain(ANALYSTS)
         .map(|f| format!("{f}|wh_admin"))
         .collect();
     for both in ANALYSTS_TOO {

@@ -189,6 +189,7 @@ pub fn refuse_without_usage(server: &str) -> Result<()> {
 /// Whether a schema is there; refuses one where the caller may make nothing. The extension's owner's own are open to
 /// whoever may register.
 pub fn refuse_closed_schema(name: &str) -> Result<bool> {
+    crate::analysts::refuse_team_schema(name)?;
     let usable: Option<bool> = spi::first(
         "SELECT to_json(has_schema_privilege($2, n.oid, 'CREATE') OR n.nspowner = $3)::text FROM pg_namespace n WHERE n.nspname = $1",
         &[name.into(), spi::oid(session::outer_user()), spi::oid(session::current_user())],
@@ -268,7 +269,7 @@ pub fn register(new: &New) -> Result<()> {
             new.adopted.into(),
         ],
     )?;
-    Ok(())
+    crate::analysts::schemas_changed()
 }
 
 /// The OID of a server whose wrapper can import.

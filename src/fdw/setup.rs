@@ -277,5 +277,5 @@ fn forget(app: &Registered) -> Result<()> {
             spi::run(&format!("DROP SCHEMA {}", sql::ident(schema)), &[])?;
         }
     }
-    Ok(())
+    crate::analysts::schemas_changed()
 }

@@ -120,7 +120,8 @@ impl Work<'_> {
         if self.diff.create.is_empty() {
             return Ok(());
         }
-        let readers = self.readers()?;
+        let mut readers = self.readers()?;
+        readers.extend(crate::analysts::reader()?.filter(|group| !readers.contains(group)));
         for w in &self.diff.create {
             let wanted = &self.wanted[*w];
             let table = self.table(&wanted.name);

@@ -30,7 +30,7 @@ use std::time::Duration;
 use crate::pg::{hooks, shmem, worker};
 
 pub use ask::{run as run_now, Wait};
-pub use shared::wake_scheduler;
+pub use shared::{limits_changed, wake_scheduler};
 pub use write::{cancel_fetch, fetch_job, forget_fetch_job, number_of_fetch};
 
 /// The most that startup_wh.max_running_jobs can be.

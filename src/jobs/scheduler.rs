@@ -18,6 +18,7 @@ use super::schedule::Schedule;
 use super::shared::{self, get, set, state, Database, Jobs};
 use super::store::{self, Ended, NewRun};
 use super::{recover, requests, steps, EXTENSION};
+use crate::analysts::watchdog::{self, Watchdog};
 use crate::error::{Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{catalog, guc, spi, sql, subxact};
@@ -75,6 +76,7 @@ fn gone(database: usize) {
         set(&entry.wants_runner, 0);
         set(&entry.scheduler, 0);
     }
+    shared.leave_watch();
     // The server tells only the launcher that started it, which may be gone.
     worker::wake(get(&shared.launcher));
 }
@@ -114,6 +116,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         usage: crate::usage::Keeper::default(),
     };
     let mut first = true;
+    let mut watchdog = Watchdog::default();
     loop {
         if get(&entry.hold_until) > shared::now() {
             // Somebody needs the database for themselves; the launcher starts another one later.
@@ -141,6 +144,12 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
                 return;
             }
         };
+        let watch = match shared.is_watchdog() {
+            true => round.run(|| watchdog.round(shared.limits_changed.swap(0, Ordering::SeqCst) != 0)),
+            false => watchdog::LOOK_AGAIN,
+        };
+        worker::report(None);
+        let pause = pause.min(watch);
         if !pause.is_zero() {
             worker::wait(Some(pause));
         }

@@ -18,6 +18,11 @@ crate::shared! {
     pub struct Jobs {
         /// Latch of the launcher.
         launcher: AtomicU64,
+        /// Process of the scheduler that holds the analysts' limits, for all databases, or 0; and its latch.
+        watchdog: AtomicU64,
+        watchdog_latch: AtomicU64,
+        /// Limits were changed since it read them.
+        limits_changed: AtomicU64,
         databases: [Database; DATABASES],
         runners: [Runner; RUNNERS],
         requests: [Request; REQUESTS],
@@ -216,6 +221,26 @@ impl Jobs {
         });
     }
 
+    /// Whether the scheduler that asks is the one that holds the limits. The first one that asks is, until it ends.
+    pub fn is_watchdog(&self) -> bool {
+        let me = u64::from(std::process::id());
+        let taken = self.watchdog.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst);
+        if taken.is_ok() {
+            set(&self.limits_changed, 1);
+            set(&self.watchdog_latch, worker::my_latch());
+        }
+        taken.is_ok() || taken == Err(me)
+    }
+
+    /// Leaves it to another scheduler, if it was this process's.
+    pub fn leave_watch(&self) {
+        if get(&self.watchdog) == u64::from(std::process::id()) {
+            set(&self.watchdog_latch, 0);
+            set(&self.watchdog, 0);
+            self.databases.iter().for_each(|d| worker::wake(get(&d.latch)));
+        }
+    }
+
     /// Runners that a database's scheduler has.
     pub fn runners_of(&self, home: u32) -> impl Iterator<Item = (usize, &Runner)> {
         self.runners
@@ -324,6 +349,13 @@ pub fn wake_scheduler() {
         0 => worker::wake(get(&shared.launcher)),
         latch => worker::wake(latch),
     }
+}
+
+/// Tells whoever holds the limits that there are new ones.
+pub fn limits_changed() {
+    let Some(shared) = jobs() else { return };
+    set(&shared.limits_changed, 1);
+    worker::wake(get(&shared.watchdog_latch));
 }
 
 /// Has the scheduler and the idle runners of a database end, and waits until they have; says whether there were any.

@@ -85,3 +85,13 @@ pub fn reserve_prefix(prefix: &CStr) {
     // SAFETY: called once while the library is loaded.
     unsafe { pg_sys::MarkGUCPrefixReserved(prefix.as_ptr()) }
 }
+
+/// Milliseconds of a setting in whatever unit it was written (parse_int, src/backend/utils/misc/guc.c).
+pub fn milliseconds(value: &str) -> Option<i32> {
+    let value = cstring(value).ok()?;
+    let mut found = 0;
+    // SAFETY: reads a string, writes an int; the hint is not asked for.
+    let read =
+        unsafe { pg_sys::parse_int(value.as_ptr(), &mut found, pg_sys::GUC_UNIT_MS as i32, std::ptr::null_mut()) };
+    read.then_some(found)
+}

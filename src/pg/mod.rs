@@ -3,6 +3,7 @@
 //! Each wrapper names the Postgres source file whose rules it follows.
 #![allow(unsafe_code)]
 
+pub mod activity;
 pub mod catalog;
 pub mod copy;
 pub mod enums;
@@ -13,9 +14,11 @@ pub mod import;
 pub mod latch;
 pub mod lock;
 pub mod parcel;
+pub mod password;
 #[cfg(test)]
 pub mod poll;
 pub mod portal;
+pub mod reason;
 pub mod recorder;
 pub mod rewrite;
 pub mod secret;

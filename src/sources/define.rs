@@ -94,6 +94,7 @@ pub fn create(caller: u32, wish: &Wish) -> Result<()> {
             wish.streams.clone().into(),
         ],
     )?;
+    crate::analysts::schemas_changed()?;
     crate::jobs::fetch_job(caller, wish.name, wish.schedule)
 }
 
@@ -142,6 +143,7 @@ fn make_schema(name: &str) -> Result<()> {
 /// A schema's owner may drop what is in it and put a table of the same name in its place (DROP TABLE in the reference:
 /// "the table owner, the schema owner, and superuser"), and that table's triggers would run with the rights of a fetch.
 pub fn schema_is_ours(name: &str) -> Result<bool> {
+    crate::analysts::refuse_team_schema(name)?;
     let owner: Option<(bool, String)> = spi::first(
         "SELECT pg_catalog.json_build_array(n.nspowner = e.extowner, n.nspowner::regrole)::text
          FROM pg_catalog.pg_namespace n, pg_catalog.pg_extension e WHERE n.nspname = $1 AND e.extname = 'startup_wh'",
@@ -268,7 +270,7 @@ pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
         }
     }
     spi::run("DELETE FROM wh.source WHERE name = $1", &[name.into()])?;
-    Ok(())
+    crate::analysts::schemas_changed()
 }
 
 /// Forgets how far streams have come.

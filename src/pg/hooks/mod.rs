@@ -63,7 +63,8 @@ unsafe extern "C-unwind" fn process_utility(
     dest: *mut pg_sys::DestReceiver,
     done: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: the arguments are the server's, passed on as they came.
+    let mut reason = super::reason::none();
+    // SAFETY: the arguments are the server's, passed on as they came; the frame of the context outlives the call.
     unsafe {
         let node = (*statement).utilityStmt;
         if matches!(
@@ -79,7 +80,9 @@ unsafe extern "C-unwind" fn process_utility(
             look_at(node);
         }
         let next = EARLIER.unwrap_or(standard_ProcessUtility);
+        super::reason::around(&mut reason);
         next(statement, query, read_only_tree, context, params, environment, dest, done);
+        super::reason::over(&reason);
     }
 }
 

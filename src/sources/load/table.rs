@@ -111,7 +111,8 @@ impl Table {
             "SELECT relation::int8::text FROM wh.source_state WHERE source = $1 AND relation IS NOT NULL",
             &[source.into()],
         )?;
-        let readers = crate::fdw::readers(others)?;
+        let mut readers = crate::fdw::readers(others)?;
+        readers.extend(crate::analysts::reader()?.filter(|group| !readers.contains(group)));
         if !readers.is_empty() {
             spi::run(&format!("GRANT SELECT ON {name} TO {}", readers.join(", ")), &[])?;
         }

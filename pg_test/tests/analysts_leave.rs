@@ -1,0 +1,239 @@
+//! Teams, sharing, and what becomes of what an analyst made when they leave.
+
+use people::{add, group, preloaded, warehouse};
+use pg_test::{actions, wait_until, ClientExt};
+
+mod people;
+
+#[test]
+fn a_team_has_a_place_in_which_its_members_create() {
+    let pair = warehouse("teams");
+    let mut owner = pair.warehouse();
+    let done = actions(&pair.as_deploy("add_team('growth')"));
+    assert!(done.contains(&"schema growth created".to_owned()), "{done:?}");
+    assert_eq!(pair.as_deploy("add_team('growth')"), []);
+    pair.as_deploy("add_team('sales')");
+    let mut ida = add(&pair, "ida");
+    let made = people::password(&pair, "add_analyst('jon', team => 'growth')");
+    let mut jon = people::connect(&pair, "jon", &made);
+    let mut kay = add(&pair, "kay");
+    pair.as_deploy("move_analyst('ida', 'growth')");
+    assert_eq!(owner.table("SELECT team, members FROM wh.teams ORDER BY 1"), "growth|{ida,jon}\nsales|{}");
+    assert_eq!(jon.value("SHOW search_path"), "jon, growth, app, public");
+    jon.exec("CREATE TABLE growth.goals (id int); INSERT INTO growth.goals VALUES (1); CREATE VIEW growth.paying AS SELECT * FROM app.orders");
+    ida.exec("CREATE TABLE growth.more (id int)");
+    assert_eq!(ida.value("SELECT count(*) FROM growth.goals"), "1");
+    assert_eq!(jon.value("SELECT count(*) FROM growth.more"), "0");
+    // All analysts read it; nobody else creates in it, and a member is not its owner.
+    assert_eq!(kay.value("SELECT count(*) FROM growth.goals"), "1");
+    assert_eq!(kay.error("CREATE TABLE growth.mine ()").code().code(), "42501");
+    assert_eq!(ida.error("DROP TABLE growth.goals").code().code(), "42501");
+    assert_eq!(ida.error("DROP SCHEMA growth CASCADE").code().code(), "42501");
+    // What the team makes as a team.
+    jon.exec("SET ROLE growth; CREATE TABLE growth.ours (id int); RESET ROLE");
+    assert_eq!(ida.value("SELECT count(*) FROM growth.ours"), "0");
+    assert_eq!(kay.value("SELECT count(*) FROM growth.ours"), "0");
+    // Private: to the team alone.
+    pair.as_deploy("make_private('growth')");
+    assert_eq!(kay.error("SELECT * FROM growth.goals").code().code(), "42501");
+    jon.exec("CREATE TABLE growth.later (id int)");
+    assert_eq!(ida.value("SELECT (SELECT count(*) FROM growth.goals) + (SELECT count(*) FROM growth.later)"), "1");
+    assert_eq!(kay.error("SELECT * FROM growth.later").code().code(), "42501");
+    assert_eq!(owner.table("SELECT role, drift FROM wh.analysts ORDER BY 1"), "ida|{}\njon|{}\nkay|{}");
+    // A member of the team decides as well.
+    jon.exec("SELECT * FROM wh.share_schema('growth', 'wh_analyst')");
+    assert_eq!(kay.value("SELECT count(*) FROM growth.later"), "0");
+    // Moved: what was made stays, and the old team's schema is closed to new things.
+    let done = actions(&pair.as_deploy("move_analyst('jon', 'sales')"));
+    assert_eq!(
+        done,
+        ["role jon added to group", "role jon taken from group", "schema sales opened", "search_path jon set"]
+    );
+    assert_eq!(jon.error("CREATE TABLE growth.again ()").code().code(), "42501");
+    jon.exec("CREATE TABLE sales.first (id int)");
+    assert_eq!(kay.value("SELECT count(*) FROM sales.first"), "0");
+    assert_eq!(ida.value("SELECT count(*) FROM growth.goals"), "1");
+    assert_eq!(pair.as_deploy("move_analyst('jon', 'sales')"), []);
+    pair.as_deploy("move_analyst('jon', NULL)");
+    assert_eq!(jon.error("CREATE TABLE sales.second ()").code().code(), "42501");
+    assert_eq!(owner.table("SELECT role, drift FROM wh.analysts WHERE role = 'jon'"), "jon|{}");
+    assert_eq!(owner.value("SELECT count(*) FROM pg_default_acl WHERE defaclrole = 'jon'::regrole"), "1");
+}
+
+#[test]
+fn a_private_schema_is_read_by_its_owner_alone_until_it_is_shared() {
+    let pair = warehouse("private");
+    let (mut lea, mut max, mut ned) = (add(&pair, "lea"), add(&pair, "max"), add(&pair, "ned"));
+    lea.exec("CREATE TABLE lea.t (id int); INSERT INTO lea.t VALUES (1); CREATE TABLE lea.u (id int, x int); GRANT SELECT (id) ON lea.u TO ned; GRANT SELECT ON lea.u TO PUBLIC");
+    max.exec("CREATE VIEW max.v AS SELECT id FROM lea.t");
+    let done = lea.changes("SELECT * FROM wh.make_private('lea')");
+    assert!(
+        done.iter().any(|c| c.object == "max.v"
+            && c.action == "cannot read"
+            && c.detail.contains("of \"max\": it reads lea.t")),
+        "{done:?}"
+    );
+    lea.exec("CREATE TABLE lea.new (id int)");
+    for who in [&mut max, &mut ned] {
+        for relation in ["lea.t", "lea.u", "lea.new", "max.v"] {
+            assert_eq!(who.error(&format!("SELECT id FROM {relation}")).code().code(), "42501", "{relation}");
+        }
+    }
+    assert_eq!(lea.value("SELECT count(*) FROM lea.t"), "1");
+    assert_eq!(pair.as_deploy("add_analyst('lea')"), []);
+    assert_eq!(lea.table("SELECT private, drift FROM wh.analysts"), "t|{}");
+    // With one, also what comes.
+    lea.exec("SELECT * FROM wh.share_schema('lea', 'max'); CREATE TABLE lea.newer (id int)");
+    assert_eq!(
+        max.table(
+            "SELECT (SELECT count(*) FROM lea.t), (SELECT count(*) FROM lea.newer), (SELECT count(*) FROM max.v)"
+        ),
+        "1|0|1"
+    );
+    assert_eq!(ned.error("SELECT * FROM lea.newer").code().code(), "42501");
+    lea.exec("SELECT * FROM wh.unshare_schema('lea', 'max'); CREATE TABLE lea.newest (id int)");
+    for relation in ["lea.t", "lea.newest"] {
+        assert_eq!(max.error(&format!("SELECT id FROM {relation}")).code().code(), "42501", "{relation}");
+    }
+    // With all again; a wh_admin may as well.
+    pair.as_deploy("share_schema('lea', 'wh_analyst')");
+    assert_eq!(ned.table("SELECT (SELECT count(*) FROM lea.t), (SELECT count(*) FROM lea.newest)"), "1|0");
+    assert_eq!(lea.table("SELECT private, drift FROM wh.analysts"), "f|{}");
+    // Somebody else's is not theirs to decide about, and hers goes onto nobody's search_path.
+    assert_eq!(max.error("SELECT * FROM wh.make_private('lea')").code().code(), "42501");
+    assert!(!pair
+        .warehouse()
+        .value("SELECT setconfig::text FROM pg_db_role_setting WHERE setrole = 'max'::regrole AND setdatabase <> 0")
+        .contains("lea"));
+    // An app with somebody who is no analyst: now and later.
+    let tool = pair.role("tool");
+    pair.as_deploy(&format!("share_schema('app', '{tool}')"));
+    pair.product().exec("CREATE TABLE coupons (code text)");
+    pair.as_deploy("recreate_fdw('app')");
+    let mut tool_client = pair.warehouse_as(&tool);
+    assert_eq!(tool_client.table("SELECT (SELECT count(*) FROM app.users), (SELECT count(*) FROM app.coupons)"), "1|0");
+    assert_eq!(tool_client.error("SELECT * FROM lea.t").code().code(), "42501");
+    pair.as_deploy(&format!("unshare_schema('app', '{tool}')"));
+    assert_eq!(tool_client.error("SELECT * FROM app.users").code().code(), "42501");
+}
+
+#[test]
+fn what_a_leaver_made_stays_and_can_do_nothing_by_itself() {
+    let pair = preloaded("leaver", &[]);
+    let mut owner = pair.warehouse();
+    let (mut uma, mut vic) = (add(&pair, "uma"), add(&pair, "vic"));
+    uma.exec(
+        "CREATE TABLE uma.t (id int); INSERT INTO uma.t VALUES (1); CREATE VIEW uma.v AS SELECT * FROM app.users;
+         CREATE MATERIALIZED VIEW uma.m AS SELECT count(*) FROM uma.v; CREATE TYPE uma.mood AS ENUM ('sad');
+         CREATE FUNCTION uma.root() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text';
+         CREATE PROCEDURE uma.proc() LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN NULL; END';
+         CREATE FUNCTION uma.plain() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         SELECT wh.schedule('daily of uma', '0 0 1 1 *', 'SELECT 1')",
+    );
+    vic.exec("CREATE VIEW vic.on_top AS SELECT id FROM uma.v; CREATE TABLE vic.closed (id int); INSERT INTO vic.closed VALUES (7)");
+    // Readable by its new owner, and not by her; she had seen it before.
+    uma.exec("CREATE VIEW uma.trap AS SELECT * FROM vic.closed; GRANT SELECT ON uma.trap TO PUBLIC");
+    vic.exec(&format!("REVOKE SELECT ON vic.closed FROM {}", group(&pair)));
+    uma.exec("BEGIN; LOCK TABLE uma.t");
+    let mut on_table = add(&pair, "wes");
+    assert_eq!(on_table.error("SELECT * FROM uma.trap").code().code(), "42501");
+
+    let done = pair.as_deploy("remove_analyst('uma', 'vic')");
+    let told = actions(&done);
+    for expected in [
+        "function uma.proc() disarmed",
+        "function uma.root() disarmed",
+        "job daily of uma disabled",
+        "role uma dropped",
+        "session uma ended",
+        "view uma.trap closed",
+    ] {
+        assert!(told.iter().any(|t| t == expected), "{expected} in {told:?}");
+    }
+    assert!(uma.simple_query("SELECT 1").is_err(), "her session is over");
+    assert_eq!(owner.value("SELECT count(*) FROM pg_roles WHERE rolname = 'uma'"), "0");
+    // Nothing was dropped.
+    assert_eq!(
+        owner.value("SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relnamespace = 'uma'::regnamespace AND relkind IN ('r', 'v', 'm')"),
+        "m t trap v"
+    );
+    assert_eq!(
+        owner.table(
+            "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = 'uma'::regnamespace
+                     UNION SELECT pg_get_userbyid(proowner) FROM pg_proc WHERE pronamespace = 'uma'::regnamespace
+                     UNION SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'uma'"
+        ),
+        "vic"
+    );
+    assert_eq!(owner.value("SELECT count(*) FROM pg_proc WHERE pronamespace = 'uma'::regnamespace AND prosecdef"), "0");
+    assert_eq!(on_table.value("SELECT uma.root()"), "wes");
+    assert_eq!(vic.value("SELECT count(*) FROM vic.on_top"), "1");
+    assert_eq!(on_table.value("SELECT count(*) FROM uma.t"), "1");
+    // The trap is shut: its new owner sees it, and nobody whom she had chosen.
+    assert_eq!(vic.value("SELECT id FROM uma.trap"), "7");
+    assert_eq!(on_table.error("SELECT * FROM uma.trap").code().code(), "42501");
+    assert_eq!(owner.table("SELECT enabled, reason ~ 'was dropped' FROM wh.jobs WHERE name = 'daily of uma'"), "f|t");
+    assert_eq!(owner.value("SELECT count(*) FROM wh.analysts WHERE role = 'uma'"), "0");
+    // The name can be had again once the schema is out of the way.
+    assert_eq!(pair.warehouse_as("deploy").error("SELECT * FROM wh.add_analyst('uma')").code().code(), "42P06");
+    vic.exec("DROP SCHEMA uma CASCADE");
+    add(&pair, "uma");
+}
+
+#[test]
+fn whoever_owns_something_elsewhere_is_disabled() {
+    let pair = warehouse("elsewhere");
+    let other = warehouse("elsewhere_too");
+    let mut xia = add(&pair, "xia");
+    let done = pair.as_deploy("add_team('archive')");
+    assert!(!done.is_empty());
+    xia.exec("CREATE TABLE xia.t (id int)");
+    other.warehouse().exec(
+        "CREATE TABLE public.theirs (id int); ALTER TABLE public.theirs OWNER TO xia; GRANT USAGE ON SCHEMA app TO xia",
+    );
+    let done = pair.as_deploy("remove_analyst('xia', 'archive')");
+    let left = done.iter().find(|c| c.action == "left").expect("what is left");
+    assert_eq!(left.object, other.warehouse_database());
+    assert!(left.detail.starts_with("1 objects and 1 grants; there: REASSIGN OWNED BY xia TO"), "{left:?}");
+    let mut owner = pair.warehouse();
+    assert_eq!(
+        owner.table("SELECT rolcanlogin, rolconnlimit, rolpassword, (SELECT count(*) FROM pg_auth_members WHERE member = a.oid) FROM pg_authid a WHERE rolname = 'xia'"),
+        "f|0||0"
+    );
+    assert_eq!(owner.value("SELECT tableowner FROM pg_tables WHERE schemaname = 'xia'"), "archive");
+    assert_eq!(owner.table("SELECT * FROM wh.analysts"), "");
+    wait_until("her session has ended", || xia.simple_query("SELECT 1").is_err());
+    other.warehouse().exec("REASSIGN OWNED BY xia TO archive; DROP OWNED BY xia; DROP ROLE xia");
+}
+
+#[test]
+fn a_restored_warehouse_has_its_analysts() {
+    let pair = warehouse("dumped");
+    let mut yan = add(&pair, "yan");
+    pair.as_deploy("add_team('crew')");
+    pair.as_deploy("move_analyst('yan', 'crew')");
+    yan.exec("CREATE TABLE yan.t (id int)");
+    let made = people::password(&pair, "alter_analyst('yan', password => '')");
+    let cluster = pair.warehouse_cluster();
+    let file = pg_test::place::base().expect("a place").join(format!("dumped-{}.dump", std::process::id()));
+    let path = file.to_str().expect("a name in UTF-8").to_owned();
+    for (program, arguments) in [
+        ("pg_dump", vec!["-Fc", "-f", &path, &pair.warehouse_database()]),
+        ("createdb", vec!["dumped_copy"]),
+        ("pg_restore", vec!["--exit-on-error", "-d", "dumped_copy", &path]),
+    ] {
+        let out = cluster.tool(program).expect("a program").args(arguments).output().expect("it runs");
+        assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    std::fs::remove_file(&file).expect("to remove the dump");
+    let mut copy = cluster.connect("dumped_copy").expect("a connection");
+    assert_eq!(copy.table("SELECT role, team, schema FROM wh.analysts"), "yan|crew|yan");
+    let mut there = cluster.connect_as("dumped_copy", "yan", &made).expect("a connection");
+    assert_eq!(there.value("SELECT count(*) FROM app.users"), "1");
+    there.exec("CREATE TABLE crew.t (id int)");
+    // Settings of a role for a database are in no dump of one.
+    let done = actions(&copy.changes("SELECT * FROM wh.add_analyst('yan')"));
+    assert_eq!(done, ["search_path yan set"]);
+    drop((copy, there));
+    cluster.connect("postgres").expect("a connection").exec("DROP DATABASE dumped_copy WITH (FORCE)");
+}

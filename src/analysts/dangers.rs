@@ -1,0 +1,96 @@
+//! What is open that should not be, each with the line that closes it.
+
+use std::rc::Rc;
+
+use super::audit::Finding;
+use crate::error::Result;
+use crate::pg::spi;
+
+/// Each query: object, path, roles (none: everybody), detail, mend. `$1` is a role or null.
+const QUERIES: &[&str] = &[
+    // CVE-2018-1058: what anybody puts into a schema that is on everybody's search_path runs as whoever meets it.
+    "SELECT n.nspname, 'CREATE to PUBLIC', NULL::name[], 'whoever can log in may put functions and operators there that others run unknowingly',
+            CASE n.nspname WHEN 'public' THEN 'SELECT * FROM wh.close_public()' ELSE pg_catalog.format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', n.nspname) END
+     FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE x.grantee = 0 AND x.privilege_type = 'CREATE'",
+    "SELECT r.rolname, w.what, ARRAY[r.rolname], w.detail, pg_catalog.format('ALTER ROLE %I %s', r.rolname, w.mend)
+     FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES
+       (r.rolbypassrls, 'BYPASSRLS', 'row security does not hold for it', 'NOBYPASSRLS'),
+       (r.rolcreaterole, 'CREATEROLE', 'it can make and change roles; before Postgres 16 all but superusers, and so take any of their rights', 'NOCREATEROLE'),
+       (r.rolreplication, 'REPLICATION', 'it can copy the whole server', 'NOREPLICATION')) w (holds, what, detail, mend)
+     WHERE w.holds AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\\_%'",
+    "SELECT r.rolname, pg_catalog.format('member of %I', g.rolname), ARRAY(SELECT l.rolname FROM pg_catalog.pg_roles l
+              WHERE NOT l.rolsuper AND (l.rolcanlogin OR l.rolname = $1) AND pg_catalog.pg_has_role(l.oid, r.oid, 'MEMBER') ORDER BY 1),
+            CASE WHEN g.rolname IN ('pg_monitor', 'pg_read_all_stats') THEN 'it sees the texts of others'' queries, and what is in them'
+                 WHEN g.rolname = 'pg_signal_backend' THEN 'it can end others'' sessions'
+                 WHEN g.rolname IN ('pg_read_all_data', 'pg_write_all_data') THEN 'grants do not hold for it: it also reaches what is hidden, and tables of schema wh'
+                 ELSE 'it reaches the server''s files and programs' END,
+            pg_catalog.format('REVOKE %I FROM %I', g.rolname, r.rolname)
+     FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid JOIN pg_catalog.pg_roles r ON r.oid = m.member
+     WHERE g.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program',
+                         'pg_monitor', 'pg_read_all_stats', 'pg_signal_backend') AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\\_%'",
+    // Whoever may use the server reads through the mapping what the foreign tables do not show.
+    "SELECT s.srvname, pg_catalog.format('USAGE to %s', CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END),
+            CASE WHEN x.grantee <> 0 THEN ARRAY(SELECT l.rolname FROM pg_catalog.pg_roles l WHERE NOT l.rolsuper AND (l.rolcanlogin OR l.rolname = $1)
+              AND pg_catalog.pg_has_role(l.oid, x.grantee, 'MEMBER') ORDER BY 1) END,
+            'its user mapping for PUBLIC serves them: foreign tables of their own, IMPORT FOREIGN SCHEMA and dblink read all that the mapped user may, hidden columns too',
+            pg_catalog.format('REVOKE USAGE ON FOREIGN SERVER %I FROM %s', s.srvname, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END)
+     FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_user_mapping u ON u.umserver = s.oid AND u.umuser = 0, pg_catalog.aclexplode(s.srvacl) x
+     WHERE x.grantee <> s.srvowner AND (x.grantee = 0 OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles g WHERE g.oid = x.grantee AND g.rolsuper))",
+    "SELECT s.srvname, 'owner', ARRAY(SELECT l.rolname FROM pg_catalog.pg_roles l WHERE NOT l.rolsuper AND (l.rolcanlogin OR l.rolname = $1)
+              AND pg_catalog.pg_has_role(l.oid, o.oid, 'MEMBER') ORDER BY 1),
+            'it sees the password of the user mapping for PUBLIC, and can point the server elsewhere', pg_catalog.format('ALTER SERVER %I OWNER TO a superuser', s.srvname)
+     FROM pg_catalog.pg_foreign_server s JOIN pg_catalog.pg_user_mapping u ON u.umserver = s.oid AND u.umuser = 0
+     JOIN pg_catalog.pg_roles o ON o.oid = s.srvowner WHERE NOT o.rolsuper",
+    "SELECT p.oid::pg_catalog.regprocedure::text, 'EXECUTE to PUBLIC', NULL::name[], pg_catalog.format('SECURITY DEFINER of the superuser %I: whatever it does, anybody can have it done', o.rolname),
+            pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', p.oid::pg_catalog.regprocedure)
+     FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_roles o ON o.oid = p.proowner JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+     WHERE p.prosecdef AND o.rolsuper AND p.oid >= 16384 AND n.nspname NOT IN ('wh', 'pg_catalog', 'information_schema')
+       AND EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) x WHERE x.grantee = 0)
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e')",
+    "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%s to %s', pg_catalog.string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type), g.name),
+            CASE WHEN x.grantee <> 0 THEN ARRAY(SELECT l.rolname FROM pg_catalog.pg_roles l WHERE NOT l.rolsuper AND (l.rolcanlogin OR l.rolname = $1)
+              AND pg_catalog.pg_has_role(l.oid, x.grantee, 'MEMBER') ORDER BY 1) END,
+            'tables of apps and sources are to be read: a trigger or a row of somebody''s would come between',
+            pg_catalog.format('REVOKE %s ON %I.%I FROM %s', pg_catalog.string_agg(x.privilege_type, ', ' ORDER BY x.privilege_type), n.nspname, c.relname, g.name)
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) x
+     CROSS JOIN LATERAL (SELECT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END AS name) g
+     WHERE n.nspname IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND x.grantee <> c.relowner AND x.privilege_type <> 'SELECT' GROUP BY n.nspname, c.relname, x.grantee, g.name",
+    "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), 'SELECT to PUBLIC', NULL::name[], 'whoever can log in may read it, analyst or not',
+            pg_catalog.format('REVOKE SELECT ON %I.%I FROM PUBLIC', n.nspname, c.relname)
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) x
+     WHERE n.nspname IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND x.grantee = 0 AND x.privilege_type = 'SELECT'",
+    // Analysts who administer can make analysts, and give what they see to anybody.
+    "SELECT r.rolname, 'member of wh_admin', ARRAY[r.rolname], 'an analyst who can change the warehouse and who may read it', pg_catalog.format('REVOKE wh_admin FROM %I', r.rolname)
+     FROM wh.analyst a JOIN pg_catalog.pg_roles r ON r.oid = a.role::oid WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, 'wh_admin', 'MEMBER')",
+];
+
+/// A row of one of the queries.
+type Found = (String, String, Option<Vec<String>>, Option<String>, Option<String>);
+
+/// All dangers, or those that one role can make use of.
+pub fn all(role: Option<&str>) -> Result<Vec<Finding>> {
+    let mut found = Vec::new();
+    for query in QUERIES {
+        let rows: Vec<Found> = spi::rows(
+            &format!(
+                "SELECT pg_catalog.json_build_array(object, path, roles, detail, mend)::text FROM ({query}) q (object, path, roles, detail, mend)
+                 WHERE $1::text IS NULL OR roles IS NULL OR $1 = ANY (roles) ORDER BY object, path"
+            ),
+            &[role.map(str::to_owned).into()],
+        )?;
+        found.extend(rows.into_iter().map(|(object, path, roles, detail, mend)| Finding {
+            kind: "danger",
+            object,
+            path,
+            roles: Rc::new(match (role, roles) {
+                (Some(one), Some(_)) => vec![one.to_owned()],
+                (_, roles) => roles.unwrap_or_default(),
+            }),
+            detail,
+            mend,
+        }));
+    }
+    Ok(found)
+}

@@ -1,0 +1,204 @@
+//! An analyst leaves: sessions end, what they own is somebody else's, the role goes.
+//!
+//! What they wrote is code that could have waited for this moment. It never becomes a superuser's or an administrator's,
+//! and functions that would run with their new owner's rights are made plain ones first.
+
+use std::time::{Duration, Instant};
+
+use super::{provision, rights, Row};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{hooks, latch, spi, sql, subxact};
+
+/// How long sessions may take to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Removes an analyst.
+pub fn remove(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
+    provision::one_at_a_time()?;
+    let (role, _) = provision::find(caller, name)?;
+    let heir = heir(caller, name, give_to)?;
+    let mut done = Vec::new();
+    let quoted = sql::ident(name);
+
+    spi::run(&format!("ALTER ROLE {quoted} NOLOGIN"), &[])?;
+    let ended = end_sessions(role.oid)?;
+    if ended > 0 {
+        done.push(Row::new(name, "session", "ended").detail(ended.to_string()));
+    }
+    // One may log in until this is committed.
+    let oid = role.oid;
+    hooks::at_end(hooks::When::Committed, move || crate::pg::activity::terminate(oid));
+
+    disarm(role.oid, &mut done)?;
+    hand_over(&role, &heir, &mut done)?;
+    report_jobs(role.oid, &heir, &mut done)?;
+    // What they were given in this database, and what they gave by default.
+    spi::run(&format!("DROP OWNED BY {quoted}"), &[])?;
+    spi::run("DELETE FROM wh.analyst WHERE role::oid = $1", &[spi::oid(role.oid)])?;
+    let dropped = subxact::run(|| spi::run(&format!("DROP ROLE {quoted}"), &[]));
+    match dropped {
+        Ok(_) => done.push(Row::new(name, "role", "dropped")),
+        Err(e) if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => disable(&role, &mut done)?,
+        Err(e) => return Err(e),
+    }
+    Ok(done)
+}
+
+/// Who gets what they own: another analyst, a team, or, where a superuser says so, any role that has no more rights than
+/// those.
+fn heir(caller: u32, name: &str, give_to: &str) -> Result<rights::Role> {
+    if give_to == name {
+        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "give_to must be another role"));
+    }
+    let heir = rights::named(give_to)?.ok_or_else(|| rights::missing(give_to))?;
+    if !heir.powers.is_empty() {
+        return Err(Error::new(
+            sqlstate::INSUFFICIENT_PRIVILEGE,
+            format!("role \"{give_to}\" has more rights than an analyst, and must not own what \"{name}\" wrote"),
+        )
+        .detail(format!("It is: {}. Views, triggers and refreshes run with the rights of their owner.", heir.powers.join("; ")))
+        .hint("Give it to another analyst, or to a team: SELECT * FROM wh.add_team('archive') makes one that nobody is in."));
+    }
+    let known: Option<bool> = spi::first(
+        "SELECT 'true' WHERE EXISTS (SELECT FROM wh.analyst WHERE role::oid = $1) OR EXISTS (SELECT FROM wh.team WHERE role::oid = $1)",
+        &[spi::oid(heir.oid)],
+    )?;
+    if known.is_none() && !crate::pg::session::is_superuser_role(caller) {
+        return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("role \"{give_to}\" is neither an analyst nor a team"))
+            .hint("Give it to another analyst, or to a team: SELECT * FROM wh.add_team('archive') makes one that nobody is in."));
+    }
+    Ok(heir)
+}
+
+/// Ends the sessions and jobs of a role, in all databases; returns how many there were. They hold locks on what is to
+/// change owner.
+fn end_sessions(role: u32) -> Result<usize> {
+    let begun = Instant::now();
+    let mut ended: Vec<i64> = Vec::new();
+    loop {
+        let living = spi::rows::<(i64, bool)>(
+            "SELECT pg_catalog.json_build_array(pid, pg_catalog.pg_terminate_backend(pid))::text FROM pg_catalog.pg_stat_get_activity(NULL)
+             WHERE usesysid = $1 AND pid <> pg_catalog.pg_backend_pid()",
+            &[spi::oid(role)],
+        )?;
+        if living.is_empty() {
+            return Ok(ended.len());
+        }
+        for (pid, _) in living {
+            if !ended.contains(&pid) {
+                ended.push(pid);
+            }
+        }
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::new(sqlstate::LOCK_NOT_AVAILABLE, format!("{} sessions did not end", ended.len()))
+                .hint("SELECT * FROM pg_stat_activity shows what they do. Call this again."));
+        }
+        latch::pause(Duration::from_millis(20));
+        crate::pg::activity::look_again();
+    }
+}
+
+/// A SECURITY DEFINER function would run with the rights of its new owner for whoever may call it.
+fn disarm(role: u32, done: &mut Vec<Row>) -> Result<()> {
+    let functions: Vec<String> = spi::rows(
+        "SELECT pg_catalog.to_json(p.oid::pg_catalog.regprocedure::text)::text FROM pg_catalog.pg_proc p WHERE p.proowner = $1 AND p.prosecdef ORDER BY 1",
+        &[spi::oid(role)],
+    )?;
+    for function in functions {
+        spi::run(&format!("ALTER ROUTINE {function} SECURITY INVOKER"), &[])?;
+        done.push(
+            Row::new(function, "function", "disarmed").detail("it was SECURITY DEFINER, and runs as who calls it now"),
+        );
+    }
+    Ok(())
+}
+
+fn hand_over(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
+    warn_of_reach(role, heir, done)?;
+    let owned: Vec<(String, i64)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(i.type, pg_catalog.count(*))::text
+         FROM pg_catalog.pg_shdepend d CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
+         WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.refobjid = $1 AND d.deptype = 'o' AND i.type <> 'default acl'
+           AND d.dbid IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+         GROUP BY i.type ORDER BY i.type",
+        &[spi::oid(role.oid)],
+    )?;
+    spi::run(&format!("REASSIGN OWNED BY {} TO {}", sql::ident(&role.name), sql::ident(&heir.name)), &[])?;
+    done.extend(
+        owned
+            .into_iter()
+            .map(|(kind, count)| Row::new(&heir.name, "owner", "given").detail(format!("{count} of kind {kind}"))),
+    );
+    Ok(())
+}
+
+/// Views that read what their owner could not, and the new one can: they show it to whoever may read them.
+fn warn_of_reach(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
+    let views: Vec<(String, String)> = spi::rows(
+        "SELECT DISTINCT pg_catalog.json_build_array(pg_catalog.format('%I.%I', vn.nspname, v.relname), pg_catalog.format('%I.%I', n.nspname, c.relname))::text
+         FROM pg_catalog.pg_class v JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
+         JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid
+         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
+           AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+         JOIN pg_catalog.pg_class c ON c.oid = d.refobjid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE v.relowner = $1 AND c.oid <> v.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relowner <> $1
+           AND NOT pg_catalog.has_table_privilege($1, c.oid, 'SELECT') AND pg_catalog.has_table_privilege($2, c.oid, 'SELECT')",
+        &[spi::oid(role.oid), spi::oid(heir.oid)],
+    )?;
+    for (view, reads) in views {
+        // Its grants would show what the new owner may see to those whom the old one chose.
+        let grantees: Vec<String> = spi::rows(
+            "SELECT DISTINCT pg_catalog.to_json(CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END)::text
+             FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x WHERE c.oid = $1::pg_catalog.regclass AND x.grantee <> c.relowner",
+            &[view.as_str().into()],
+        )?;
+        if !grantees.is_empty() {
+            spi::run(&format!("REVOKE ALL ON {view} FROM {}", grantees.join(", ")), &[])?;
+        }
+        done.push(Row::new(&view, "view", "closed").detail(format!(
+            "it reads {reads}, which \"{}\" could not and \"{}\" can; look at it before you share it again",
+            role.name, heir.name
+        )));
+    }
+    Ok(())
+}
+
+/// Their jobs run as nobody from now on.
+fn report_jobs(role: u32, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
+    let jobs: Vec<String> = spi::rows(
+        "SELECT pg_catalog.to_json(name)::text FROM wh.job WHERE owner::oid = $1 ORDER BY name",
+        &[spi::oid(role)],
+    )?;
+    done.extend(jobs.into_iter().map(|job| {
+        let line = format!("SELECT wh.alter_job({}, owner => {})", sql::literal(&job), sql::literal(&heir.name));
+        Row::new(job, "job", "disabled")
+            .detail(format!("it does not run without its owner; a superuser can give it another one: {line}"))
+    }));
+    Ok(())
+}
+
+/// A role that still owns something elsewhere stays, and can do nothing.
+fn disable(role: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
+    let quoted = sql::ident(&role.name);
+    spi::run(&format!("ALTER ROLE {quoted} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0"), &[])?;
+    let groups: Vec<String> = spi::rows(
+        "SELECT DISTINCT pg_catalog.to_json(pg_catalog.quote_ident(r.rolname))::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.roleid WHERE m.member = $1",
+        &[spi::oid(role.oid)],
+    )?;
+    for g in groups {
+        spi::run(&format!("REVOKE {g} FROM {quoted}"), &[])?;
+    }
+    done.push(Row::new(&role.name, "role", "disabled").detail("it owns or was given something in another database"));
+    let left: Vec<(String, i64, i64)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(coalesce(d.datname, '(all databases)'), pg_catalog.count(*) FILTER (WHERE s.deptype = 'o'), pg_catalog.count(*) FILTER (WHERE s.deptype <> 'o'))::text
+         FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid
+         WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = $1 GROUP BY d.datname ORDER BY d.datname",
+        &[spi::oid(role.oid)],
+    )?;
+    done.extend(left.into_iter().map(|(database, owned, granted)| {
+        Row::new(database, "database", "left").detail(format!(
+            "{owned} objects and {granted} grants; there: REASSIGN OWNED BY {quoted} TO ...; DROP OWNED BY {quoted}; and then DROP ROLE {quoted}"
+        ))
+    }));
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Analysts: a person gets a role, a schema and the data they may see, in one line.
+//!
+//! api (the doors) → facts (what the catalogs have) → standard (what is missing, what is too much; pure) → provision,
+//! teams, sharing, leave (do it); list and audit tell. group holds the right to read, rights who may do what to whom,
+//! watchdog max_query_time.
+
+mod api;
+mod audit;
+mod dangers;
+mod facts;
+mod group;
+mod leave;
+mod list;
+mod names;
+mod provision;
+mod rights;
+mod sharing;
+mod standard;
+mod teams;
+pub mod watchdog;
+
+pub use group::{reader, schemas_changed};
+pub use teams::refuse_team_schema;
+
+/// One row of what was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    pub object: String,
+    pub kind: &'static str,
+    pub action: &'static str,
+    pub detail: Option<String>,
+}
+
+impl Row {
+    pub fn new(object: impl Into<String>, kind: &'static str, action: &'static str) -> Self {
+        Row { object: object.into(), kind, action, detail: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// Sets up what works only where the library is loaded with the server; called once, while it is.
+pub fn preload() {
+    crate::pg::reason::explain(watchdog::reason);
+}

@@ -1,0 +1,266 @@
+//! Who reads a schema: shared with a role, taken back, made private.
+
+use super::{group, provision, rights, Row};
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{session, spi, sql};
+
+/// What a schema is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Analyst,
+    Team,
+    /// Of an app or a source.
+    Open,
+    Other,
+}
+
+struct Schema {
+    name: String,
+    kind: Kind,
+    owner: String,
+    /// The team, of a team's.
+    team: Option<String>,
+    /// Who makes things in it: their owner's names.
+    makers: Vec<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Found {
+    kind: Kind,
+    owner: String,
+    owner_oid: u32,
+    team: Option<String>,
+    team_oid: Option<u32>,
+}
+
+/// A schema that the caller decides about: its owner, a member of the team, or a wh_admin where it is an analyst's, a
+/// team's, or one of apps and sources.
+fn mine(caller: u32, name: &str) -> Result<Schema> {
+    if name.starts_with("pg_") || ["wh", "information_schema", "public"].contains(&name) {
+        return Err(Error::new(sqlstate::RESERVED_NAME, format!("schema \"{name}\" is reserved")));
+    }
+    let found: Option<Found> = spi::first(
+        "SELECT pg_catalog.json_build_object(
+           'kind', CASE WHEN a.role IS NOT NULL THEN 'analyst' WHEN t.role IS NOT NULL THEN 'team'
+             WHEN n.nspname IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source) THEN 'open' ELSE 'other' END,
+           'owner', pg_catalog.pg_get_userbyid(n.nspowner), 'owner_oid', n.nspowner::int8,
+           'team', tr.rolname, 'team_oid', tr.oid::int8)::text
+         FROM pg_catalog.pg_namespace n LEFT JOIN wh.analyst a ON a.schema = n.nspname LEFT JOIN wh.team t ON t.schema = n.nspname
+         LEFT JOIN pg_catalog.pg_roles tr ON tr.oid = t.role::oid WHERE n.nspname = $1",
+        &[name.into()],
+    )?;
+    let Some(found) = found else {
+        return Err(Error::new(sqlstate::UNDEFINED_SCHEMA, format!("schema \"{name}\" does not exist")));
+    };
+    let member = found.team_oid.map(|team| rights::has_role(caller, team)).transpose()? == Some(true);
+    let admin = found.kind != Kind::Other && rights::is_admin(caller)?;
+    if !member && !admin && !rights::has_role(caller, found.owner_oid)? {
+        return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("permission denied for schema \"{name}\""))
+            .hint("Its owner decides who reads it; a wh_admin, where it is an analyst's, a team's, or one of apps and sources."));
+    }
+    let makers = match (&found.team, found.kind) {
+        (Some(team), Kind::Team) => spi::rows(
+            "SELECT pg_catalog.to_json(r.rolname)::text FROM pg_catalog.pg_roles r
+             WHERE r.rolname = $1 OR EXISTS (SELECT FROM wh.analyst a JOIN pg_catalog.pg_roles t ON t.oid = a.team::oid WHERE a.role::oid = r.oid AND t.rolname = $1)
+                OR EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $2 AND c.relowner = r.oid)
+             ORDER BY r.rolname",
+            &[team.as_str().into(), name.into()],
+        )?,
+        (_, Kind::Open) => spi::rows(
+            "SELECT DISTINCT pg_catalog.to_json(pg_catalog.pg_get_userbyid(c.relowner))::text FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')",
+            &[name.into()],
+        )?,
+        _ => vec![found.owner.clone()],
+    };
+    Ok(Schema { name: name.to_owned(), kind: found.kind, owner: found.owner, team: found.team, makers })
+}
+
+/// The role that is meant: of wh_analyst, which all databases of the server share, the group of this one.
+fn reader(schema: &Schema, to_role: &str) -> Result<(String, bool)> {
+    if to_role == "wh_analyst" {
+        return match group::find()? {
+            Some(group) => Ok((group, true)),
+            None => Err(Error::new(sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE, "this database has no analysts yet")),
+        };
+    }
+    if to_role.starts_with("pg_") || to_role == "wh_admin" || to_role == "public" {
+        return Err(Error::new(sqlstate::RESERVED_NAME, format!("role \"{to_role}\" is reserved"))
+            .hint("Name a person's role, a team, or wh_analyst for all analysts of this database."));
+    }
+    let role = rights::named(to_role)?.ok_or_else(|| rights::missing(to_role))?;
+    if role.name == schema.owner {
+        return Err(Error::new(
+            sqlstate::INVALID_PARAMETER_VALUE,
+            format!("schema \"{}\" is \"{to_role}\"'s own", schema.name),
+        ));
+    }
+    let group = group::find()?.as_deref() == Some(to_role);
+    Ok((role.name, group))
+}
+
+fn remember(schema: &Schema, private: bool) -> Result<()> {
+    spi::run("UPDATE wh.analyst SET private = $2 WHERE schema = $1", &[schema.name.as_str().into(), private.into()])?;
+    spi::run("UPDATE wh.team SET private = $2 WHERE schema = $1", &[schema.name.as_str().into(), private.into()])?;
+    Ok(())
+}
+
+/// Lets a role read a schema.
+pub fn share(caller: u32, schema: &str, to_role: &str) -> Result<Vec<Row>> {
+    provision::one_at_a_time()?;
+    let schema = mine(caller, schema)?;
+    let (role, everybody) = reader(&schema, to_role)?;
+    let (quoted, to) = (sql::ident(&schema.name), sql::ident(&role));
+    spi::run(&format!("GRANT USAGE ON SCHEMA {quoted} TO {to}"), &[])?;
+    for maker in &schema.makers {
+        match schema.kind {
+            // New ones are read by whoever reads all.
+            Kind::Open => {
+                for some in provision::relations(maker, &schema.name)?.chunks(500) {
+                    spi::run(&format!("GRANT SELECT ON {} TO {to}", some.join(", ")), &[])?;
+                }
+            }
+            _ => provision::read(maker, &schema.name, &[&role])?,
+        }
+    }
+    if everybody {
+        remember(&schema, false)?;
+    }
+    Ok(vec![Row::new(&schema.name, "schema", "shared").detail(format!("{to} reads it"))])
+}
+
+/// Takes it back.
+pub fn unshare(caller: u32, schema: &str, to_role: &str) -> Result<Vec<Row>> {
+    provision::one_at_a_time()?;
+    let schema = mine(caller, schema)?;
+    let (role, everybody) = reader(&schema, to_role)?;
+    if everybody && schema.kind == Kind::Open {
+        return Err(open_to_all(&schema.name));
+    }
+    close(&schema, Some(&role))
+}
+
+/// Nobody but its owner, or the team, reads it.
+pub fn make_private(caller: u32, schema: &str) -> Result<Vec<Row>> {
+    provision::one_at_a_time()?;
+    let schema = mine(caller, schema)?;
+    if schema.kind == Kind::Open {
+        return Err(open_to_all(&schema.name));
+    }
+    close(&schema, None)
+}
+
+fn open_to_all(schema: &str) -> Error {
+    Error::new(sqlstate::WRONG_OBJECT_TYPE, format!("schema \"{schema}\" is one of an app or a source"))
+        .detail("All analysts read it.")
+        .hint("wh.hide and wh.mark_sensitive keep parts of it from them.")
+}
+
+/// Who was given something in the schema, apart from those who stay.
+#[derive(serde::Deserialize)]
+struct Given {
+    /// Quoted, or PUBLIC.
+    grantee: String,
+    /// Qualified; `None`: the schema itself.
+    relation: Option<String>,
+    /// Whose default privileges, quoted.
+    maker: Option<String>,
+}
+
+fn close(schema: &Schema, only: Option<&str>) -> Result<Vec<Row>> {
+    let stays = schema.team.as_deref().unwrap_or(&schema.owner);
+    let given: Vec<Given> = spi::rows(
+        "WITH g (grantee, relation, maker) AS (
+           SELECT x.grantee, NULL::text, NULL::oid FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE n.nspname = $1 AND x.grantee <> n.nspowner
+           UNION SELECT x.grantee, pg_catalog.format('%I.%I', n.nspname, c.relname), NULL FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
+             pg_catalog.aclexplode(c.relacl) x WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND x.grantee <> c.relowner
+           UNION SELECT x.grantee, pg_catalog.format('%I.%I', n.nspname, c.relname), NULL FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(a.attacl) x WHERE n.nspname = $1 AND x.grantee <> c.relowner
+           UNION SELECT x.grantee, NULL, d.defaclrole FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace,
+             pg_catalog.aclexplode(d.defaclacl) x WHERE n.nspname = $1 AND d.defaclobjtype = 'r' AND x.grantee <> d.defaclrole)
+         SELECT pg_catalog.json_build_object('grantee', CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END,
+                'relation', g.relation, 'maker', pg_catalog.quote_ident(m.rolname))::text
+         FROM g LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee LEFT JOIN pg_catalog.pg_roles m ON m.oid = g.maker
+         WHERE (g.grantee = 0 OR r.rolname IS NOT NULL) AND r.rolname IS DISTINCT FROM $2 AND ($3 IS NULL OR r.rolname = $3)",
+        &[schema.name.as_str().into(), stays.into(), only.map(str::to_owned).into()],
+    )?;
+    let quoted = sql::ident(&schema.name);
+    let mut from: Vec<String> = Vec::new();
+    for g in &given {
+        let to = &g.grantee;
+        let statement = match (&g.relation, &g.maker) {
+            (Some(relation), _) => format!("REVOKE ALL ON {relation} FROM {to}"),
+            (None, Some(maker)) => {
+                format!("ALTER DEFAULT PRIVILEGES FOR ROLE {maker} IN SCHEMA {quoted} REVOKE ALL ON TABLES FROM {to}")
+            }
+            (None, None) => format!("REVOKE ALL ON SCHEMA {quoted} FROM {to}"),
+        };
+        spi::run(&statement, &[])?;
+        if !from.contains(to) {
+            from.push(to.clone());
+        }
+    }
+    let group = group::find()?;
+    if only.is_none() || only == group.as_deref() {
+        remember(schema, true)?;
+    }
+    let mut done = vec![Row::new(&schema.name, "schema", if only.is_none() { "made private" } else { "unshared" })];
+    if let (Some(row), false) = (done.last_mut(), from.is_empty()) {
+        row.detail = Some(format!("{} cannot read it any more", from.join(", ")));
+    }
+    done.extend(broken(&schema.name)?);
+    Ok(done)
+}
+
+/// Views elsewhere that read from the schema and whose owners may not any more.
+fn broken(schema: &str) -> Result<Vec<Row>> {
+    let views: Vec<(String, String, String)> = spi::rows(
+        "SELECT DISTINCT pg_catalog.json_build_array(pg_catalog.format('%I.%I', vn.nspname, v.relname), pg_catalog.pg_get_userbyid(v.relowner),
+                pg_catalog.format('%I.%I', n.nspname, c.relname))::text
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
+           AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+         JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid JOIN pg_catalog.pg_class v ON v.oid = w.ev_class
+         JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
+         WHERE n.nspname = $1 AND v.relnamespace <> n.oid AND NOT pg_catalog.has_table_privilege(v.relowner, c.oid, 'SELECT')
+           AND NOT pg_catalog.has_any_column_privilege(v.relowner, c.oid, 'SELECT')",
+        &[schema.into()],
+    )?;
+    Ok(views
+        .into_iter()
+        .map(|(view, owner, reads)| {
+            Row::new(view, "view", "cannot read").detail(format!("of \"{owner}\": it reads {reads}"))
+        })
+        .collect())
+}
+
+/// Takes CREATE on schema public from PUBLIC, as Postgres 15 has it (CVE-2018-1058).
+pub fn close_public(caller: u32) -> Result<Vec<Row>> {
+    if !session::is_superuser_role(caller) && !rights::is_admin(caller)? {
+        return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, "permission denied for schema public"));
+    }
+    let open: Option<bool> = spi::first(
+        "SELECT 'true' FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x
+         WHERE n.nspname = 'public' AND x.grantee = 0 AND x.privilege_type = 'CREATE'",
+        &[],
+    )?;
+    if open.is_none() {
+        return Ok(Vec::new());
+    }
+    spi::run("REVOKE CREATE ON SCHEMA public FROM PUBLIC", &[])?;
+    let mut done = vec![Row::new("public", "schema", "closed").detail("PUBLIC cannot create in it any more")];
+    let makers: Vec<(String, i64)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(r.rolname, pg_catalog.count(*))::text FROM (
+           SELECT relowner AS owner FROM pg_catalog.pg_class WHERE relnamespace = 'public'::pg_catalog.regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+           UNION ALL SELECT proowner FROM pg_catalog.pg_proc WHERE pronamespace = 'public'::pg_catalog.regnamespace) o
+         JOIN pg_catalog.pg_roles r ON r.oid = o.owner WHERE NOT r.rolsuper AND NOT pg_catalog.has_schema_privilege(r.oid, 'public', 'CREATE')
+         GROUP BY r.rolname ORDER BY r.rolname",
+        &[],
+    )?;
+    done.extend(makers.into_iter().map(|(role, count)| {
+        Row::new(&role, "role", "made something there")
+            .detail(format!("{count} objects; GRANT CREATE ON SCHEMA public TO {} lets it go on", sql::ident(&role)))
+    }));
+    Ok(done)
+}
