@@ -4,9 +4,11 @@
 //! - [`jobs`]: the jobs beside pg_cron
 //! - [`sources`]: fetching beside dlt, and beside COPY
 //! - [`usage`]: counting beside a server that does not, and beside pg_stat_statements
+//! - [`analysts`]: rights in a large warehouse
 //!
-//! Arguments name a bench (fdw, jobs, sources, usage) or single cases of theirs. See docs/bench.md.
+//! Arguments name a bench (fdw, jobs, sources, usage, analysts) or single cases of theirs. See docs/bench.md.
 
+mod analysts;
 mod fdw;
 mod jobs;
 mod report;
@@ -35,6 +37,7 @@ const BENCHES: &[Bench] = &[
     ("jobs", jobs::CASES, jobs::run),
     ("sources", sources::CASES, sources::run),
     ("usage", usage::CASES, usage::run),
+    ("analysts", analysts::CASES, analysts::run),
 ];
 
 fn run() -> Result<()> {

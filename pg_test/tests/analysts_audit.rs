@@ -1,0 +1,159 @@
+//! Who can read what, and what is open that should not be. The truth is what a session of the role can do.
+
+use people::{add, alone, connect, group, password};
+use pg_test::{ClientExt, Pair};
+use postgres::Client;
+
+mod people;
+
+const ACCESS: &str = "SELECT object, path, roles FROM wh.audit_access() WHERE kind = 'access' ORDER BY object, path";
+
+fn dangers(client: &mut Client, role: &str) -> Vec<String> {
+    let sql = format!("SELECT object || ': ' || path FROM wh.audit_access({role}) WHERE kind = 'danger' ORDER BY 1");
+    client.table(&sql).lines().map(str::to_owned).collect()
+}
+
+/// Login roles that are no superusers.
+fn roles(client: &mut Client) -> Vec<String> {
+    client
+        .table("SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper ORDER BY 1")
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_way_to_read_a_table_is_told_and_no_other() {
+    let pair = alone("ways");
+    let mut owner = pair.warehouse();
+    let group = group_of(&pair);
+    let (mut abe, _) = (add(&pair, "abe"), add(&pair, "cam"));
+    for role in ["direct", "columns", "viewer", "inside", "outside", "everything", "nested"] {
+        owner.exec(&format!("CREATE ROLE {role} LOGIN PASSWORD '{role} secret'; GRANT wh_analyst TO {role}"));
+    }
+    owner.exec(
+        "GRANT USAGE ON SCHEMA app TO direct, columns; GRANT SELECT ON app.users TO direct, outside; GRANT SELECT (id, email) ON app.users TO columns;
+         GRANT pg_read_all_data TO everything; GRANT direct TO nested",
+    );
+    abe.exec("CREATE VIEW abe.v AS SELECT id FROM app.users; CREATE VIEW abe.w AS SELECT id FROM abe.v; GRANT USAGE ON SCHEMA abe TO viewer; GRANT SELECT ON abe.w TO viewer, outside");
+    let told = owner.table(ACCESS);
+    let expected = format!(
+        "*|member of \"pg_read_all_data\"|{{everything}}
+*|superuser|{{postgres}}
+app.orders|SELECT to \"{group}\"|{{abe,cam}}
+app.users|SELECT (id, email) to \"columns\"|{{columns}}
+app.users|SELECT to \"direct\"|{{direct,nested}}
+app.users|SELECT to \"{group}\"|{{abe,cam}}
+app.users|through view abe.w of \"abe\"|{{viewer}}"
+    );
+    assert_eq!(told, expected);
+    // The truth: who gets a row of it, by the table or by a view.
+    for role in roles(&mut owner) {
+        let mut client = match role.as_str() {
+            "abe" | "cam" => {
+                connect(&pair, &role, &password(&pair, &format!("alter_analyst('{role}', password => '')")))
+            }
+            _ => pair.warehouse_as(&role),
+        };
+        let reads = ["SELECT id FROM app.users", "SELECT id FROM abe.v", "SELECT id FROM abe.w"]
+            .iter()
+            .any(|sql| client.simple_query(sql).is_ok());
+        let listed = owner.value(&format!(
+            "SELECT count(*) > 0 FROM wh.audit_access('{role}') WHERE kind = 'access' AND object IN ('*', 'app.users') AND roles = ARRAY['{role}']"
+        ));
+        assert_eq!(listed == "t", reads, "{role}");
+    }
+    assert_eq!(owner.value("SELECT count(*) FROM wh.audit_access('inside') WHERE kind = 'access'"), "0");
+    // Of a role that cannot log in, too.
+    assert_eq!(owner.value(&format!("SELECT count(*) FROM wh.audit_access('{group}') WHERE kind = 'access'")), "2");
+}
+
+/// The group's name before anybody is in it.
+fn group_of(pair: &Pair) -> String {
+    pair.as_deploy("add_team('crew')");
+    group(pair)
+}
+
+#[test]
+fn what_is_open_that_should_not_be_is_told_with_the_line_that_closes_it() {
+    let pair = alone("dangers");
+    let mut owner = pair.warehouse();
+    let made = password(&pair, "add_analyst('dot')");
+    add(&pair, "eli");
+    assert_eq!(dangers(&mut owner, ""), Vec::<String>::new());
+    owner.exec(
+        "CREATE ROLE tool LOGIN PASSWORD 'tool secret'; ALTER ROLE tool BYPASSRLS CREATEROLE; GRANT pg_read_all_data, pg_monitor TO tool;
+         GRANT USAGE ON FOREIGN SERVER app TO dot; GRANT INSERT, UPDATE ON app.users TO dot; GRANT SELECT ON app.orders TO PUBLIC;
+         GRANT wh_admin TO eli; CREATE SCHEMA loose; GRANT USAGE, CREATE ON SCHEMA loose TO PUBLIC;
+         CREATE FUNCTION public.rooted() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
+         CREATE FUNCTION public.safe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; REVOKE EXECUTE ON FUNCTION public.safe() FROM PUBLIC",
+    );
+    // As on a server that was upgraded from Postgres 14.
+    owner.exec("GRANT CREATE ON SCHEMA public TO PUBLIC");
+    let expected = [
+        "app.orders: SELECT to PUBLIC",
+        "app.users: INSERT, UPDATE to dot",
+        "app: USAGE to dot",
+        "eli: member of wh_admin",
+        "loose: CREATE to PUBLIC",
+        "public.rooted(): EXECUTE to PUBLIC",
+        "public: CREATE to PUBLIC",
+        "tool: BYPASSRLS",
+        "tool: CREATEROLE",
+        "tool: member of pg_monitor",
+        "tool: member of pg_read_all_data",
+    ];
+    let mut told = dangers(&mut owner, "");
+    told.sort();
+    let mut sorted = expected.map(str::to_owned).to_vec();
+    sorted.sort();
+    assert_eq!(told, sorted);
+    // Of one: what they can make use of, and what concerns everybody.
+    let of_dot = dangers(&mut owner, "'dot'");
+    assert!(
+        of_dot.contains(&"app: USAGE to dot".into()) && of_dot.contains(&"public: CREATE to PUBLIC".into()),
+        "{of_dot:?}"
+    );
+    assert!(of_dot.iter().all(|d| !d.starts_with("tool") && !d.starts_with("eli")), "{of_dot:?}");
+    // They are dangers: each could be used.
+    let mut dot = connect(&pair, "dot", &made);
+    dot.exec("CREATE FOREIGN TABLE dot.leak (id int, api_token text) SERVER app OPTIONS (schema_name 'public', table_name 'users')");
+    assert_eq!(dot.value("SELECT api_token FROM dot.leak"), "t0ken");
+    dot.exec("CREATE TABLE public.planted (); CREATE TABLE loose.planted ()");
+    // The lines close them.
+    let lines = owner.table("SELECT mend FROM wh.audit_access() WHERE kind = 'danger'");
+    assert!(lines.lines().any(|l| l == "SELECT * FROM wh.close_public()"), "{lines}");
+    for line in lines.lines() {
+        owner.exec(line);
+    }
+    assert_eq!(dangers(&mut owner, ""), Vec::<String>::new());
+    for closed in ["CREATE TABLE public.again ()", "CREATE TABLE loose.again ()", "INSERT INTO app.users VALUES (2)"] {
+        assert_eq!(dot.error(closed).code().code(), "42501", "{closed}");
+    }
+}
+
+#[test]
+fn an_administrator_closes_schema_public() {
+    let pair = alone("public");
+    let mut owner = pair.warehouse();
+    owner.exec("GRANT CREATE ON SCHEMA public TO PUBLIC");
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec("CREATE TABLE public.hers (id int)");
+    let mut fay = add(&pair, "fay");
+    fay.exec("CREATE FUNCTION public.lower(varchar) RETURNS text LANGUAGE sql AS 'SELECT current_user::text'");
+    let done = pair.as_deploy("close_public()");
+    let told: Vec<String> = done.iter().map(|c| format!("{} {} {}", c.object, c.action, c.detail)).collect();
+    assert_eq!(
+        told,
+        [
+            "public closed PUBLIC cannot create in it any more",
+            "ana made something there 1 objects; GRANT CREATE ON SCHEMA public TO ana lets it go on",
+            "fay made something there 1 objects; GRANT CREATE ON SCHEMA public TO fay lets it go on"
+        ]
+    );
+    assert_eq!(fay.error("CREATE TABLE public.more ()").code().code(), "42501");
+    assert_eq!(pair.as_deploy("close_public()"), []);
+    // Everybody may still use it.
+    fay.exec("SELECT public.lower('x'::varchar)");
+    assert_eq!(ana.error("SELECT * FROM wh.close_public()").code().code(), "42501");
+}
