@@ -1,13 +1,12 @@
 //! startup_wh: one Postgres as a startup's data warehouse.
 //!
-//! - [`analysts`]: people, what they may read, and a place of their own
 //! - [`fdw`]: product databases through foreign tables that follow their migrations
 //! - [`refresh`]: materialized views, refreshed in order
 //! - [`jobs`]: what runs when
 //! - [`sources`]: third-party APIs in tables
-//! - [`usage`]: what each role's queries cost
+//! - [`usage`]: what each role's queries cost, and what each schema weighs
 //! - [`policy`]: what must not reach analysts
-//! - [`usage`]: what everybody and everything costs
+//! - [`analysts`]: people, what they may read, and a place of their own
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -34,8 +33,8 @@ extension_sql_file!("../sql/refresh.sql", name = "refresh", requires = ["fdw"]);
 extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
-extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["usage"]);
 extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
+extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["sizes"]);
 extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["policy"]);
 
 #[pg_guard]

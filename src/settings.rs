@@ -126,6 +126,8 @@ pub fn init() {
         36_500,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
         c"startup_wh.max_query_time",
         c"Time after which a statement of a role is cancelled.",
         c"0: never. Set for a role by wh.add_analyst, or by a superuser with ALTER ROLE; the role itself cannot lift it.",

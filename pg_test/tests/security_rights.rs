@@ -199,11 +199,10 @@ const ANALYSTS_TOO: &[&str] = &[
     "sees_usage_of",
     "schema_sizes_now",
     "sizes_are_kept",
-    "unschedule",
-    "unused_after",
     "share_schema",
     "unschedule",
     "unshare_schema",
+    "unused_after",
     "view_lag",
 ];
 
@@ -273,16 +272,9 @@ fn no_more_is_granted_than_is_meant() {
         "unmark_sensitive",
         "unmask",
     ];
-    let mut expected: Vec<String> =
-        definers.iter().chain(&["schedule_recreate_fdw"]).chain(SOURCES).map(|f| format!("{f}|wh_admin")).collect();
-    let definers = ["create_fdw", "drop_fdw", "hide", "plan_recreate_fdw", "recreate_fdw", "repair_views", "unhide"];
     let mut expected: Vec<String> = definers
         .iter()
         .chain(&["schedule_recreate_fdw", "snapshot_usage"])
-        .chain(SOURCES)
-    let mut expected: Vec<String> = definers
-        .iter()
-        .chain(&["schedule_recreate_fdw"])
         .chain(SOURCES)
         .chain(ANALYSTS)
         .map(|f| format!("{f}|wh_admin"))

@@ -9,17 +9,12 @@ use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 
+use super::hooks::standard_ExecutorRun;
 use super::sql::cstring;
 
 unsafe extern "C" {
     fn errdetail(format: *const c_char, ...) -> c_int;
     fn errhint(format: *const c_char, ...) -> c_int;
-    fn standard_ExecutorRun(
-        query: *mut pg_sys::QueryDesc,
-        direction: pg_sys::ScanDirection::Type,
-        count: u64,
-        #[cfg(not(feature = "pg18"))] execute_once: bool,
-    );
 }
 
 /// Detail and hint for a statement that is interrupted after so many microseconds, if there is something to say.

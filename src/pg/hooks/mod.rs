@@ -38,6 +38,15 @@ unsafe extern "C-unwind" {
         dest: *mut pg_sys::DestReceiver,
         done: *mut pg_sys::QueryCompletion,
     );
+    #[cfg(not(feature = "pg18"))]
+    pub(super) fn standard_ExecutorRun(
+        query: *mut pg_sys::QueryDesc,
+        direction: std::ffi::c_int,
+        count: u64,
+        once: bool,
+    );
+    #[cfg(feature = "pg18")]
+    pub(super) fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: std::ffi::c_int, count: u64);
 }
 
 /// Installs the hook; called once, while the library is preloaded.

@@ -78,13 +78,16 @@ pub fn run(wanted: &dyn Fn(&str) -> bool) -> Result<()> {
             samples: json!([first]),
         });
         sampled(&mut client, &mut rows, "add", Some(2000.0), |n| format!("SELECT * FROM wh.add_analyst('late_{n}')"))?;
-        let reads = format!("SELECT count(*) FROM pg_foreign_table WHERE has_table_privilege('late_{SAMPLES}', ftrelid, 'SELECT')");
+        let reads = format!(
+            "SELECT count(*) FROM pg_foreign_table WHERE has_table_privilege('late_{SAMPLES}', ftrelid, 'SELECT')"
+        );
         ensure(number(&mut client, &reads)? == TABLES, "the last one does not read all tables")?;
     }
     if wanted("audit") {
         step(begun, "audit");
         sampled(&mut client, &mut rows, "audit", Some(5000.0), |_| String::from("SELECT * FROM wh.audit_access()"))?;
-        let told = "SELECT count(DISTINCT object) FROM wh.audit_access() WHERE kind = 'access' AND 'analyst_7' = ANY (roles)";
+        let told =
+            "SELECT count(DISTINCT object) FROM wh.audit_access() WHERE kind = 'access' AND 'analyst_7' = ANY (roles)";
         ensure(number(&mut client, told)? == TABLES, "the audit does not tell all tables")?;
     }
     if wanted("list") {
@@ -101,7 +104,13 @@ fn call(client: &mut Client, sql: &str) -> Result<f64> {
     Ok(ms(begun.elapsed()))
 }
 
-fn sampled(client: &mut Client, rows: &mut Report, case: &str, bar: Option<f64>, sql: impl Fn(usize) -> String) -> Result<()> {
+fn sampled(
+    client: &mut Client,
+    rows: &mut Report,
+    case: &str,
+    bar: Option<f64>,
+    sql: impl Fn(usize) -> String,
+) -> Result<()> {
     let mut samples = Vec::new();
     for n in 1..=SAMPLES {
         samples.push(call(client, &sql(n))?);

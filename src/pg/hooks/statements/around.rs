@@ -8,7 +8,7 @@ use super::account::{
     begins, close, cpu, enters, failed, in_block, known_kind, message, process, returns, runs, Kind, Process,
 };
 use super::{counter, watcher, Counts};
-use crate::pg::hooks::{activity, standard_ProcessUtility};
+use crate::pg::hooks::{activity, standard_ExecutorRun, standard_ProcessUtility};
 
 unsafe extern "C-unwind" {
     // Not pgrx's: its guard costs more than what is called, and would take each error apart.
@@ -19,10 +19,6 @@ unsafe extern "C-unwind" {
         params: pg_sys::ParamListInfo,
     ) -> *mut pg_sys::PlannedStmt;
     fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-    #[cfg(not(feature = "pg18"))]
-    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: c_int, count: u64, once: bool);
-    #[cfg(feature = "pg18")]
-    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: c_int, count: u64);
     fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
     fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
 }
