@@ -274,7 +274,7 @@ fn no_more_is_granted_than_is_meant() {
     ];
     let mut expected: Vec<String> = definers
         .iter()
-        .chain(&["schedule_recreate_fdw", "snapshot_usage"])
+        .chain(&["reset_usage", "schedule_recreate_fdw", "set_budget", "snapshot_usage"])
         .chain(SOURCES)
         .chain(ANALYSTS)
         .map(|f| format!("{f}|wh_admin"))
