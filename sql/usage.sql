@@ -189,3 +189,6 @@ REVOKE ALL ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.reset_usag
 GRANT EXECUTE ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.budget_bytes(oid), wh.my_statements() TO wh_admin, wh_analyst;
 GRANT EXECUTE ON FUNCTION wh.reset_usage(), wh.set_budget(regrole, interval, bigint, text, boolean) TO wh_admin;
 GRANT SELECT ON wh.user_query_time, wh.user_query_time_history, wh.my_queries, wh.budgets TO wh_admin, wh_analyst;
+
+-- What was counted before is not the history of this database's warehouse.
+SELECT wh.reset_usage();

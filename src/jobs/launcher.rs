@@ -74,6 +74,7 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
             return LOOK_AGAIN;
         }
     };
+    crate::usage::forget_others(&databases.iter().map(|d| d.oid).collect::<Vec<_>>());
     let setting = crate::settings::DATABASES.get();
     let setting = setting.as_ref().map(|s| s.to_string_lossy());
     let serves = |d: &&Database| d.connectable && !d.is_template && allowed(setting.as_deref(), &d.name);

@@ -14,12 +14,18 @@ use crate::pg::{catalog, session};
 /// Bytes of a role's name, NAMEDATALEN.
 const NAME: usize = 64;
 
+/// The role of an entry that was given back.
+const FREE: u64 = u64::MAX;
+
+/// How long (seconds) a database must have been gone before its entries are given back.
+const GONE_FOR: u64 = 60;
+
 /// Entries beyond startup_wh.max_users for what is left over: one for a database, and one for all that have none.
 const SPARE: usize = 65;
 
 crate::shared! {
     pub struct Head {
-        /// Entries that are taken; they are never given back.
+        /// Entries that are or were taken.
         entries: AtomicU64,
         /// Of them, those that count for startup_wh.max_users.
         users: AtomicU64,
@@ -44,6 +50,8 @@ crate::shared! {
     pub struct Entry {
         database: AtomicU64,
         role: AtomicU64,
+        /// Since when (seconds) the launcher has not seen its database; 0: it is there.
+        absent: AtomicU64,
         /// What a budget says to new statements: [`verdict`].
         verdict: AtomicU64,
         /// The facts of it: [`Verdict`].
@@ -181,6 +189,8 @@ pub fn entry_of(database: u32, role: u32, name: &str) -> Option<usize> {
     if is_user && load(&head.users) as usize + SPARE >= entries.len() {
         return entry_of(database, 0, "");
     }
+    let free = taken().iter().position(|e| load(&e.role) == FREE);
+    let next = free.unwrap_or(next);
     // The last one is for databases that come when all others are taken.
     let (database, next) = match next + 1 < entries.len() {
         true => (database, next),
@@ -190,12 +200,45 @@ pub fn entry_of(database: u32, role: u32, name: &str) -> Option<usize> {
     let entry = entries.get(next)?;
     store(&entry.database, database.into());
     store(&entry.role, role.into());
+    store(&entry.absent, 0);
     entry.set_name(name);
-    store(&head.entries, next as u64 + 1);
+    if free.is_none() {
+        store(&head.entries, next as u64 + 1);
+    }
     if is_user {
         store(&head.users, load(&head.users) + 1);
     }
     Some(next)
+}
+
+/// Gives back the entries of databases that are gone, and have been for a while: one that was made since the list was
+/// read is none of them.
+pub fn forget_others(databases: &[u32]) {
+    let now = (session::now() / 1_000_000) as u64;
+    HEAD.locked(|| {
+        let Some(head) = HEAD.get() else { return };
+        for (n, entry) in taken().iter().enumerate() {
+            let database = load(&entry.database) as u32;
+            if database == 0 || load(&entry.role) == FREE || databases.contains(&database) {
+                store(&entry.absent, 0);
+                continue;
+            }
+            let in_use = SLOTS.get().iter().any(|slot| load(&slot.entry) == n as u64 + 1);
+            if load(&entry.absent) == 0 || in_use {
+                store(&entry.absent, now);
+            }
+            if now.saturating_sub(load(&entry.absent)) < GONE_FOR {
+                continue;
+            }
+            if load(&entry.role) != 0 {
+                store(&head.users, load(&head.users).saturating_sub(1));
+            }
+            store(&entry.role, FREE);
+            store(&entry.database, 0);
+            store(&entry.verdict, verdict::FINE);
+            entry.total.iter().chain(&entry.saved).for_each(|field| store(field, 0));
+        }
+    });
 }
 
 /// Has this process's slot belong to a role's entry. Catalogs may be looked at when a statement begins, and not when one

@@ -17,7 +17,7 @@ mod texts;
 use crate::pg::hooks::statements;
 use crate::pg::{catalog, session};
 
-pub use counters::{Running, ENTRIES, HEAD, SLOTS};
+pub use counters::{forget_others, Running, ENTRIES, HEAD, SLOTS};
 pub use keep::{used_since, Keeper};
 pub use sizes::SizeKeeper;
 pub use statements::{count, counter, was_cancelled, Counts};

@@ -375,7 +375,7 @@ unsafe extern "C-unwind" fn report(error: *mut pg_sys::ErrorData) {
 fn reported(level: c_int, sqlstate: c_int) {
     let p = process();
     // One that ends the process is counted where it ends, if anything ever was.
-    let counts = level == PgLogLevel::ERROR as c_int || p.role == 0;
+    let counts = level == PgLogLevel::ERROR as c_int || (level == PgLogLevel::FATAL as c_int && p.role == 0);
     if known_kind(p) == Kind::Client && counts && runs(p) {
         let cancelled =
             level > PgLogLevel::ERROR as c_int || sqlstate == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED as c_int;
