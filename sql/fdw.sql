@@ -162,7 +162,9 @@ WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite w
               JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
               JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid
               WHERE p.proname = 'raise_broken' AND p.pronamespace = 'wh'::pg_catalog.regnamespace
-                AND w.ev_class IN (b.relation, pg_catalog.to_regclass(pg_catalog.format('%I.%I', b.schema, b.name))::oid));
+                -- Not to_regclass: it is called as who reads the view, and they need not be allowed to use the schema.
+                AND (w.ev_class = b.relation OR w.ev_class = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                                                              WHERE n.nspname = b.schema AND c.relname = b.name)));
 COMMENT ON VIEW wh.broken_views IS 'Views that cannot stand at present, because a column or table that they read is gone. Their definitions are kept here, and every run tries them again';
 
 -- What one calls --------------------------------------------------------------------------------------------------
