@@ -114,8 +114,8 @@ WITH analyst AS MATERIALIZED (
          NULL::oid AS relation, NULL::int2 AS attnum, NULL::oid AS namespace
   FROM wh.withheld_column w
   WHERE w.source IS NULL OR NOT EXISTS (
-    SELECT FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', w.schema, w."table")) AND a.attname = w."column" AND NOT a.attisdropped)
+    SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = w.schema AND c.relname = w."table" AND a.attname = w."column" AND NOT a.attisdropped)
   UNION ALL
   SELECT pg_catalog.concat_ws('.', f.local_schema, m.table_name, m.column_name), pg_catalog.format('%I.%I.%I', f.local_schema, m.table_name, m.column_name),
          'foreign table', 'masked', NULL, NULL, NULL
@@ -137,7 +137,7 @@ WITH analyst AS MATERIALIZED (
     -- What is behind a view is out of reach by its schema.
     AND NOT EXISTS (SELECT FROM wh.masked_table t WHERE t.relation = c.oid)
     -- A broken view shows nothing. After a restore names lead to it.
-    AND NOT EXISTS (SELECT FROM wh.broken b WHERE c.oid IN (b.relation, pg_catalog.to_regclass(pg_catalog.format('%I.%I', b.schema, b.name))::oid))
+    AND NOT EXISTS (SELECT FROM wh.broken b WHERE c.oid = b.relation OR n.nspname = b.schema AND c.relname = b.name)
 )
 SELECT p.pattern, p.reason, m."column", m.kind, coalesce(m.state, CASE WHEN m.relation IS NULL THEN NULL WHEN r.roles = '{}' THEN 'out of reach' ELSE 'readable' END) AS state,
        r.roles AS readable_by,
