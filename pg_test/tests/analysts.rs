@@ -36,6 +36,7 @@ fn one_line_gives_all_that_she_needs() {
         alice.table("SELECT role, schema, connection_limit, max_query_time, drift FROM wh.analysts"),
         "alice|alice|10|00:10:00|{}"
     );
+    assert_eq!(alice.value("SELECT query_time_7d > '0' AND last_seen = now() FROM wh.analysts"), "t");
     // A colleague stands on her views.
     let mut bob = add(&pair, "bob");
     bob.exec("CREATE VIEW top AS SELECT max(total) AS most FROM alice.paying");

@@ -157,3 +157,61 @@ fn an_administrator_closes_schema_public() {
     fay.exec("SELECT public.lower('x'::varchar)");
     assert_eq!(ana.error("SELECT * FROM wh.close_public()").code().code(), "42501");
 }
+
+#[test]
+fn a_sensitive_column_that_is_readable_all_the_same_is_told() {
+    let pair = alone("sensitive");
+    let mut owner = pair.warehouse();
+    let (mut abe, mut cam) = (add(&pair, "abe"), add(&pair, "cam"));
+    owner.exec(
+        "CREATE TABLE public.people (id int, api_token text); INSERT INTO public.people VALUES (1, 't0ken');
+         GRANT SELECT ON public.people TO abe; SELECT * FROM wh.mark_sensitive('%.%.api\\_token', 'tokens')",
+    );
+    // What the policy took from the foreign table is no danger.
+    assert_eq!(owner.error("SELECT api_token FROM app.users").code().code(), "42703");
+    abe.exec(
+        "CREATE VIEW abe.renamed AS SELECT id, api_token AS t FROM public.people; CREATE VIEW abe.above AS SELECT upper(t) AS x FROM abe.renamed;
+         CREATE VIEW abe.harmless AS SELECT id FROM public.people; CREATE MATERIALIZED VIEW abe.kept AS SELECT api_token AS k FROM public.people",
+    );
+    assert_eq!(cam.value("SELECT x FROM abe.above"), "T0KEN");
+    let told = "SELECT object, path, roles FROM wh.audit_access() WHERE kind = 'danger' AND path LIKE '%sensitive%' ORDER BY 1, 2";
+    assert_eq!(
+        owner.table(told),
+        "abe.above|reads the sensitive column public.people.api_token|{cam}
+abe.kept|reads the sensitive column public.people.api_token|{cam}
+abe.renamed|reads the sensitive column public.people.api_token|{cam}
+public.people.api_token|a sensitive column|{abe}"
+    );
+    assert_eq!(owner.table(&told.replace("wh.audit_access()", "wh.audit_access('cam')")).lines().count(), 3);
+    owner.exec("REVOKE SELECT ON public.people FROM abe");
+    assert_eq!(cam.error("SELECT x FROM abe.above").code().code(), "42501");
+}
+
+#[test]
+fn a_masked_column_is_masked_for_all_analysts_and_a_way_around_it_is_told() {
+    let pair = alone("masked");
+    let mut owner = pair.warehouse();
+    let mut abe = add(&pair, "abe");
+    abe.exec("CREATE VIEW abe.mails AS SELECT id, email FROM app.users");
+    pair.as_deploy("mask('app.users.email', 'null')");
+    let mut cam = add(&pair, "cam");
+    for who in [&mut abe, &mut cam] {
+        assert_eq!(who.table("SELECT id, email FROM app.users"), "1|");
+        assert_eq!(who.table("SELECT id, email FROM abe.mails"), "1|");
+    }
+    let raw = owner.value("SELECT relation FROM wh.masked_table");
+    assert_eq!(cam.error(&format!("SELECT * FROM {raw}")).code().code(), "42501");
+    assert_eq!(dangers(&mut owner, ""), Vec::<String>::new());
+    assert_eq!(owner.table("SELECT DISTINCT drift FROM wh.analysts"), "{}");
+    pair.product().exec("ALTER TABLE users ADD phone text; CREATE TABLE more (id int)");
+    pair.as_deploy("recreate_fdw('app')");
+    assert_eq!(cam.table("SELECT id, email, phone FROM app.users"), "1||");
+    assert_eq!(cam.value("SELECT count(*) FROM app.more"), "0");
+    // Somebody who may makes a hole.
+    owner.exec(&format!("CREATE VIEW public.hole AS SELECT email AS e FROM {raw}; GRANT SELECT ON public.hole TO cam"));
+    assert_eq!(cam.value("SELECT e FROM public.hole"), "ida@example.org");
+    assert_eq!(dangers(&mut owner, ""), ["public.hole: reads the sensitive column app.users.email"]);
+    pair.as_deploy("unmask('app.users.email')");
+    assert_eq!(cam.table("SELECT email FROM app.users"), "ida@example.org");
+    assert_eq!(add(&pair, "dan").table("SELECT email FROM app.users"), "ida@example.org");
+}

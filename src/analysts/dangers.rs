@@ -92,5 +92,77 @@ pub fn all(role: Option<&str>) -> Result<Vec<Finding>> {
             mend,
         }));
     }
+    found.extend(sensitive(role)?);
     Ok(found)
 }
+
+/// Columns that the policy names and analysts read all the same: as they are, or through a view that reads them.
+fn sensitive(role: Option<&str>) -> Result<Vec<Finding>> {
+    let named: Vec<(String, Option<String>, Vec<String>, Option<String>)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(s.\"column\", pg_catalog.min(s.state), pg_catalog.min(s.readable_by), pg_catalog.min(s.advice))::text
+         FROM wh.sensitive_columns s WHERE s.\"column\" IS NOT NULL GROUP BY s.\"column\" ORDER BY s.\"column\"",
+        &[],
+    )?;
+    let concerns = |roles: &[String]| role.is_none_or(|one| roles.iter().any(|r| r == one));
+    let only = |roles: Vec<String>| Rc::new(role.map_or(roles, |one| vec![one.to_owned()]));
+    let mut found: Vec<Finding> = Vec::new();
+    for (column, state, readers, advice) in &named {
+        if state.as_deref() == Some("readable") && concerns(readers) {
+            found.push(Finding {
+                kind: "danger",
+                object: column.clone(),
+                path: String::from("a sensitive column"),
+                roles: only(readers.clone()),
+                detail: advice.clone(),
+                mend: None,
+            });
+        }
+    }
+    let columns: Vec<String> = named.into_iter().map(|n| n.0).collect();
+    let views: Vec<(String, String, Vec<String>)> =
+        spi::rows(REEXPOSED, &[columns.into(), role.map(str::to_owned).into()])?;
+    found.extend(views.into_iter().filter(|v| !v.2.is_empty() && concerns(&v.2)).map(|(view, column, roles)| {
+        Finding {
+            kind: "danger",
+            object: view.clone(),
+            path: format!("reads the sensitive column {column}"),
+            roles: only(roles),
+            detail: Some(String::from(
+                "a view shows what its owner may read, under whatever name, to those who may read the view",
+            )),
+            mend: Some(format!(
+                "REVOKE SELECT ON {view} FROM whoever need not read it, or write the view without the column"
+            )),
+        }
+    }));
+    Ok(found)
+}
+
+/// Views that read one of some columns, or a column that a mask covers, directly or through other views; and who reads the
+/// view and not the column. `$2` is a role or null.
+const REEXPOSED: &str = "
+    WITH RECURSIVE tainted (relation, attnum, name) AS (
+      SELECT c.oid, a.attnum, q.name FROM pg_catalog.unnest($1) q (name) CROSS JOIN LATERAL pg_catalog.parse_ident(q.name) p (parts)
+      JOIN pg_catalog.pg_namespace n ON n.nspname = p.parts[1] JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.parts[2]
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = p.parts[3] AND NOT a.attisdropped
+      WHERE NOT EXISTS (SELECT FROM wh.masked_table m WHERE m.view::oid = c.oid)
+      UNION SELECT m.relation::oid, a.attnum, pg_catalog.format('%s.%I', m.view, a.attname)
+      FROM wh.masked_table m JOIN pg_catalog.pg_attribute a ON a.attrelid = m.relation::oid AND a.attnum > 0 AND NOT a.attisdropped
+      WHERE NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(m.shown) e WHERE e->>'column' = a.attname AND e->>'mask' IS NULL)
+    ), seen (view, name, base, attnum) AS (
+      SELECT w.ev_class, t.name, t.relation, t.attnum FROM tainted t JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND d.refobjid = t.relation AND d.refobjsubid IN (0, t.attnum) AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+      JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid WHERE NOT EXISTS (SELECT FROM wh.masked_table m WHERE m.view::oid = w.ev_class)
+        AND (d.refobjsubid <> 0 OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend o WHERE o.classid = d.classid AND o.objid = d.objid
+                                                AND o.refclassid = d.refclassid AND o.refobjid = d.refobjid AND o.refobjsubid > 0))
+      UNION SELECT w.ev_class, s.name, s.base, s.attnum FROM seen s JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND d.refobjid = s.view AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+      JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid WHERE w.ev_class <> s.view
+    )
+    SELECT pg_catalog.json_build_array(pg_catalog.format('%I.%I', n.nspname, c.relname), s.name,
+      ARRAY(SELECT r.rolname FROM pg_catalog.pg_roles r WHERE NOT r.rolsuper AND (r.rolcanlogin OR r.rolname = $2)
+        AND pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE') AND pg_catalog.has_any_column_privilege(r.oid, c.oid, 'SELECT')
+        AND NOT (pg_catalog.has_column_privilege(r.oid, s.base, s.attnum, 'SELECT')
+                 AND pg_catalog.has_schema_privilege(r.oid, (SELECT b.relnamespace FROM pg_catalog.pg_class b WHERE b.oid = s.base), 'USAGE')) ORDER BY 1))::text
+    FROM (SELECT DISTINCT * FROM seen) s JOIN pg_catalog.pg_class c ON c.oid = s.view JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('v', 'm') ";

@@ -142,7 +142,7 @@ fn warn_of_reach(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) 
            AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
          JOIN pg_catalog.pg_class c ON c.oid = d.refobjid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
          WHERE v.relowner = $1 AND c.oid <> v.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relowner <> $1
-           AND NOT pg_catalog.has_table_privilege($1, c.oid, 'SELECT') AND pg_catalog.has_table_privilege($2, c.oid, 'SELECT')",
+           AND NOT pg_catalog.has_table_privilege($1, c.oid, 'SELECT') AND pg_catalog.has_any_column_privilege($2, c.oid, 'SELECT')",
         &[spi::oid(role.oid), spi::oid(heir.oid)],
     )?;
     for (view, reads) in views {
