@@ -1,7 +1,7 @@
 //! From records to rows: types, names, numbers, what is hidden, and what cannot be stored.
 
-use pg_test::fake_api::Reply;
-use pg_test::sources::{assert_ledger, listing, Sources};
+use pg_test::fake_api::{fill, Reply};
+use pg_test::sources::{assert_ledger, listing, literal, spec, Sources};
 use pg_test::{ClientExt, Cluster};
 use serde_json::json;
 
@@ -215,4 +215,26 @@ fn hidden_fields_are_stored_nowhere() {
     let log = Cluster::log(s.cluster);
     assert!(!log.contains("hide-me"), "the server's log");
     assert_eq!(s.client.value("SELECT card FROM api.people WHERE id = 'a'"), "{\"brand\": \"visa\"}");
+}
+
+/// A wrong pointer is no success: nothing is there, and nothing ever will be.
+#[test]
+fn a_list_of_which_nothing_can_be_stored_fails_and_is_read_again_once_the_spec_is_right() {
+    let mut s = Sources::new("nothing_stored");
+    fill(&s.api, "people", 5, 60);
+    let since = json!({"cursor": "/created", "format": "epoch_s", "start": "created[gte]", "order": "desc"});
+    s.create(&[listing("people", &json!({"primary_key": ["/uuid"], "incremental": since}))]);
+    assert_eq!(s.fetch(), "people|failed|5|0|0|0|0|0|5");
+    let said = s.client.table("SELECT sqlstate, error, detail FROM wh.fetch_runs");
+    assert!(said.starts_with("22000|no record of stream \"people\" can be stored|All 5 that came"), "{said}");
+    assert_eq!(s.client.value("SELECT DISTINCT reason FROM wh.fetch_errors"), "primary key uuid is missing or null");
+    let right = json!({"streams": [listing("people", &json!({"incremental": since}))]});
+    let right = literal(&spec(&s.api, &right).to_string());
+    s.client.exec(&format!("DROP TABLE api.people; SELECT wh.alter_source('api', {right})"));
+    assert_eq!(s.fetch(), "people|succeeded|5|5|0|0|0|0|0");
+    // One bad record at the end of a good list is all that the next run meets, and no reason to fail.
+    s.api.put("people", json!({"id": null, "created": 1_800_000_000}));
+    assert_eq!(s.fetch(), "people|succeeded|2|0|0|1|0|0|1");
+    assert_eq!(s.fetch(), "people|succeeded|1|0|0|0|0|0|1");
+    assert_ledger(&mut s.client, "api");
 }

@@ -28,6 +28,8 @@ pub struct Loading {
     pub index: usize,
     /// Records that are stored by now.
     pub stored: u64,
+    /// Of them, those that went to wh.fetch_errors.
+    refused: u64,
     phase: Phase,
     fetching: Fetching,
     plan: Plan,
@@ -71,6 +73,7 @@ impl Loading {
         let mut loading = Loading {
             index,
             stored: 0,
+            refused: 0,
             phase: Phase::Listing,
             fetching,
             salt: load::salt(stream),
@@ -99,6 +102,20 @@ impl Loading {
 
     pub fn fd(&self) -> std::os::fd::RawFd {
         self.fetching.fd
+    }
+
+    /// The error of a run that has read everything and could store no record at all: it is the key or a declaration that is
+    /// wrong, and not the records. A run that reads what is new may meet nothing but a bad one.
+    pub fn nothing_stored(&self, stream: &str) -> Option<Error> {
+        if !self.plan.full || self.refused == 0 || self.refused < self.stored {
+            return None;
+        }
+        // Reasons quote values, and more people see this than may see those.
+        Some(
+            Error::new("22000", format!("no record of stream \"{stream}\" can be stored"))
+                .detail(format!("All {} that came are in wh.fetch_errors, each with its reason.", self.refused))
+                .hint("Check primary_key and columns. Once they are right, the next fetch reads all of it again."),
+        )
     }
 
     /// Whether everything was read.

@@ -113,7 +113,7 @@ fn all(cx: &Context, mut waiting: VecDeque<usize>, progress: impl Fn(u64, u64)) 
                     n += 1;
                     continue;
                 }
-                Ok(true) => None,
+                Ok(true) => going[n].nothing_stored(&cx.spec.streams[going[n].index].name),
                 Err(e) if e.is_an_interrupt() => return Err(e),
                 Err(e) => Some(e),
             };

@@ -32,6 +32,7 @@ impl Loading {
         if end.is_some() && self.plan.full {
             self.plan.progress.changes.clone_from(&self.plan.tip);
         }
+        let mut quarantined = 0;
         let (run, source, counts) = (cx.run, &cx.source, self.spent());
         let withheld = self.plan.layout.withhold.take_found();
         let refused = ours(cx.owner, || {
@@ -53,6 +54,7 @@ impl Loading {
             let seen = self.see(&table, &batch, made)?;
             let mut did = load::merge(&into, &self.plan.layout, &mut batch)?;
             let told = did.deleted;
+            quarantined = did.quarantined;
             if let Some(seen) = &seen {
                 self.see_rejected(seen, &batch)?;
             }
@@ -95,6 +97,7 @@ impl Loading {
         })?;
         self.fresh = false;
         self.stored += received;
+        self.refused += quarantined;
         match refused {
             Some(e) => Err(e),
             None => Ok(()),
