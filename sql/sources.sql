@@ -135,7 +135,7 @@ RETURNS TABLE (stream text, status text, requests bigint, received bigint, inser
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'fetch_wrapper';
 COMMENT ON FUNCTION wh.fetch(text, text[], boolean) IS
-'Fetches a source now, in a worker, and waits; tells by NOTICE how far it is. A row a stream. full_refresh reads everything again';
+'Fetches a source now, in a worker, and waits; tells by NOTICE how far it is. A row a stream. full_refresh reads everything again. A cancel cancels the run as well';
 
 CREATE FUNCTION wh.test_source(name text, stream text DEFAULT NULL)
 RETURNS TABLE (stream text, url text, status int, records bigint, bytes bigint, milliseconds bigint, next_page text,

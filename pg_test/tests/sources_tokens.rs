@@ -186,3 +186,22 @@ fn a_secret_that_is_a_file_is_written_where_it_may_be_and_else_the_error_says_so
     assert!(said.contains("Let the server's user write the file") && said.contains("wh.set_secret('filed'"), "{said}");
     assert!(!said.contains(&s.api.refresh_token()), "{said}");
 }
+
+#[test]
+fn a_private_key_of_several_lines_is_a_secret_and_an_empty_text_is_none() {
+    let mut s = Sources::new("private_key");
+    fill(&s.api, "people", 3, 60);
+    s.api.want_token(1000);
+    let pem = include_str!("../../src/sources/http/auth/rsa_pkcs8.pem");
+    s.client.exec(&format!("SELECT wh.set_secret('pem', '{pem}')"));
+    let auth = json!({"type": "jwt", "secret": "pem", "algorithm": "RS256", "token_url": s.api.url("/token")});
+    create(&mut s.client, &s.api, "api", &json!({"auth": auth, "streams": [listing("people", &json!({}))]}));
+    assert_eq!(s.fetch(), "people|succeeded|3|3|0|0|0|0|0");
+    let line = pem.lines().nth(1).unwrap_or_default();
+    assert_eq!(places_of(&mut s.client, line), ["wh.secret"]);
+    for empty in ["", "\n"] {
+        let error = s.client.error(&format!("SELECT wh.set_secret('pem', '{empty}')"));
+        assert_eq!((error.code().code(), error.message()), ("22023", "a secret must not be empty"));
+    }
+    assert_eq!(s.client.error("SELECT wh.set_secret('pem', E'a\\x07')").code().code(), "22023");
+}

@@ -29,7 +29,13 @@ fn check_name(name: &str) -> Result<()> {
 /// Sets a secret; only its owner's role may set it again.
 pub fn set(caller: u32, name: &str, value: &str) -> Result<()> {
     check_name(name)?;
-    if value.is_empty() || value.chars().any(char::is_control) {
+    // The lines of a private key (PEM) are a secret too; the end of the last one is none of it, as in a file.
+    let value = value.trim_end_matches(['\n', '\r']);
+    if value.is_empty() {
+        return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "a secret must not be empty")
+            .hint(format!("SELECT wh.drop_secret('{name}') forgets one.")));
+    }
+    if value.chars().any(|c| c.is_control() && !['\n', '\r'].contains(&c)) {
         return Err(Error::new(
             sqlstate::INVALID_PARAMETER_VALUE,
             "a secret must be a text without control characters",
@@ -55,8 +61,9 @@ pub fn forget(caller: u32, name: &str) -> Result<()> {
 }
 
 fn missing(name: &str) -> Error {
-    Error::new(sqlstate::UNDEFINED_OBJECT, format!("secret \"{name}\" does not exist"))
-        .hint("SELECT wh.set_secret(name, value) sets it; SELECT * FROM wh.secrets lists those that are set.")
+    Error::new(sqlstate::UNDEFINED_OBJECT, format!("secret \"{name}\" does not exist")).hint(format!(
+        "SELECT wh.set_secret('{name}', '…') sets it; SELECT * FROM wh.secrets lists those that are set."
+    ))
 }
 
 fn refuse_strangers(caller: u32, name: &str) -> Result<()> {

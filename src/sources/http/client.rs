@@ -318,10 +318,13 @@ pub fn stop_trouble(stop: &Stop, host: &str, limits: &Limits) -> Trouble {
         ),
         Stop::Unresolved(what) => Trouble::passing(
             Failure::new(code::CANNOT_CONNECT, format!("the address of \"{host}\" can't be found"))
-                .detail(format!("{what}.")),
+                .detail(format!("{what}."))
+                .hint("Check the host in base_url, and whether the server can look up names."),
         ),
         Stop::Unreachable(what) => Trouble::passing(
-            Failure::new(code::CANNOT_CONNECT, format!("\"{host}\" can't be reached")).detail(format!("{what}.")),
+            Failure::new(code::CANNOT_CONNECT, format!("\"{host}\" can't be reached"))
+                .detail(format!("{what}."))
+                .hint("Check the host and port in base_url, and whether a firewall lets the server reach them."),
         ),
     }
 }

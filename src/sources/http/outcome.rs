@@ -81,9 +81,11 @@ pub fn failure(stream: &str, status: u16, url: &url::Url, words: &str) -> Failur
             format!("\"{host}\" denies stream \"{stream}\""),
             Some("The credentials are good, but lack a permission."),
         ),
-        404 | 410 => {
-            (code::UNDEFINED_OBJECT, format!("\"{host}\" has nothing at the path of stream \"{stream}\""), None)
-        }
+        404 | 410 => (
+            code::UNDEFINED_OBJECT,
+            format!("\"{host}\" has nothing at the path of stream \"{stream}\""),
+            Some("Check base_url and the stream's path: the address is both, one after the other."),
+        ),
         429 => (code::INSUFFICIENT_RESOURCES, format!("\"{host}\" limits the rate of stream \"{stream}\""), None),
         500..=599 => (code::CONNECTION_FAILURE, format!("\"{host}\" failed on stream \"{stream}\""), None),
         _ => (code::FDW_ERROR, format!("\"{host}\" answered stream \"{stream}\" with status {status}"), None),

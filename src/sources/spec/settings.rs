@@ -45,6 +45,9 @@ pub fn with_settings(preset: &Value, settings: &Value) -> Result<Value, Vec<Prob
     for name in settings.keys().filter(|name| values.contains_key(*name) && !used.contains(*name)) {
         problems.push(unknown(name, &declared));
     }
+    // A setting that is used in several places is missing once.
+    let mut told = BTreeSet::new();
+    problems.retain(|problem| told.insert(problem.message.clone()));
     if problems.is_empty() {
         Ok(spec)
     } else {

@@ -22,6 +22,13 @@ fn preset() -> Value {
 }
 
 #[test]
+fn a_setting_that_is_used_in_several_places_is_missing_once() {
+    let preset = json!({"base_url": "https://${host}/", "headers": {"A": "${host}", "B": "${host}"}, "streams": []});
+    let problems = with_settings(&preset, &json!({})).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
 fn settings_fill_texts_and_keep_their_types() {
     let spec = with_settings(&preset(), &json!({"host": "acme.example.com"})).unwrap();
     assert_eq!(spec["base_url"], "https://acme.example.com/v1/");
