@@ -53,6 +53,13 @@ pub fn databases() -> Vec<Database> {
     found
 }
 
+/// Where the numbers of relations and columns hold: this database of this cluster and its copies, and not one that was
+/// restored from a dump.
+pub fn place() -> String {
+    // SAFETY: reads shared memory that never changes, and a backend global.
+    unsafe { format!("{}/{}", pg_sys::GetSystemIdentifier(), pg_sys::MyDatabaseId.to_u32()) }
+}
+
 /// OID of this database.
 pub fn my_database() -> u32 {
     // SAFETY: reads a backend global.
@@ -87,8 +94,9 @@ pub fn extension_owner(name: &CStr) -> crate::error::Result<Option<u32>> {
     if unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) } == pg_sys::InvalidOid {
         return Ok(None);
     }
-    super::spi::first(
-        "SELECT extowner::int8::text FROM pg_catalog.pg_extension WHERE extname = $1",
+    let owner = super::spi::look(
+        "SELECT extowner::pg_catalog.int8::pg_catalog.text FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) $1",
         &[name.to_string_lossy().as_ref().into()],
-    )
+    )?;
+    Ok(owner.first().copied())
 }

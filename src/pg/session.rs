@@ -122,6 +122,48 @@ impl Drop for Writable {
     }
 }
 
+/// Refuses what writes, where the transaction may not (src/backend/tcop/utility.c).
+pub fn refuse_read_only(what: &std::ffi::CStr) {
+    // SAFETY: raises an error, or does nothing.
+    unsafe { pg_sys::PreventCommandIfReadOnly(what.as_ptr()) }
+}
+
+/// What somebody's query runs in: nothing can be written, and nobody can become somebody else, whatever their code does.
+///
+/// Within a subtransaction READ ONLY can't be taken back (check_XactReadOnly, src/backend/commands/variable.c), and
+/// SET ROLE and its kin are refused in a security-restricted operation.
+pub struct Confined {
+    user: pg_sys::Oid,
+    context: i32,
+    read_only: bool,
+}
+
+impl Confined {
+    /// In a subtransaction; until dropped.
+    pub fn begin() -> Self {
+        let mut confined = Confined { user: pg_sys::InvalidOid, context: 0, read_only: false };
+        // SAFETY: out-parameters point at live fields; drop undoes it, and so does the end of the subtransaction.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&mut confined.user, &mut confined.context);
+            let context = pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION;
+            pg_sys::SetUserIdAndSecContext(confined.user, confined.context | context as i32);
+            confined.read_only = pg_sys::XactReadOnly;
+            pg_sys::XactReadOnly = true;
+        }
+        confined
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        // SAFETY: restores what begin read.
+        unsafe {
+            pg_sys::SetUserIdAndSecContext(self.user, self.context);
+            pg_sys::XactReadOnly = self.read_only;
+        }
+    }
+}
+
 /// Whether the current user has the rights of a role; of one that is gone, only a superuser.
 pub fn has_rights_of(role: u32) -> bool {
     // SAFETY: a catalog look-up inside a transaction.

@@ -28,6 +28,12 @@ fn read<T: DeserializeOwned>(table: SpiTupleTable) -> Result<Vec<T>> {
     Ok(rows)
 }
 
+/// Like [`rows`], without writing: where a transaction must not get a number for it, on a standby or beside parallel
+/// workers.
+pub fn look<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Vec<T>> {
+    Spi::connect(|client| read(client.select(query, None, args)?))
+}
+
 /// Rows of a query with many, read column by column: JSON would cost more than the query.
 pub fn columns<T>(
     query: &str,
