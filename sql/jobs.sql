@@ -7,7 +7,7 @@ CREATE TABLE wh.job (
   name text NOT NULL UNIQUE CHECK (name <> ''),
   -- A role and not its name: a job follows a rename, and never falls to somebody who gets an old name.
   owner regrole NOT NULL,
-  kind text NOT NULL CHECK (kind IN ('sql', 'refresh', 'keep_fresh', 'recreate_fdw', 'fetch')),
+  kind text NOT NULL CHECK (kind IN ('sql', 'refresh', 'keep_fresh', 'recreate_fdw', 'fetch', 'query')),
   schedule text,
   timezone text,
   words text NOT NULL,

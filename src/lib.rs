@@ -7,6 +7,7 @@
 //! - [`usage`]: what each role's queries cost, and what each schema weighs
 //! - [`policy`]: what must not reach analysts
 //! - [`analysts`]: people, what they may read, and a place of their own
+//! - [`queries`]: saved queries, and their results kept
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -18,6 +19,7 @@ mod fdw;
 mod jobs;
 mod pg;
 mod policy;
+mod queries;
 mod refresh;
 mod settings;
 mod sources;
@@ -36,6 +38,7 @@ extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
 extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
 extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["sizes"]);
 extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["policy"]);
+extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["analysts"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

@@ -64,6 +64,21 @@ pub static USAGE_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(10);
 /// Days for which the history of usage is kept.
 pub static USAGE_HISTORY: GucSetting<i32> = GucSetting::<i32>::new(400);
 
+/// What comes before the name of a query or the number of a result in a link.
+pub static LINK_BASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+
+/// Days for which results of queries are kept.
+pub static RESULT_HISTORY: GucSetting<i32> = GucSetting::<i32>::new(90);
+
+/// Kilobytes up to which a result is kept as JSON, and not as a table.
+pub static RESULT_INLINE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+
+/// Megabytes that one result may have.
+pub static MAX_RESULT_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
+
+/// Megabytes that all results of one owner may take.
+pub static RESULT_QUOTA: GucSetting<i32> = GucSetting::<i32>::new(10 * 1024);
+
 /// Milliseconds after which a statement of a role is cancelled; 0: never. It counts where it is set for the role.
 pub static MAX_QUERY_TIME: GucSetting<i32> = GucSetting::<i32>::new(0);
 
@@ -160,6 +175,52 @@ pub fn init() {
         GucRegistry::define_string_guc(name, short, long, setting, GucContext::Sighup, GucFlags::SUPERUSER_ONLY);
     }
     usage();
+    GucRegistry::define_string_guc(
+        c"startup_wh.link_base",
+        c"What comes before the name of a query or the number of a result in a link.",
+        c"For instance https://warehouse.example.com/q/",
+        &LINK_BASE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"startup_wh.result_history",
+        c"Days for which results of queries are kept.",
+        c"Older ones are removed by the scheduler, and by wh.expire_results().",
+        &RESULT_HISTORY,
+        1,
+        36_500,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    for (name, short, long, setting, most, unit) in [
+        (
+            c"startup_wh.result_inline_size",
+            c"Size up to which a result is kept as JSON.",
+            c"A larger one becomes a table in schema wh_results.",
+            &RESULT_INLINE_SIZE,
+            64 * 1024,
+            GucFlags::UNIT_KB,
+        ),
+        (
+            c"startup_wh.max_result_size",
+            c"Size that one result may have.",
+            c"A query that returns more fails.",
+            &MAX_RESULT_SIZE,
+            i32::MAX / 1024,
+            GucFlags::UNIT_MB,
+        ),
+        (
+            c"startup_wh.result_quota",
+            c"Size that all results of one owner may have.",
+            c"The oldest beyond it are removed by the scheduler, and by wh.expire_results().",
+            &RESULT_QUOTA,
+            i32::MAX / 1024,
+            GucFlags::UNIT_MB,
+        ),
+    ] {
+        GucRegistry::define_int_guc(name, short, long, setting, 0, most, GucContext::Suset, unit);
+    }
     crate::pg::guc::reserve_prefix(c"startup_wh");
 }
 

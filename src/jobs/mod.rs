@@ -31,7 +31,7 @@ use crate::pg::{hooks, shmem, worker};
 
 pub use ask::{run as run_now, Wait};
 pub use shared::{limits_changed, wake_scheduler};
-pub use write::{cancel_fetch, fetch_job, forget_fetch_job, number_of_fetch};
+pub use write::{cancel_fetch, fetch_job, forget_fetch_job, number_of_fetch, query_job, Options};
 
 /// The most that startup_wh.max_running_jobs can be.
 pub const MOST_RUNNERS: usize = shared::RUNNERS;

@@ -12,6 +12,8 @@ pub enum Kind {
     RecreateFdw,
     /// A source is fetched, in transactions of its own.
     Fetch,
+    /// A saved query runs, and its result is kept.
+    Query,
 }
 
 impl Kind {
@@ -22,6 +24,7 @@ impl Kind {
             Kind::KeepFresh => "keep_fresh",
             Kind::RecreateFdw => "recreate_fdw",
             Kind::Fetch => "fetch",
+            Kind::Query => "query",
         }
     }
 

@@ -17,7 +17,7 @@ use super::{parcel, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{catalog, guc, identity, portal, session, spi};
-use crate::usage;
+use crate::{queries, usage};
 
 /// How long a runner waits for another run of its owner.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -168,7 +168,13 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         return fetch(runner, run, work.argument, owner);
     }
     worker::transaction(Snapshot::None, || {
-        let rows = portal::run(&work.command)?;
+        let series = (work.kind == super::model::Kind::Query).then(|| queries::Series::of(run));
+        let mut rows = portal::run(&work.command)? as i64;
+        if series.is_some() {
+            // The command returns one row, and the result's are what counts.
+            rows = queries::Series::rows();
+        }
+        drop(series);
         usage::count(false);
         hold_extension()?;
         worker::with_snapshot(|| {
@@ -181,7 +187,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
             }
             let end = Ended {
                 started: Some(started),
-                rows: Some(rows as i64),
+                rows: Some(rows),
                 pid: Some(std::process::id() as i32),
                 ..Ended::default()
             };

@@ -238,7 +238,9 @@ impl Scheduler {
         requests::answer(self)?;
         self.begin_due()?;
         if self.trimmed.is_none_or(|at| at.elapsed() > TRIM_EVERY) {
-            self.trimmed = (!store::trim()?).then(Instant::now);
+            let more = store::trim()?;
+            let more = crate::queries::expire_due()? || more;
+            self.trimmed = (!more).then(Instant::now);
         }
         Ok(true)
     }

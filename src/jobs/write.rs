@@ -450,6 +450,21 @@ pub fn preview(text: &str, zone: Option<&str>, n: i32) -> Result<(Schedule, Vec<
     Ok((schedule, times))
 }
 
+/// Makes the job that runs a saved query on a schedule.
+pub fn query_job(caller: u32, slug: &str, params: &str, options: &Options, job_name: Option<&str>) -> Result<i64> {
+    let what = What {
+        kind: Kind::Query,
+        command: format!("SELECT * FROM wh.run_query({}, {})", sql::literal(slug), sql::literal(params)),
+        database: None,
+        relation: None,
+        upstream: false,
+        concurrently: "auto",
+        max_lag: None,
+    };
+    let name = job_name.map_or_else(|| format!("query {slug}"), str::to_owned);
+    make(caller, &name, caller, &what, options)
+}
+
 /// What the job of a source is called.
 fn name_of_fetch(source: &str) -> String {
     format!("fetch {source}")

@@ -5,13 +5,15 @@
 //! - [`sources`]: fetching beside dlt, and beside COPY
 //! - [`usage`]: counting beside a server that does not, and beside pg_stat_statements
 //! - [`analysts`]: rights in a large warehouse
+//! - [`results`]: stored results beside plain tables
 //!
-//! Arguments name a bench (fdw, jobs, sources, usage, analysts) or single cases of theirs. See docs/bench.md.
+//! Arguments name a bench (fdw, jobs, sources, usage, analysts, results) or single cases of theirs. See docs/bench.md.
 
 mod analysts;
 mod fdw;
 mod jobs;
 mod report;
+mod results;
 mod sources;
 mod usage;
 mod waits;
@@ -38,6 +40,7 @@ const BENCHES: &[Bench] = &[
     ("sources", sources::CASES, sources::run),
     ("usage", usage::CASES, usage::run),
     ("analysts", analysts::CASES, analysts::run),
+    ("results", results::CASES, results::run),
 ];
 
 fn run() -> Result<()> {

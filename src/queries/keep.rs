@@ -1,0 +1,175 @@
+//! Stores the rows of a run, as the extension's owner: they are in types of the server's own by now, and nothing that a
+//! user wrote runs any more.
+
+use pgrx::datum::DatumWithOid;
+use serde_json::json;
+
+use super::columns;
+use super::run::Ran;
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::identity::As;
+use crate::pg::rows::Rows;
+use crate::pg::{catalog, guc, spi, sql};
+
+/// A stored result.
+pub struct Kept {
+    pub id: i64,
+    pub link: String,
+    pub rows: i64,
+    pub bytes: i64,
+    pub elapsed: std::time::Duration,
+    pub read: String,
+}
+
+/// A column of a stored result, as wh.result.columns has it.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Column {
+    pub name: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+}
+
+/// What the rows are called in the statements that store them.
+const NAME: &std::ffi::CStr = c"wh_rows";
+
+pub fn keep(ran: &Ran) -> Result<Kept> {
+    let (_, _owner) = As::on_behalf()?;
+    let _surroundings = guc::Scope::new(guc::DEPARSE)?;
+    let rows = &ran.rows;
+    let described: Vec<Column> = rows
+        .columns
+        .iter()
+        .map(|c| Column { name: c.name.clone(), kind: catalog::format_type(c.type_oid, c.typmod) })
+        .collect();
+    let limit = super::expire::kilobytes(&crate::settings::RESULT_INLINE_SIZE);
+    let as_table = rows.bytes > limit || !rows.columns.iter().all(|c| columns::fits_json(c.how));
+    let used: Vec<_> =
+        ran.used.iter().map(|(relation, columns)| json!({ "relation": relation, "columns": columns })).collect();
+    let used = serde_json::to_string(&used)?;
+    let id = record(ran, &described, &used, as_table)?;
+    if as_table {
+        table(id, &ran.slug, rows, &described)?;
+    }
+    let bytes = measure(id, as_table)?;
+    Ok(Kept {
+        id,
+        link: link(&id.to_string()),
+        rows: rows.count as i64,
+        bytes,
+        elapsed: ran.elapsed,
+        read: super::read::statement(id, &described, as_table),
+    })
+}
+
+/// startup_wh.link_base and what comes after it.
+pub fn link(end: &str) -> String {
+    let base = crate::settings::LINK_BASE.get();
+    let base = base.as_deref().map(std::ffi::CStr::to_string_lossy).unwrap_or_default();
+    format!("{base}{end}")
+}
+
+/// Writes down the result and what it was computed from.
+fn record(ran: &Ran, described: &[Column], used: &str, as_table: bool) -> Result<i64> {
+    let content = match as_table {
+        true => "NULL::jsonb",
+        false => "(SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(r.*)), '[]') FROM wh_rows r)",
+    };
+    let statement = format!(
+        "INSERT INTO wh.result (query, slug, version, sql, runner, login, ran_at, elapsed, params, columns, rows, content, uses, place,
+           by_rows, job, job_name, run)
+         SELECT $1, $2, $3, $4, $5::regrole, session_user, pg_catalog.clock_timestamp() - $6 * interval '1 microsecond',
+                $6 * interval '1 microsecond', $7::jsonb, $8::jsonb, $9, {content},
+                (SELECT pg_catalog.count(*) FROM pg_catalog.json_array_elements($10::json)), $11,
+                EXISTS (SELECT FROM pg_catalog.json_to_recordset($10::json) AS u (relation oid)
+                        JOIN pg_catalog.pg_class c ON c.oid = u.relation WHERE c.relrowsecurity),
+                j.job, j.job_name, j.id
+         FROM (VALUES (1)) one LEFT JOIN wh.job_run j ON j.id = $12
+         RETURNING id"
+    );
+    let params = serde_json::Value::Object(ran.params.clone()).to_string();
+    let described = serde_json::to_string(described)?;
+    let args: [DatumWithOid; 12] = [
+        ran.query.id.into(),
+        ran.slug.as_str().into(),
+        ran.query.version.into(),
+        ran.query.sql.as_str().into(),
+        spi::oid(ran.caller),
+        (ran.elapsed.as_micros() as i64).into(),
+        params.as_str().into(),
+        described.as_str().into(),
+        (ran.rows.count as i64).into(),
+        used.into(),
+        catalog::place().into(),
+        ran.run.into(),
+    ];
+    let id: Option<i64> =
+        ran.rows.read(NAME, |client| Ok(client.update(&statement, None, &args)?.first().get(1)?))?;
+    let id = id.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, "the result was not recorded"))?;
+    spi::run(
+        "INSERT INTO wh.result_use (result, relation, schema, name, owner, columns, column_names)
+         SELECT $1, c.oid, n.nspname, c.relname, pg_catalog.pg_get_userbyid(c.relowner), k.numbers, k.names
+         FROM pg_catalog.json_to_recordset($2::json) AS u (relation oid, columns json)
+         JOIN pg_catalog.pg_class c ON c.oid = u.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         CROSS JOIN LATERAL (
+           SELECT coalesce(pg_catalog.array_agg(a.attnum ORDER BY a.attnum), '{}') AS numbers,
+                  coalesce(pg_catalog.array_agg(a.attname ORDER BY a.attnum), '{}') AS names
+           FROM pg_catalog.pg_attribute a
+           WHERE a.attrelid = c.oid AND NOT a.attisdropped AND EXISTS (
+             SELECT FROM pg_catalog.json_array_elements_text(u.columns) e (n)
+             -- The whole row is all its columns.
+             WHERE e.n::int2 = a.attnum OR (e.n = '0' AND a.attnum > 0))) k",
+        &[id.into(), used.into()],
+    )?;
+    Ok(id)
+}
+
+/// Stores the rows as a table of the role wh_results, and the view through which it is read.
+fn table(id: i64, slug: &str, rows: &Rows, described: &[Column]) -> Result<()> {
+    let results = spi::first::<u32>(
+        "SELECT pg_catalog.to_json(oid::int8)::text FROM pg_catalog.pg_roles WHERE rolname = 'wh_results'",
+        &[],
+    )?;
+    let results = results.ok_or_else(|| {
+        Error::new(sqlstate::UNDEFINED_OBJECT, "role \"wh_results\" does not exist")
+            .hint("CREATE ROLE wh_results NOLOGIN; ALTER SCHEMA wh_results OWNER TO wh_results")
+    })?;
+    let _results = As::extension_owner(results);
+    // Nothing changes in it, so there is nothing to vacuum. Statistics would let EXPLAIN tell whoever may not read it
+    // how many rows have a value.
+    let create =
+        format!("CREATE TABLE wh_results.data_{id} WITH (autovacuum_enabled = false) AS SELECT * FROM wh_rows");
+    rows.read(NAME, |client| {
+        client.update(&create, None, &[])?;
+        Ok(())
+    })?;
+    if !described.is_empty() {
+        let without: Vec<String> =
+            described.iter().map(|c| format!("ALTER COLUMN {} SET STATISTICS 0", sql::ident(&c.name))).collect();
+        spi::run(&format!("ALTER TABLE wh_results.data_{id} {}", without.join(", ")), &[])?;
+    }
+    // The subquery is asked once a query, and before a row is read.
+    spi::run(
+        &format!(
+            "CREATE VIEW wh_results.r{id} WITH (security_barrier) AS
+             SELECT * FROM wh_results.data_{id} WHERE (SELECT wh.check_result({id}))"
+        ),
+        &[],
+    )?;
+    spi::run(&format!("GRANT SELECT ON wh_results.r{id} TO wh_admin, wh_analyst"), &[])?;
+    let comment = sql::literal(&format!("startup_wh: result {id}, of query {slug}; read it, as it never changes"));
+    spi::run(&format!("COMMENT ON VIEW wh_results.r{id} IS {comment}"), &[])?;
+    Ok(())
+}
+
+/// How many bytes a result takes.
+fn measure(id: i64, as_table: bool) -> Result<i64> {
+    let size = match as_table {
+        true => format!("pg_catalog.pg_total_relation_size('wh_results.data_{id}'::regclass)"),
+        false => String::from("0"),
+    };
+    let bytes: Option<i64> = spi::first(
+        &format!("UPDATE wh.result r SET bytes = pg_catalog.pg_column_size(r.*) + {size} WHERE id = $1 RETURNING r.bytes::text"),
+        &[id.into()],
+    )?;
+    Ok(bytes.unwrap_or_default())
+}

@@ -1,0 +1,19 @@
+//! Saved queries: run by those they are shared with, as themselves, and their results kept as they were.
+//!
+//! api (the doors) → store (queries, versions, shares) → run (a query, as the caller) → keep (its rows, as the extension's
+//! owner); read (results again, and who may), expire. Deciding is pure: scan and params (parameters), columns, lines.
+
+mod api;
+mod columns;
+mod expire;
+mod keep;
+mod lines;
+mod params;
+mod read;
+mod run;
+mod scan;
+mod store;
+
+// What jobs are built on.
+pub use expire::expire_due;
+pub use run::Series;
