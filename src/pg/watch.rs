@@ -16,8 +16,9 @@ use pgrx::{pg_guard, pg_sys, PgList, PgLogLevel};
 
 use crate::error::{sqlstate, Error};
 
-/// Relations by OID, with the numbers of the columns that were read; 0 is the whole row. None at all: that there are rows.
-pub type Used = BTreeMap<u32, BTreeSet<i16>>;
+/// Relations by OID, and the role whose rights counted (a view's owner, 0: whoever asked), with the numbers of the columns
+/// that were read; 0 is the whole row. None at all: that there are rows. Views are there besides what lies under them.
+pub type Used = BTreeMap<(u32, u32), BTreeSet<i16>>;
 
 struct Watch {
     used: Used,
@@ -72,19 +73,15 @@ fn install() {
 
 /// # Safety
 /// `columns` is a set of the server's.
-unsafe fn note(relation: pg_sys::Oid, permissions: u64, columns: *mut pg_sys::Bitmapset) {
+unsafe fn note(relation: pg_sys::Oid, role: pg_sys::Oid, permissions: u64, columns: *mut pg_sys::Bitmapset) {
     if permissions & u64::from(pg_sys::ACL_SELECT) == 0 {
         return;
     }
     WATCH.with_borrow_mut(|watch| {
         let Some(watch) = watch else { return };
-        // SAFETY: as above; a look-up by OID.
+        // SAFETY: as above.
         unsafe {
-            // What lies under a view has an entry of its own.
-            if pg_sys::get_rel_relkind(relation) as u8 == pg_sys::RELKIND_VIEW {
-                return;
-            }
-            let found = watch.used.entry(relation.to_u32()).or_default();
+            let found = watch.used.entry((relation.to_u32(), role.to_u32())).or_default();
             let mut member = pg_sys::bms_next_member(columns, -1);
             while member >= 0 {
                 found.insert((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as i16);
@@ -106,7 +103,12 @@ mod versions {
         unsafe {
             for entry in PgList::<pg_sys::RangeTblEntry>::from_pg(range).iter_ptr() {
                 if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
-                    note((*entry).relid, u64::from((*entry).requiredPerms), (*entry).selectedCols);
+                    note(
+                        (*entry).relid,
+                        (*entry).checkAsUser,
+                        u64::from((*entry).requiredPerms),
+                        (*entry).selectedCols,
+                    );
                 }
             }
             EARLIER_CHECK.is_none_or(|earlier| earlier(range, report))
@@ -128,7 +130,7 @@ mod versions {
         // SAFETY: the server's list, which stays its own.
         unsafe {
             for entry in PgList::<pg_sys::RTEPermissionInfo>::from_pg(permissions).iter_ptr() {
-                note((*entry).relid, u64::from((*entry).requiredPerms), (*entry).selectedCols);
+                note((*entry).relid, (*entry).checkAsUser, u64::from((*entry).requiredPerms), (*entry).selectedCols);
             }
             EARLIER_CHECK.is_none_or(|earlier| earlier(range, permissions, report))
         }

@@ -43,9 +43,7 @@ pub fn keep(ran: &Ran) -> Result<Kept> {
         .collect();
     let limit = super::expire::kilobytes(&crate::settings::RESULT_INLINE_SIZE);
     let as_table = rows.bytes > limit || !rows.columns.iter().all(|c| columns::fits_json(c.how));
-    let used: Vec<_> =
-        ran.used.iter().map(|(relation, columns)| json!({ "relation": relation, "columns": columns })).collect();
-    let used = serde_json::to_string(&used)?;
+    let used = relations(ran)?;
     let id = record(ran, &described, &used, as_table)?;
     if as_table {
         table(id, &ran.slug, rows, &described)?;
@@ -66,6 +64,42 @@ pub fn link(end: &str) -> String {
     let base = crate::settings::LINK_BASE.get();
     let base = base.as_deref().map(std::ffi::CStr::to_string_lossy).unwrap_or_default();
     format!("{base}{end}")
+}
+
+/// What a run was computed from, as JSON: relations with columns, down to tables. Where a view stands in the place of a
+/// table, to show less of it, the view is the table: what lies under it is nobody's to read, and no use of it counts but one
+/// through another view.
+fn relations(ran: &Ran) -> Result<String> {
+    let used: Vec<_> = ran
+        .used
+        .iter()
+        .map(|((relation, role), columns)| json!({ "relation": relation, "role": role, "columns": columns }))
+        .collect();
+    let found: Option<serde_json::Value> = spi::first(
+        "WITH u AS MATERIALIZED (
+           SELECT u.relation, u.role, u.columns, c.relkind = 'v' AS is_view, m.view IS NOT NULL AS is_mask
+           FROM pg_catalog.json_to_recordset($1::json) AS u (relation oid, role oid, columns json)
+           LEFT JOIN pg_catalog.pg_class c ON c.oid = u.relation
+           LEFT JOIN wh.masked_table m ON m.view = u.relation
+         ), under AS (
+           -- What masks that were read lie over, but for what other views that were read lie over as well.
+           SELECT x.relation, w.relowner AS role
+           FROM u JOIN wh.masked_table m ON m.view = u.relation JOIN pg_catalog.pg_class w ON w.oid = m.view
+           CROSS JOIN LATERAL (VALUES (m.relation::oid), ('wh.mask_key'::regclass::oid)) x (relation)
+           WHERE NOT EXISTS (
+             SELECT FROM u o JOIN pg_catalog.pg_rewrite r ON r.ev_class = o.relation
+             JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+             WHERE o.is_view AND NOT o.is_mask AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = x.relation)
+         )
+         SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('relation', f.relation::int8, 'columns', f.columns)), '[]')::text
+         FROM (SELECT u.relation, ARRAY(SELECT DISTINCT e.n::int2 FROM u v, pg_catalog.json_array_elements_text(v.columns) e (n)
+                                        WHERE v.relation = u.relation ORDER BY 1) AS columns
+               FROM u
+               WHERE u.is_mask OR (u.is_view IS NOT TRUE AND NOT EXISTS (SELECT FROM under x WHERE (x.relation, x.role) = (u.relation, u.role)))
+               GROUP BY u.relation) f",
+        &[serde_json::to_string(&used)?.into()],
+    )?;
+    Ok(found.unwrap_or_else(|| json!([])).to_string())
 }
 
 /// Writes down the result and what it was computed from.
