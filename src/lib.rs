@@ -39,8 +39,6 @@ extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
 extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["sizes"]);
 extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["policy"]);
 extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["analysts"]);
-extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["usage"]);
-extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["policy"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

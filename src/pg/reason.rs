@@ -12,14 +12,6 @@ use pgrx::pg_sys;
 use super::hooks::standard_ExecutorRun;
 use super::sql::cstring;
 
-unsafe extern "C-unwind" {
-    // Not pgrx's: its guard would take every error apart, and lose its position and context.
-    #[cfg(not(feature = "pg18"))]
-    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: c_int, count: u64, once: bool);
-    #[cfg(feature = "pg18")]
-    fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: c_int, count: u64);
-}
-
 unsafe extern "C" {
     fn errdetail(format: *const c_char, ...) -> c_int;
     fn errhint(format: *const c_char, ...) -> c_int;
