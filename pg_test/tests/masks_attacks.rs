@@ -266,3 +266,30 @@ fn nothing_is_visible_for_a_moment_while_a_run_goes_on() {
     assert_eq!(ana.table("SELECT * FROM app.fresh"), "1");
     assert_eq!(ana.value("SELECT nick FROM app.people LIMIT 1"), "n");
 }
+
+/// Analysts that wh.add_analyst made read whatever comes: of a masked table that is the view, before and after.
+#[test]
+fn the_group_of_analysts_reads_the_view_and_not_the_table() {
+    let pair = Pair::new("group");
+    pair.product().exec(&format!("CREATE TABLE users (id int, email text); INSERT INTO users VALUES (1, '{RAW}')"));
+    pair.create_fdw();
+    pair.warehouse().exec("SELECT * FROM wh.add_analyst('carla_masks', 'carla_masks secret')");
+    let mut carla = pair.warehouse_as("carla_masks");
+    assert_eq!(carla.table("SELECT * FROM app.users"), format!("1|{RAW}"));
+    pair.as_deploy("mask('app.users.email', 'first', 2)");
+    assert_eq!(carla.table("SELECT * FROM app.users"), "1|xy");
+    // A table that goes and comes is masked when it is made.
+    pair.product().exec("ALTER TABLE users RENAME TO gone; DROP TABLE gone");
+    pair.recreate_fdw();
+    pair.product().exec(&format!("CREATE TABLE users (id int, email text); INSERT INTO users VALUES (2, '{RAW}')"));
+    pair.recreate_fdw();
+    assert_eq!(carla.table("SELECT * FROM app.users"), "2|xy");
+    let raw = raw_place(&pair);
+    assert_eq!(carla.error(&format!("SELECT * FROM {raw}")).code().code(), "42501");
+    let oid = pair.warehouse().value(&format!("SELECT '{raw}'::regclass::oid"));
+    assert_eq!(carla.value(&format!("SELECT has_any_column_privilege({oid}, 'SELECT')")), "f");
+    assert_eq!(
+        carla.value("SELECT has_schema_privilege(nspname, 'USAGE') FROM pg_namespace WHERE nspname ~ '^wh_raw'"),
+        "f"
+    );
+}

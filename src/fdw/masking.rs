@@ -166,6 +166,7 @@ impl Lifted {
             match plan.how {
                 How::Drop => {
                     rebuild::drop_relation(&format!("DROP VIEW {name}"), &name)?;
+                    spi::run("DELETE FROM wh.masked_table WHERE relation::oid = $1", &[spi::oid(existing.oid)])?;
                     continue;
                 }
                 How::Remove => {
