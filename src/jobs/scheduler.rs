@@ -185,7 +185,7 @@ impl Scheduler {
         }
         self.dispatch();
         self.tell_waiters();
-        if self.usage.due_in().is_zero() && !self.keep_usage() {
+        if self.usage.due_in().is_zero() && self.usage.has_work() && !self.keep_usage() {
             return Ok(None);
         }
         // Jobs come first where slots are few.

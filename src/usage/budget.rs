@@ -96,8 +96,8 @@ impl Budget {
     }
 }
 
-/// Looks who has passed what, and tells those who listen, once for each period.
-pub fn judge(database: u32) -> Result<()> {
+/// Looks who has passed what, and tells those who listen, once for each period. Says whether there are any budgets.
+pub fn judge(database: u32) -> Result<bool> {
     let budgets: Vec<Budget> = spi::rows(
         "SELECT pg_catalog.json_build_object('role', b.role::pg_catalog.oid::int8, 'name', r.rolname, 'per', b.per, 'enforce', b.enforce,
                   'query_time', wh.micros(b.query_time), 'bytes', b.bytes, 'since', wh.micros(p.since),
@@ -120,7 +120,7 @@ pub fn judge(database: u32) -> Result<()> {
         verdicts.push((b.role, b.name, said));
     }
     counters::judge(database, &verdicts);
-    Ok(())
+    Ok(!verdicts.is_empty())
 }
 
 /// Tells the channel `wh_budgets`, and remembers that it did.

@@ -35,6 +35,8 @@ pub struct Keeper {
     trimmed: Option<Instant>,
     /// Changes of budgets that were looked at.
     hurried: u64,
+    /// There are budgets, whose periods end by themselves.
+    budgets: bool,
 }
 
 impl Keeper {
@@ -50,6 +52,19 @@ impl Keeper {
         self.kept.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()))
     }
 
+    /// Whether there is anything to write or to look at. An idle server has no transaction for it.
+    pub fn has_work(&mut self) -> bool {
+        let unwritten = || counters::seen(catalog::my_database()).iter().any(|s| s.total != s.saved);
+        let work = self.budgets
+            || self.hurried != counters::hurried()
+            || self.trimmed.is_none_or(|at| at.elapsed() > TRIM_EVERY)
+            || unwritten();
+        if !work {
+            self.kept = Some(Instant::now());
+        }
+        work
+    }
+
     /// Does it, in a transaction of the caller's.
     pub fn keep(&mut self) -> Result<()> {
         self.kept = Some(Instant::now());
@@ -60,7 +75,7 @@ impl Keeper {
             Err(e) if e.sqlstate == sqlstate::LOCK_NOT_AVAILABLE => return Ok(()),
             locked => locked?,
         };
-        budget::judge(database)?;
+        self.budgets = budget::judge(database)?;
         write(database)?;
         if self.trimmed.is_none_or(|at| at.elapsed() > TRIM_EVERY) {
             trim()?;
