@@ -220,6 +220,27 @@ fn who_passes_a_budget_is_told_and_only_enforced_ones_are_refused() {
 }
 
 #[test]
+fn a_budget_of_bytes_is_that_of_the_schemas_that_a_role_owns() {
+    let cluster = server("usage_bytes", "startup_wh", &[("startup_wh.usage_interval", "1s")]);
+    let mut admin = connect(&cluster, "postgres");
+    admin.exec("CREATE SCHEMA ana AUTHORIZATION ana; CREATE SCHEMA ben AUTHORIZATION ben");
+    for role in ["ana", "ben"] {
+        connect(&cluster, role).exec(&format!("CREATE TABLE {role}.t AS SELECT generate_series(1, 50000) AS n"));
+    }
+    admin.exec("SELECT wh.snapshot_usage(); SELECT wh.set_budget('ana', bytes => 1000000, enforce => true); SELECT wh.set_budget('ben', bytes => 100000000, enforce => true)");
+    let mut ana = connect(&cluster, "ana");
+    wait_until("ana is refused", || ana.simple_query("SELECT 1").is_err());
+    let error = ana.error("SELECT 1");
+    assert_eq!(error.code().code(), "53400");
+    assert!(error.detail().is_some_and(|d| d.ends_with("of 1000000 bytes are used.")), "{error:?}");
+    connect(&cluster, "ben").exec("SELECT 1");
+    assert_eq!(
+        admin.table("SELECT role, used_bytes >= pg_relation_size(role || '.t'), passed FROM wh.budgets ORDER BY role"),
+        "ana|t|t\nben|t|f"
+    );
+}
+
+#[test]
 fn without_preloading_the_views_are_there_and_say_how_to_turn_it_on() {
     let cluster = Cluster::start("usage_off").expect("a server");
     let mut c = cluster.connect("postgres").expect("a session");
