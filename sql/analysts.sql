@@ -123,6 +123,7 @@ COMMENT ON FUNCTION wh.list_analysts() IS 'Internal: the rows of wh.analysts tha
 CREATE VIEW wh.analysts WITH (security_barrier) AS
 SELECT l.role, l.team, l.schema, l.private, r.rolconnlimit AS connection_limit,
        nullif(l.max_query_ms, 0) * interval '1 millisecond' AS max_query_time, r.rolvaliduntil AS valid_until,
+       (SELECT z.table_bytes + z.index_bytes + z.toast_bytes FROM wh.schema_size z WHERE z.kind = 'schema' AND z.name = l.schema) AS bytes,
        u.total_time AS query_time_7d,
        CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.usesysid = l.oid) THEN pg_catalog.now()
             -- Query time is counted by the hour.
@@ -133,7 +134,7 @@ FROM wh.list_analysts() l JOIN wh.analyst a ON a.schema = l.schema
 LEFT JOIN pg_catalog.pg_roles r ON r.oid = l.oid
 LEFT JOIN wh.user_query_time u ON u.user_id = l.oid AND u.period = '7 days';
 COMMENT ON VIEW wh.analysts IS
-'The analysts: team, schema, limits, query time of 7 days, when they were last seen (to the hour), and what differs from the standard (drift), each with the line that mends it. An analyst sees their own row';
+'The analysts: team, schema, limits, bytes of the schema when sizes were last measured, query time of 7 days, when they were last seen (to the hour), and what differs from the standard (drift), each with the line that mends it. An analyst sees their own row';
 
 CREATE VIEW wh.teams WITH (security_barrier) AS
 SELECT pg_catalog.pg_get_userbyid(t.role)::text AS team, t.schema, t.private,

@@ -37,6 +37,8 @@ fn one_line_gives_all_that_she_needs() {
         "alice|alice|10|00:10:00|{}"
     );
     assert_eq!(alice.value("SELECT query_time_7d > '0' AND last_seen = now() FROM wh.analysts"), "t");
+    pair.warehouse().exec("SELECT wh.snapshot_usage()");
+    assert_eq!(alice.value("SELECT bytes > 0 FROM wh.analysts"), "t");
     // A colleague stands on her views.
     let mut bob = add(&pair, "bob");
     bob.exec("CREATE VIEW top AS SELECT max(total) AS most FROM alice.paying");
