@@ -3,7 +3,7 @@
 //! The catalogs are read once, and the sets of roles are made here: to ask the server for each role and each table would
 //! be millions of questions.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde::Deserialize;
@@ -60,23 +60,55 @@ pub struct Grant {
     pub columns: Option<Vec<String>>,
 }
 
+/// Readers by their place, a bit each: sets are joined and compared for each of ten thousand tables.
+type Set = Vec<u64>;
+
+fn join(all: &mut Set, more: &Set) {
+    all.resize(all.len().max(more.len()), 0);
+    all.iter_mut().zip(more).for_each(|(a, m)| *a |= m);
+}
+
+fn without(all: &mut Set, less: &Set) {
+    all.iter_mut().zip(less).for_each(|(a, l)| *a &= !l);
+}
+
+fn is_empty(set: &Set) -> bool {
+    set.iter().all(|word| *word == 0)
+}
+
+/// Sets of readers and their names, each made once.
+struct Sets<'a> {
+    readers: &'a [Reader],
+    having: HashMap<(u32, u32), Set>,
+    names: HashMap<Set, Names>,
+}
+
+impl Sets<'_> {
+    /// Who has what a role was given (0 is PUBLIC), and may look into the schema.
+    fn having(&mut self, to: u32, schema: u32) -> &Set {
+        let readers = self.readers;
+        self.having.entry((to, schema)).or_insert_with(|| {
+            let mut set = vec![0; readers.len().div_ceil(64)];
+            let may = |r: &Reader| (to == 0 || r.of.contains(&to)) && r.schemas.contains(&schema);
+            readers.iter().enumerate().filter(|(_, r)| may(r)).for_each(|(n, _)| set[n / 64] |= 1 << (n % 64));
+            set
+        })
+    }
+
+    fn names(&mut self, set: &Set) -> Names {
+        if let Some(known) = self.names.get(set) {
+            return Rc::clone(known);
+        }
+        let all = self.readers.iter().enumerate().filter(|(n, _)| set[n / 64] >> (n % 64) & 1 == 1);
+        let made: Names = Rc::new(all.map(|(_, r)| r.name.clone()).collect());
+        self.names.insert(set.clone(), Rc::clone(&made));
+        made
+    }
+}
+
 /// Who reads what, by grants, by ownership, and through views. Pure.
 pub fn decide(readers: &[Reader], relations: &[Relation], reads: &[(u32, u32)]) -> Vec<Finding> {
-    let mut memory: HashMap<(u32, u32), Rc<BTreeSet<usize>>> = HashMap::new();
-    // Who has what a role was given, and may look into the schema.
-    let mut having = |to: u32, schema: u32| {
-        let made = memory.entry((to, schema)).or_insert_with(|| {
-            let may = |r: &Reader| (to == 0 || r.of.contains(&to)) && r.schemas.contains(&schema);
-            Rc::new(readers.iter().enumerate().filter(|(_, r)| may(r)).map(|(n, _)| n).collect())
-        });
-        Rc::clone(made)
-    };
-    let mut known: HashMap<Vec<usize>, Names> = HashMap::new();
-    let mut names = |set: &BTreeSet<usize>| {
-        let key: Vec<usize> = set.iter().copied().collect();
-        let made = || Rc::new(set.iter().map(|n| readers[*n].name.clone()).collect());
-        Rc::clone(known.entry(key).or_insert_with(made))
-    };
+    let mut sets = Sets { readers, having: HashMap::new(), names: HashMap::new() };
     let access = |object: &str, path: String, roles: Names| Finding {
         kind: "access",
         object: object.to_owned(),
@@ -86,48 +118,40 @@ pub fn decide(readers: &[Reader], relations: &[Relation], reads: &[(u32, u32)]) 
         mend: None,
     };
     let mut found = Vec::new();
-    let mut direct: HashMap<u32, BTreeSet<usize>> = HashMap::new();
-    for r in relations.iter() {
-        let owners = having(r.owner, r.schema);
-        let all = direct.entry(r.oid).or_default();
-        all.extend(owners.iter());
-        if r.open && !owners.is_empty() {
-            found.push(access(&r.name, format!("owned by \"{}\"", r.owner_name), names(&owners)));
+    for r in relations.iter().filter(|r| r.open) {
+        let owners = sets.having(r.owner, r.schema).clone();
+        if !is_empty(&owners) {
+            found.push(access(&r.name, format!("owned by \"{}\"", r.owner_name), sets.names(&owners)));
         }
         for g in &r.grants {
-            let set = having(g.to, r.schema);
+            let set = sets.having(g.to, r.schema).clone();
+            if is_empty(&set) {
+                continue;
+            }
             let to = if g.to == 0 { String::from("PUBLIC") } else { format!("\"{}\"", g.to_name) };
-            if g.columns.is_none() {
-                direct.entry(r.oid).or_default().extend(set.iter());
-            }
-            if r.open && !set.is_empty() {
-                let what = g.columns.as_ref().map_or(String::new(), |c| format!(" ({})", c.join(", ")));
-                found.push(access(&r.name, format!("SELECT{what} to {to}"), names(&set)));
-            }
+            let what = g.columns.as_ref().map_or(String::new(), |c| format!(" ({})", c.join(", ")));
+            found.push(access(&r.name, format!("SELECT{what} to {to}"), sets.names(&set)));
         }
     }
     // A view reads with its owner's rights: whoever may read it sees what the owner may.
     let by_oid: HashMap<u32, &Relation> = relations.iter().map(|r| (r.oid, r)).collect();
-    for (base, view) in reads {
+    for (base, view) in reads.iter().filter(|(base, view)| base != view) {
         let (Some(base), Some(view)) = (by_oid.get(base), by_oid.get(view)) else { continue };
-        if base.oid == view.oid {
-            continue;
-        }
-        let none = BTreeSet::new();
-        let without = direct.get(&base.oid).unwrap_or(&none);
-        let mut set: BTreeSet<usize> = BTreeSet::new();
+        let mut set: Set = Vec::new();
         for g in &view.grants {
-            set.extend(having(g.to, view.schema).iter().filter(|n| !without.contains(n)));
+            join(&mut set, sets.having(g.to, view.schema));
         }
-        set.extend(
-            having(view.owner, view.schema).iter().filter(|n| view.kind == "materialized view" && !without.contains(n)),
-        );
-        if !set.is_empty() {
-            found.push(access(
-                &base.name,
-                format!("through {} {} of \"{}\"", view.kind, view.name, view.owner_name),
-                names(&set),
-            ));
+        if view.kind == "materialized view" {
+            join(&mut set, sets.having(view.owner, view.schema));
+        }
+        // Those who read all of it anyway.
+        without(&mut set, sets.having(base.owner, base.schema));
+        for g in base.grants.iter().filter(|g| g.columns.is_none()) {
+            without(&mut set, sets.having(g.to, base.schema));
+        }
+        if !is_empty(&set) {
+            let path = format!("through {} {} of \"{}\"", view.kind, view.name, view.owner_name);
+            found.push(access(&base.name, path, sets.names(&set)));
         }
     }
     found.sort_by(|a, b| (&a.object, &a.path).cmp(&(&b.object, &b.path)));
