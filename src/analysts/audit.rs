@@ -99,7 +99,7 @@ impl Sets<'_> {
         if let Some(known) = self.names.get(set) {
             return Rc::clone(known);
         }
-        let all = self.readers.iter().enumerate().filter(|(n, _)| set[n / 64] >> (n % 64) & 1 == 1);
+        let all = self.readers.iter().enumerate().filter(|(n, _)| (set[n / 64] >> (n % 64)) & 1 == 1);
         let made: Names = Rc::new(all.map(|(_, r)| r.name.clone()).collect());
         self.names.insert(set.clone(), Rc::clone(&made));
         made
