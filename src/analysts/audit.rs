@@ -160,8 +160,7 @@ pub fn decide(readers: &[Reader], relations: &[Relation], reads: &[(u32, u32)]) 
 
 /// The readers, of all or of one. `$1` is the role or null.
 const READERS: &str = "
-    WITH open AS (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source)),
-    grantee AS (
+    WITH grantee AS MATERIALIZED (
       SELECT DISTINCT x.grantee AS oid FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x WHERE x.privilege_type = 'SELECT' AND x.grantee <> 0 AND c.oid >= 16384
       UNION SELECT x.grantee FROM pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) x WHERE x.privilege_type = 'SELECT' AND x.grantee <> 0
       UNION SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))
