@@ -206,7 +206,7 @@ COMMENT ON FUNCTION wh.schedule_query(text, text, jsonb, text, interval, int, in
 -- can't be set.
 CREATE FUNCTION wh.result_access(id bigint, viewer oid, place text)
 RETURNS json
-LANGUAGE sql STABLE PARALLEL RESTRICTED
+LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
   SELECT pg_catalog.json_build_object('own', o.own, 'shared', h.shared, 'as_table', r.content IS NULL, 'columns', r.columns::text,
     'lacking', CASE WHEN o.own OR NOT h.shared THEN '{}' ELSE ARRAY(
@@ -258,7 +258,7 @@ COMMENT ON FUNCTION wh.may_read_result(bigint) IS 'Internal: whether the caller 
 
 CREATE FUNCTION wh.check_result(id bigint)
 RETURNS boolean
-LANGUAGE c STABLE PARALLEL RESTRICTED STRICT
+LANGUAGE c STABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'check_result_wrapper';
 COMMENT ON FUNCTION wh.check_result(bigint) IS 'Internal: true where the caller may read a stored result, and the reason as an error where not; once a query, in the views of schema wh_results';
 

@@ -15,7 +15,7 @@ fn a_mask_is_the_table_and_what_lies_under_it_stays_there() {
     deploy.exec(
         "SELECT * FROM wh.mask('app.users.email', 'hashed'); SELECT * FROM wh.mask('app.users.phone', 'first', 3)",
     );
-    c.exec("GRANT USAGE ON SCHEMA app TO ana, ben; GRANT SELECT ON app.users TO ana; GRANT SELECT (id, email) ON app.users TO ben");
+    c.exec("GRANT USAGE ON SCHEMA app TO ana, ben; GRANT SELECT ON app.users TO ana; REVOKE SELECT ON app.users FROM ben; GRANT SELECT (id, email) ON app.users TO ben");
     let (mut ana, mut ben) = (pair.warehouse_as("ana"), pair.warehouse_as("ben"));
     ana.exec(
         "SELECT wh.save_query('mails', 'SELECT id, email FROM app.users'), wh.share_query('mails', 'ben');

@@ -277,6 +277,33 @@ fn a_table_of_a_result_gives_nothing_away() {
 }
 
 #[test]
+fn parallel_workers_ask_as_well() {
+    let mut p = place("parallel");
+    p.c.exec("ALTER DATABASE parallel SET startup_wh.result_inline_size = 0");
+    let (mut ana, mut ben) = (p.w.as_role("ana"), p.w.as_role("ben"));
+    save(
+        &mut ana,
+        "q",
+        "SELECT n, repeat('x', 50) AS x FROM generate_series(1, 50000) n, (SELECT count(secret) FROM app.users) s",
+    );
+    ana.exec("SELECT wh.share_query('q', 'ben')");
+    let id = run(&mut ana, "q");
+    let parallel = "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET max_parallel_workers_per_gather = 2";
+    ana.exec(&format!("{parallel}; SET parallel_leader_participation = off"));
+    let sum = format!("SELECT sum(n) FROM wh_results.r{id}");
+    assert!(ana.table(&format!("EXPLAIN {sum}")).contains("Gather"), "{}", ana.table(&format!("EXPLAIN {sum}")));
+    // Also where the transaction has written, and whoever the session was.
+    ana.exec("BEGIN; CREATE TABLE ana.t ()");
+    assert_eq!(ana.value(&sum), "1250025000");
+    ana.exec("ROLLBACK");
+    p.c.exec(&format!("{parallel}; SET ROLE ana"));
+    assert_eq!(p.c.value(&sum), "1250025000");
+    p.c.exec("RESET ROLE");
+    ben.exec(&format!("{parallel}; SET parallel_leader_participation = off"));
+    assert_eq!(refused(&mut ben, &sum), ("42501".into(), format!("permission denied for result {id}")));
+}
+
+#[test]
 fn a_query_runs_as_its_caller_and_changes_nothing() {
     let mut p = place("caller");
     p.ana.exec(

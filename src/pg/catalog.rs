@@ -94,7 +94,7 @@ pub fn extension_owner(name: &CStr) -> crate::error::Result<Option<u32>> {
     if unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) } == pg_sys::InvalidOid {
         return Ok(None);
     }
-    let owner = super::spi::look(
+    let owner = super::spi::peek(
         "SELECT extowner::pg_catalog.int8::pg_catalog.text FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) $1",
         &[name.to_string_lossy().as_ref().into()],
     )?;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use pgrx::datum::DatumWithOid;
-use pgrx::pg_sys::PgOid;
+use pgrx::pg_sys::{self, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, Spi, SpiHeapTupleData, SpiResult, SpiTupleTable};
 use serde::de::DeserializeOwned;
 
@@ -32,6 +32,40 @@ fn read<T: DeserializeOwned>(table: SpiTupleTable) -> Result<Vec<T>> {
 /// workers.
 pub fn look<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Vec<T>> {
     Spi::connect(|client| read(client.select(query, None, args)?))
+}
+
+/// Like [`look`], under the snapshot of the statement that asks: in a parallel worker nothing else can be had.
+pub fn peek<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Vec<T>> {
+    let query = super::sql::cstring(query)?;
+    let mut types: Vec<pg_sys::Oid> = args.iter().map(DatumWithOid::oid).collect();
+    let mut values: Vec<pg_sys::Datum> =
+        args.iter().map(|a| a.datum().map_or(pg_sys::Datum::from(0), |d| d.sans_lifetime())).collect();
+    let nulls: Vec<std::ffi::c_char> =
+        args.iter().map(|a| if a.datum().is_none() { b'n' } else { b' ' } as std::ffi::c_char).collect();
+    Spi::connect(|_| {
+        let mut rows = Vec::new();
+        // SAFETY: within an SPI connection; what is passed outlives the call, and what comes of it is read before the
+        // connection ends.
+        unsafe {
+            pg_sys::SPI_execute_with_args(
+                query.as_ptr(),
+                args.len() as i32,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                true,
+                0,
+            );
+            let table = pg_sys::SPI_tuptable;
+            for n in 0..pg_sys::SPI_processed as usize {
+                let json = pg_sys::SPI_getvalue(*(*table).vals.add(n), (*table).tupdesc, 1);
+                if !json.is_null() {
+                    rows.push(serde_json::from_str(&std::ffi::CStr::from_ptr(json).to_string_lossy())?);
+                }
+            }
+        }
+        Ok(rows)
+    })
 }
 
 /// Rows of a query with many, read column by column: JSON would cost more than the query.

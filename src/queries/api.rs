@@ -233,7 +233,7 @@ fn may_read_result(id: i64) -> core::result::Result<bool, ErrorReport> {
 #[pg_extern(sql = false)]
 fn check_result(id: i64) -> core::result::Result<bool, ErrorReport> {
     let (caller, _owner) = As::on_behalf()?;
-    read::authorize(caller, id)?;
+    read::check(caller, id)?;
     Ok(true)
 }
 

@@ -20,12 +20,14 @@ struct Found {
     lacking: Vec<String>,
 }
 
+// Whatever is on the caller's path: the function was parsed when it was made, and nothing here is looked up on it.
+const ACCESS: &str = "SELECT wh.result_access($1, $2, $3)::pg_catalog.text";
+
 fn find(caller: u32, id: i64) -> Result<Option<Found>> {
-    // Whatever is on the caller's path: the function was parsed when it was made, and nothing here is looked up on it.
-    let found: Vec<Found> = spi::look(
-        "SELECT wh.result_access($1, $2, $3)::pg_catalog.text",
-        &[id.into(), spi::oid(caller), catalog::place().into()],
-    )?;
+    judge(caller, spi::look(ACCESS, &[id.into(), spi::oid(caller), catalog::place().into()])?)
+}
+
+fn judge(caller: u32, found: Vec<Found>) -> Result<Option<Found>> {
     Ok(found.into_iter().next().map(|mut f| {
         f.own |= session::is_superuser_role(caller);
         f
@@ -46,7 +48,17 @@ pub struct Readable {
 
 /// Refuses whoever may not read a result, with the reason; whom it was never shared with does not learn that it is there.
 pub fn authorize(caller: u32, id: i64) -> Result<Readable> {
-    let found = find(caller, id)?.filter(|f| f.own || f.shared).ok_or_else(|| {
+    readable(id, find(caller, id)?)
+}
+
+/// The same in the middle of a query on the result's table, which a parallel worker may be running.
+pub fn check(caller: u32, id: i64) -> Result<()> {
+    let found = spi::peek(ACCESS, &[id.into(), spi::oid(caller), catalog::place().into()])?;
+    readable(id, judge(caller, found)?).map(|_| ())
+}
+
+fn readable(id: i64, found: Option<Found>) -> Result<Readable> {
+    let found = found.filter(|f| f.own || f.shared).ok_or_else(|| {
         Error::new(sqlstate::UNDEFINED_OBJECT, format!("result {id} does not exist"))
             .hint("SELECT id, query, ran_at FROM wh.results lists those that you may read.")
     })?;
