@@ -170,6 +170,7 @@ const CALLS: &[(&str, &str)] = &[
     ("check_result", "SELECT wh.check_result(1)"),
     ("read_result", "SELECT wh.read_result(1, '[]', true)"),
     ("result_access", "SELECT wh.result_access(1, 1, '')"),
+    ("usage_report", "SELECT wh.usage_report()"),
 ];
 
 /// Who is an analyst, and what they may do.
@@ -235,6 +236,7 @@ const ANALYSTS_TOO: &[&str] = &[
     "unshare_schema",
     "unused_after",
     "view_lag",
+    "usage_report",
 ];
 
 #[test]

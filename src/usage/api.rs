@@ -7,7 +7,7 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{budget, counter, counters, keep, texts, Counts};
+use super::{budget, counter, counters, keep, report, texts, Counts};
 use crate::error::{sqlstate, Error};
 use crate::pg::identity::As;
 use crate::pg::{catalog, session};
@@ -151,4 +151,10 @@ fn my_statements() -> core::result::Result<
     let statements = texts::mine()?.into_iter();
     let rows = statements.map(|s| (s.fingerprint, s.query, s.calls, s.total_time, s.mean_time, s.max_time, s.rows));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+#[pg_extern(sql = false)]
+fn usage_report(days: Option<i32>) -> core::result::Result<String, ErrorReport> {
+    let missing = || Error::new(sqlstate::INVALID_PARAMETER_VALUE, "days must not be null");
+    Ok(report::report(days.ok_or_else(missing)?)?)
 }

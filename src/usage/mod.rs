@@ -4,13 +4,14 @@
 //! each database's scheduler) → sql/usage.sql (what one sees). file carries over a restart what was not written yet; budget
 //! says who has used too much; texts asks pg_stat_statements; api are the doors. See docs/usage.md.
 //!
-//! [`sizes`]: what schemas and relations weigh, measured from their files. See docs/sizes.md.
+//! [`sizes`]: what schemas and relations weigh, measured from their files. See docs/sizes.md. report puts both into a text.
 
 mod api;
 mod budget;
 mod counters;
 mod file;
 mod keep;
+mod report;
 mod sizes;
 mod texts;
 

@@ -3,17 +3,19 @@
 //! - [`fdw`]: `wh.recreate_fdw` beside the script that drops and imports everything
 //! - [`jobs`]: the jobs beside pg_cron
 //! - [`sources`]: fetching beside dlt, and beside COPY
+//! - [`sizes`]: what tables weigh, beside pg_total_relation_size
 //! - [`usage`]: counting beside a server that does not, and beside pg_stat_statements
 //! - [`analysts`]: rights in a large warehouse
 //! - [`results`]: stored results beside plain tables
 //!
-//! Arguments name a bench (fdw, jobs, sources, usage, analysts, results) or single cases of theirs. See docs/bench.md.
+//! Arguments name a bench (fdw, jobs, sources, sizes, usage, analysts, results) or single cases of theirs. See docs/bench.md.
 
 mod analysts;
 mod fdw;
 mod jobs;
 mod report;
 mod results;
+mod sizes;
 mod sources;
 mod usage;
 mod waits;
@@ -38,6 +40,7 @@ const BENCHES: &[Bench] = &[
     ("fdw", fdw::CASES, fdw::run),
     ("jobs", jobs::CASES, jobs::run),
     ("sources", sources::CASES, sources::run),
+    ("sizes", sizes::CASES, sizes::run),
     ("usage", usage::CASES, usage::run),
     ("analysts", analysts::CASES, analysts::run),
     ("results", results::CASES, results::run),
