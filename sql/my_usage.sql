@@ -8,7 +8,7 @@ SELECT r.oid AS role_id, r.rolname AS role,
        l.relation AS largest_relation, l.bytes AS largest_relation_bytes,
        q.*, b.query_time AS budget_query_time, b.bytes AS budget_bytes, b.per AS budget_per, b.enforce AS budget_enforced, b.passed AS budget_passed,
        s.as_of AS sizes_as_of
-FROM pg_catalog.pg_roles r CROSS JOIN wh.size_snapshot s
+FROM pg_catalog.pg_roles r CROSS JOIN (SELECT * FROM wh.size_snapshot LIMIT 1) s
 LEFT JOIN (
   SELECT z.owner, pg_catalog.count(*) FILTER (WHERE z.schema <> '(temporary)') AS schemas, sum(z.total_bytes)::bigint AS bytes,
          pg_catalog.rank() OVER (ORDER BY sum(z.total_bytes) DESC) AS bytes_rank, sum(z.growth_7_days)::bigint AS growth_7_days
@@ -65,7 +65,7 @@ CREATE VIEW wh.unused_relations AS
 SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS relation, CASE c.relkind WHEN 'm' THEN 'materialized view' ELSE 'table' END AS kind,
        pg_catalog.pg_get_userbyid(c.relowner)::text AS owner, z.table_bytes + z.index_bytes + z.toast_bytes AS bytes,
        r.last_read, extract(day FROM s.as_of - greatest(r.last_read, z.first_seen, s.watched_since))::int AS days_unused, s.as_of
-FROM wh.relation_size z CROSS JOIN wh.size_snapshot s
+FROM wh.relation_size z CROSS JOIN (SELECT * FROM wh.size_snapshot LIMIT 1) s
 JOIN pg_catalog.pg_class c ON c.oid = z.relation AND c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND NOT c.relispartition
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'wh', 'pg_toast')
 CROSS JOIN LATERAL (

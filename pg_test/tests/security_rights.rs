@@ -171,6 +171,7 @@ const CALLS: &[(&str, &str)] = &[
     ("read_result", "SELECT wh.read_result(1, '[]', true)"),
     ("result_access", "SELECT wh.result_access(1, 1, '')"),
     ("usage_report", "SELECT wh.usage_report()"),
+    ("needed_by", "SELECT wh.needed_by(1)"),
 ];
 
 /// Who is an analyst, and what they may do.
@@ -237,6 +238,7 @@ const ANALYSTS_TOO: &[&str] = &[
     "unused_after",
     "view_lag",
     "usage_report",
+    "needed_by",
 ];
 
 #[test]

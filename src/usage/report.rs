@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::spi;
+use crate::pg::{guc, spi};
 
 /// Lines of each list.
 const LINES: i32 = 10;
@@ -35,6 +35,8 @@ pub fn report(days: i32) -> Result<String> {
     if !(1..=36_500).contains(&days) {
         return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "days must be from 1 to 36500"));
     }
+    // Compiling the queries takes longer than running them.
+    let _plainly = guc::Scope::new(&[("jit", "off")])?;
     let head: Option<(String, String, bool)> = spi::first(HEAD, &[])?;
     let (database, as_of, utf8) =
         head.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, "the database that this session is in was not found"))?;
