@@ -29,7 +29,8 @@ impl Relation {
 
     /// Whether it stands for itself: what is stored of it is no other relation's.
     pub fn is_listed(&self) -> bool {
-        !self.is_index() && !(self.kind == b't' && self.belongs_to != self.oid)
+        let of_a_table = self.kind == b't' && self.belongs_to != self.oid;
+        !(self.is_index() || of_a_table)
     }
 }
 
