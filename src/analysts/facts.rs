@@ -24,12 +24,12 @@ pub fn analysts(only: Option<u32>) -> Result<Vec<Analyst>> {
     );
     spi::rows(
         &format!(
-            "WITH written AS (
+            "WITH written AS MATERIALIZED (
                SELECT x.grantee, x.privilege_type, pg_catalog.format('%I.%I', n.nspname, c.relname) AS relation
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(c.relacl) x
                WHERE n.nspname IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source)
                  AND x.privilege_type <> 'SELECT' AND x.grantee <> c.relowner AND x.grantee <> 0
-             ), created AS (
+             ), created AS MATERIALIZED (
                SELECT x.grantee, n.nspname FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x
                WHERE x.privilege_type = 'CREATE' AND x.grantee <> n.nspowner AND x.grantee <> 0
              )
