@@ -1,5 +1,6 @@
 //! What is open that should not be, each with the line that closes it.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::audit::Finding;
@@ -98,15 +99,20 @@ pub fn all(role: Option<&str>) -> Result<Vec<Finding>> {
 
 /// Columns that the policy names and analysts read all the same: as they are, or through a view that reads them.
 fn sensitive(role: Option<&str>) -> Result<Vec<Finding>> {
-    let named: Vec<(String, Option<String>, Vec<String>, Option<String>)> = spi::rows(
-        "SELECT pg_catalog.json_build_array(s.\"column\", pg_catalog.min(s.state), pg_catalog.min(s.readable_by), pg_catalog.min(s.advice))::text
-         FROM wh.sensitive_columns s WHERE s.\"column\" IS NOT NULL GROUP BY s.\"column\" ORDER BY s.\"column\"",
+    // Without a condition of ours: it would have the server ask who reads each column before it looks at the patterns.
+    let named: Vec<(Option<String>, Option<String>, Vec<String>, Option<String>)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(s.\"column\", s.state, s.readable_by, s.advice)::text FROM wh.sensitive_columns s",
         &[],
     )?;
+    // One that several patterns name is told once.
+    let named: BTreeMap<String, (Option<String>, Vec<String>, Option<String>)> = named
+        .into_iter()
+        .filter_map(|(column, state, readers, advice)| Some((column?, (state, readers, advice))))
+        .collect();
     let concerns = |roles: &[String]| role.is_none_or(|one| roles.iter().any(|r| r == one));
     let only = |roles: Vec<String>| Rc::new(role.map_or(roles, |one| vec![one.to_owned()]));
     let mut found: Vec<Finding> = Vec::new();
-    for (column, state, readers, advice) in &named {
+    for (column, (state, readers, advice)) in &named {
         if state.as_deref() == Some("readable") && concerns(readers) {
             found.push(Finding {
                 kind: "danger",
@@ -118,7 +124,7 @@ fn sensitive(role: Option<&str>) -> Result<Vec<Finding>> {
             });
         }
     }
-    let columns: Vec<String> = named.into_iter().map(|n| n.0).collect();
+    let columns: Vec<String> = named.into_keys().collect();
     let views: Vec<(String, String, Vec<String>)> =
         spi::rows(REEXPOSED, &[columns.into(), role.map(str::to_owned).into()])?;
     found.extend(views.into_iter().filter(|v| !v.2.is_empty() && concerns(&v.2)).map(|(view, column, roles)| {
