@@ -79,6 +79,8 @@ fn a_private_schema_is_read_by_its_owner_alone_until_it_is_shared() {
             assert_eq!(who.error(&format!("SELECT id FROM {relation}")).code().code(), "42501", "{relation}");
         }
     }
+    let by_default = "SELECT count(*) FROM pg_default_acl, aclexplode(defaclacl) x WHERE defaclrole = 'lea'::regrole AND x.grantee <> defaclrole";
+    assert_eq!(lea.value(by_default), "0", "what comes is not given to anybody either");
     assert_eq!(lea.value("SELECT count(*) FROM lea.t"), "1");
     assert_eq!(pair.as_deploy("add_analyst('lea')"), []);
     assert_eq!(lea.table("SELECT private, drift FROM wh.analysts"), "t|{}");
@@ -95,6 +97,7 @@ fn a_private_schema_is_read_by_its_owner_alone_until_it_is_shared() {
     for relation in ["lea.t", "lea.newest"] {
         assert_eq!(max.error(&format!("SELECT id FROM {relation}")).code().code(), "42501", "{relation}");
     }
+    assert_eq!(lea.value(by_default), "0");
     // With all again; a wh_admin may as well.
     pair.as_deploy("share_schema('lea', 'wh_analyst')");
     assert_eq!(ned.table("SELECT (SELECT count(*) FROM lea.t), (SELECT count(*) FROM lea.newest)"), "1|0");

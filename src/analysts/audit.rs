@@ -288,14 +288,18 @@ mod tests {
 
     #[test]
     fn a_view_shows_what_its_owner_reads_to_those_who_do_not() {
-        let readers = [reader("alice", &[100]), reader("carol", &[102])];
+        let readers = [reader("alice", &[100]), reader("carol", &[102]), reader("owner", &[10, 102])];
         let relations = [
             relation(1, "app.users", "table", 10, &[(100, None)]),
             relation(2, "alice.v", "view", 100, &[(102, None), (100, None)]),
         ];
         assert_eq!(
             told(&decide(&readers, &relations, &[(1, 2)])),
-            ["app.users SELECT to \"r100\": alice", "app.users through view alice.v of \"r100\": carol"]
+            [
+                "app.users SELECT to \"r100\": alice",
+                "app.users owned by \"r10\": owner",
+                "app.users through view alice.v of \"r100\": carol"
+            ]
         );
     }
 }
