@@ -124,7 +124,7 @@ DROP VIEW by_hand, happy_totals, happy, shape;
 SELECT action, count(*) > 0 AS some FROM wh.drop_fdw('byhand') GROUP BY 1;
 SELECT action, count(*) > 0 AS some FROM wh.drop_fdw('app') GROUP BY 1;
 SELECT count(*) AS servers FROM pg_foreign_server;
-SELECT nspname FROM pg_namespace WHERE nspname IN ('app', 'byhand');
+SELECT nspname FROM pg_namespace WHERE nspname IN ('app', 'byhand') ORDER BY 1;
 DROP TABLE before;
 DROP OWNED BY wh_regress_reader;
 DROP SCHEMA IF EXISTS app, byhand;
