@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::pg::activity::{self, Running};
+use crate::pg::activity::{self, Activity};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{guc, hooks, spi};
 
@@ -21,6 +21,25 @@ const GRACE: i64 = 5_000_000;
 
 /// A statement that has yet to begin is looked for no more often than this.
 const RARELY: i64 = 1_000_000;
+
+/// A statement of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Running {
+    pid: i32,
+    /// Who logged in. SET ROLE does not change it.
+    user: u32,
+    database: u32,
+    /// When it began, in microseconds as [`activity::now`] counts them.
+    since: i64,
+}
+
+impl Running {
+    /// What a backend of a client runs; no worker's, and with them no job's.
+    fn of(a: Activity) -> Option<Self> {
+        let since = a.since.filter(|_| a.client)?;
+        Some(Running { pid: a.pid, user: a.role, database: a.database, since })
+    }
+}
 
 /// A role's limit.
 #[derive(Debug, Clone)]
@@ -75,7 +94,8 @@ impl Watchdog {
             self.told.clear();
             return LOOK_AGAIN;
         }
-        let (steps, next) = decide(&activity::running(), &self.limits, &mut self.told, activity::now());
+        let running: Vec<Running> = activity::all().filter_map(Running::of).collect();
+        let (steps, next) = decide(&running, &self.limits, &mut self.told, activity::now());
         for (running, step) in steps {
             let Some(limit) = limit(&self.limits, &running) else { continue };
             let (signal, what) = match step {

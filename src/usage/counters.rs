@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{fence, AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use crate::pg::hooks::activity;
+use crate::pg::activity;
 use crate::pg::hooks::statements::{self, counter, Counts};
 use crate::pg::shmem::{self, Area, Array};
 use crate::pg::{catalog, session};

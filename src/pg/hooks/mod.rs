@@ -1,8 +1,7 @@
 //! Hooks into other people's statements, and into the end of our own transactions.
 //!
-//! - [`statements`]: what they cost; [`activity`]: what runs now
+//! - [`statements`]: what they cost
 
-pub mod activity;
 pub mod statements;
 
 use std::cell::RefCell;

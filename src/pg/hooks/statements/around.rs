@@ -8,7 +8,8 @@ use super::account::{
     begins, close, cpu, enters, failed, in_block, known_kind, message, process, returns, runs, Kind, Process,
 };
 use super::{counter, watcher, Counts};
-use crate::pg::hooks::{activity, standard_ExecutorRun, standard_ProcessUtility};
+use crate::pg::activity;
+use crate::pg::hooks::{standard_ExecutorRun, standard_ProcessUtility};
 
 unsafe extern "C-unwind" {
     // Not pgrx's: its guard costs more than what is called, and would take each error apart.
