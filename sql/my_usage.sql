@@ -1,11 +1,28 @@
--- What is whose: sizes and query time together, for whoever asks.
+-- What is whose: sizes, stored results and query time together, for whoever asks.
+
+CREATE VIEW wh.budgets WITH (security_barrier) AS
+SELECT r.rolname AS role, b.query_time, b.bytes, b.per, b.enforce, p.since, u.used_time * interval '1 microsecond' AS used_time, w.used_bytes,
+       coalesce(u.used_time > (extract(epoch FROM b.query_time) * 1000000), false) OR coalesce(w.used_bytes > b.bytes, false) AS passed
+FROM wh.budget b JOIN pg_catalog.pg_roles r ON r.oid = b.role::oid
+CROSS JOIN LATERAL (SELECT pg_catalog.date_trunc(b.per, pg_catalog.now(), pg_catalog.current_setting('log_timezone')) AS since) p
+CROSS JOIN LATERAL (
+  SELECT coalesce(sum(t.total_time), 0) AS used_time
+  FROM (SELECT q.total_time FROM wh.query_time q WHERE q.role = r.oid AND q.hour >= p.since
+        UNION ALL SELECT n.total_time FROM wh.query_time_now() n WHERE n.role = r.oid::bigint) t) u
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN b.bytes IS NOT NULL THEN
+    (SELECT coalesce(sum(z.total_bytes), 0) FROM wh.schema_sizes z WHERE z.owner::text = r.rolname::text)
+    + (SELECT coalesce(sum(x.bytes), 0) FROM wh.result x WHERE x.runner::oid = r.oid) END::bigint AS used_bytes) w
+WHERE wh.sees_usage_of(r.oid);
+COMMENT ON VIEW wh.budgets IS
+'How much query time and how many bytes (of schemas and stored results) each role may use, how much of it is used since the period began, and whether it is passed. Periods begin by the server''s log_timezone';
 
 -- A row for each role, whoever asks; read as wh.my_usage and wh.my_team_usage, which leave out what is not the asker's.
 CREATE VIEW wh.role_usage AS
 SELECT r.oid AS role_id, r.rolname AS role,
        coalesce(o.schemas, 0) AS schemas, coalesce(o.bytes, 0) AS bytes, o.bytes_rank,
        pg_catalog.round(100 * coalesce(o.bytes, 0) / nullif(s.bytes, 0)::numeric, 2) AS bytes_percent, o.growth_7_days,
-       l.relation AS largest_relation, l.bytes AS largest_relation_bytes,
+       l.relation AS largest_relation, l.bytes AS largest_relation_bytes, w.results, w.result_bytes,
        q.*, b.query_time AS budget_query_time, b.bytes AS budget_bytes, b.per AS budget_per, b.enforce AS budget_enforced, b.passed AS budget_passed,
        s.as_of AS sizes_as_of
 FROM pg_catalog.pg_roles r CROSS JOIN (SELECT * FROM wh.size_snapshot LIMIT 1) s
@@ -18,6 +35,8 @@ LEFT JOIN LATERAL (
   FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_class t ON t.relnamespace = n.oid JOIN wh.relation_size z ON z.belongs_to = t.oid
   JOIN pg_catalog.pg_class c ON c.oid = z.relation AND c.relkind NOT IN ('i', 'I') JOIN pg_catalog.pg_namespace cn ON cn.oid = c.relnamespace
   WHERE n.nspowner = r.oid ORDER BY 2 DESC, 1 LIMIT 1) l ON true
+CROSS JOIN LATERAL (
+  SELECT pg_catalog.count(*) AS results, coalesce(sum(x.bytes), 0)::bigint AS result_bytes FROM wh.result x WHERE x.runner::oid = r.oid) w
 LEFT JOIN LATERAL (
   SELECT coalesce(sum(u.calls) FILTER (WHERE u.period = 'today'), 0)::bigint AS queries_today,
          coalesce(sum(u.calls) FILTER (WHERE u.period = '7 days'), 0)::bigint AS queries_7_days,
@@ -51,7 +70,7 @@ COMMENT ON VIEW wh.role_usage IS 'Internal: what each role has and what its quer
 CREATE VIEW wh.my_usage WITH (security_barrier) AS
 SELECT u.* FROM wh.role_usage u WHERE u.role = current_user;
 COMMENT ON VIEW wh.my_usage IS
-'One row for the role that asks: its schemas, what they weigh, their rank among those of all owners, their share of the database and growth, the largest relation in them; what its queries cost today, in 7 and in 30 days, and their share of everybody''s time; its budget';
+'One row for the role that asks: its schemas, what they weigh, their rank among those of all owners, their share of the database and growth, the largest relation in them; its stored results of queries; what its queries cost today, in 7 and in 30 days, and their share of everybody''s time; its budget';
 
 CREATE VIEW wh.my_team_usage WITH (security_barrier) AS
 WITH RECURSIVE team(role_id) AS (
@@ -86,4 +105,4 @@ COMMENT ON FUNCTION wh.usage_report(int) IS
 
 REVOKE ALL ON FUNCTION wh.usage_report(int) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION wh.usage_report(int) TO wh_admin, wh_analyst;
-GRANT SELECT ON wh.my_usage, wh.my_team_usage, wh.unused_relations TO wh_admin, wh_analyst;
+GRANT SELECT ON wh.budgets, wh.my_usage, wh.my_team_usage, wh.unused_relations TO wh_admin, wh_analyst;

@@ -78,13 +78,7 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'set_budget_wrapper';
 COMMENT ON FUNCTION wh.set_budget(regrole, interval, bigint, text, boolean) IS
-'Sets how much query time a role may use in an hour, day, week or month, and how many bytes its schemas may have. Who passes it is told, and the channel wh_budgets; with enforce, new statements are refused, but never those of superusers and wh_admin. Without time and bytes the budget is taken away';
-
-CREATE FUNCTION wh.budget_bytes(role oid)
-RETURNS bigint
-LANGUAGE c STABLE STRICT PARALLEL UNSAFE
-AS 'MODULE_PATHNAME', 'budget_bytes_wrapper';
-COMMENT ON FUNCTION wh.budget_bytes(oid) IS 'Internal: bytes of the schemas that a role owns, as far as the caller may see sizes';
+'Sets how much query time a role may use in an hour, day, week or month, and how many bytes its schemas and stored results may have. Who passes it is told, and the channel wh_budgets; with enforce, new statements are refused, but never those of superusers and wh_admin. Without time and bytes the budget is taken away';
 
 CREATE FUNCTION wh.my_statements()
 RETURNS TABLE (fingerprint bigint, query text, calls bigint, total_time double precision, mean_time double precision,
@@ -167,28 +161,13 @@ FROM wh.my_statements() s;
 COMMENT ON VIEW wh.my_queries IS
 'The asker''s own statements in this database by total time, where pg_stat_statements collects them; a notice says how to get it. It knows nothing of cancelled statements and forgets rare ones: wh.user_query_time has all';
 
-CREATE VIEW wh.budgets WITH (security_barrier) AS
-SELECT r.rolname AS role, b.query_time, b.bytes, b.per, b.enforce, p.since, u.used_time * interval '1 microsecond' AS used_time,
-       CASE WHEN b.bytes IS NOT NULL THEN wh.budget_bytes(r.oid) END AS used_bytes,
-       coalesce(u.used_time > (extract(epoch FROM b.query_time) * 1000000), false)
-         OR coalesce(CASE WHEN b.bytes IS NOT NULL THEN wh.budget_bytes(r.oid) END > b.bytes, false) AS passed
-FROM wh.budget b JOIN pg_catalog.pg_roles r ON r.oid = b.role::oid
-CROSS JOIN LATERAL (SELECT pg_catalog.date_trunc(b.per, pg_catalog.now(), pg_catalog.current_setting('log_timezone')) AS since) p
-CROSS JOIN LATERAL (
-  SELECT coalesce(sum(t.total_time), 0) AS used_time
-  FROM (SELECT q.total_time FROM wh.query_time q WHERE q.role = r.oid AND q.hour >= p.since
-        UNION ALL SELECT n.total_time FROM wh.query_time_now() n WHERE n.role = r.oid::bigint) t) u
-WHERE wh.sees_usage_of(r.oid);
-COMMENT ON VIEW wh.budgets IS
-'How much query time and how many bytes each role may use, how much of it is used since the period began, and whether it is passed. Periods begin by the server''s log_timezone';
-
 -- Who may -----------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.reset_usage(),
-  wh.set_budget(regrole, interval, bigint, text, boolean), wh.budget_bytes(oid), wh.my_statements() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.budget_bytes(oid), wh.my_statements() TO wh_admin, wh_analyst;
+  wh.set_budget(regrole, interval, bigint, text, boolean), wh.my_statements() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION wh.sees_usage_of(oid), wh.query_time_now(), wh.my_statements() TO wh_admin, wh_analyst;
 GRANT EXECUTE ON FUNCTION wh.reset_usage(), wh.set_budget(regrole, interval, bigint, text, boolean) TO wh_admin;
-GRANT SELECT ON wh.user_query_time, wh.user_query_time_history, wh.my_queries, wh.budgets TO wh_admin, wh_analyst;
+GRANT SELECT ON wh.user_query_time, wh.user_query_time_history, wh.my_queries TO wh_admin, wh_analyst;
 
 -- What was counted before is not the history of this database's warehouse.
 SELECT wh.reset_usage();

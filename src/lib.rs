@@ -36,10 +36,10 @@ extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
 extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
-extension_sql_file!("../sql/my_usage.sql", name = "my_usage", requires = ["sizes"]);
-extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["my_usage"]);
+extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["sizes"]);
 extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["policy"]);
 extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["analysts"]);
+extension_sql_file!("../sql/my_usage.sql", name = "my_usage", requires = ["queries"]);
 
 #[pg_guard]
 #[allow(non_snake_case)]

@@ -42,6 +42,17 @@ fn ones_own_row_says_what_one_has_and_used_and_is_the_only_one() {
     // Budgets are in it.
     client.exec("SELECT wh.set_budget('ben', bytes => 1)");
     assert_eq!(ben.table("SELECT budget_bytes, budget_passed, budget_enforced FROM wh.my_usage"), "1|t|f");
+    // So are stored results, which nobody else is charged for.
+    assert_eq!(ben.table("SELECT results, result_bytes FROM wh.my_usage"), "0|0");
+    ben.exec("SELECT wh.save_query('his', 'SELECT repeat($$x$$, 5000) AS x, a FROM generate_series(1, 10) a'); SELECT wh.run_query('his')");
+    let kept: Vec<u64> = ben
+        .rows("SELECT m.result_bytes, m.bytes, b.used_bytes FROM wh.my_usage m JOIN wh.budgets b USING (role)")[0]
+        .iter()
+        .map(|n| n.as_deref().unwrap_or("").parse().expect("a number"))
+        .collect();
+    assert!(kept[0] > 0 && kept[1] + kept[0] == kept[2], "{kept:?}");
+    assert_eq!(client.value("SELECT sum(bytes) FROM wh.result"), kept[0].to_string());
+    assert_eq!(ana.table("SELECT results, result_bytes FROM wh.my_usage"), "0|0");
     // Nobody else's row shows, to a cheap function neither.
     ben.exec(
         "CREATE TABLE ben.seen (t text); CREATE FUNCTION ben.peek(text) RETURNS bool LANGUAGE plpgsql COST 0.0001 AS

@@ -128,11 +128,6 @@ fn set_budget(
 }
 
 #[pg_extern(sql = false)]
-fn budget_bytes(role: pg_sys::Oid) -> core::result::Result<i64, ErrorReport> {
-    Ok(i64::try_from(budget::bytes_of(role.to_u32())?).unwrap_or(i64::MAX))
-}
-
-#[pg_extern(sql = false)]
 fn my_statements() -> core::result::Result<
     TableIterator<
         'static,

@@ -139,16 +139,12 @@ fn announce(b: &Budget, said: &Verdict) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the schemas that a role owns, where they are measured.
-pub fn bytes_of(role: u32) -> Result<u64> {
-    let measured: Option<bool> =
-        spi::first("SELECT pg_catalog.to_json(pg_catalog.to_regclass('wh.schema_sizes') IS NOT NULL)::text", &[])?;
-    if measured != Some(true) {
-        return Ok(0);
-    }
+/// Bytes of the schemas that a role owns and of its stored results, as wh.budgets has them.
+fn bytes_of(role: u32) -> Result<u64> {
     let bytes: Option<u64> = spi::first(
-        "SELECT coalesce(pg_catalog.sum(s.total_bytes), 0)::bigint::text FROM wh.schema_sizes s
-         WHERE s.owner::text = (SELECT rolname::text FROM pg_catalog.pg_roles WHERE oid = $1)",
+        "SELECT ((SELECT coalesce(pg_catalog.sum(s.total_bytes), 0) FROM wh.schema_sizes s
+                  WHERE s.owner::text = (SELECT rolname::text FROM pg_catalog.pg_roles WHERE oid = $1))
+               + (SELECT coalesce(pg_catalog.sum(x.bytes), 0) FROM wh.result x WHERE x.runner::pg_catalog.oid = $1))::bigint::text",
         &[spi::oid(role)],
     )?;
     Ok(bytes.unwrap_or(0))
