@@ -72,6 +72,13 @@ AS 'MODULE_PATHNAME', 'add_team_wrapper';
 COMMENT ON FUNCTION wh.add_team(text) IS
 'Makes a team: a group role, and a schema of the same name that its members may create in and all analysts read. Called again it puts back what is missing';
 
+CREATE FUNCTION wh.remove_team(name text, give_to text)
+RETURNS TABLE (object text, kind text, action text, detail text)
+LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'remove_team_wrapper';
+COMMENT ON FUNCTION wh.remove_team(text, text) IS
+'Removes a team that nobody is in, and gives what it owns to an analyst or another team. Its schema and what members made in it stay';
+
 CREATE FUNCTION wh.move_analyst(name text, team text)
 RETURNS TABLE (object text, kind text, action text, detail text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -146,12 +153,12 @@ COMMENT ON VIEW wh.teams IS 'The teams, their schemas and members';
 
 REVOKE ALL ON FUNCTION
   wh.add_analyst(text, text, text, int, interval, timestamptz), wh.alter_analyst(text, text, int, interval, timestamptz),
-  wh.remove_analyst(text, text), wh.add_team(text), wh.move_analyst(text, text), wh.share_schema(text, text),
+  wh.remove_analyst(text, text), wh.add_team(text), wh.remove_team(text, text), wh.move_analyst(text, text), wh.share_schema(text, text),
   wh.unshare_schema(text, text), wh.make_private(text), wh.audit_access(text), wh.close_public(), wh.list_analysts()
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   wh.add_analyst(text, text, text, int, interval, timestamptz), wh.alter_analyst(text, text, int, interval, timestamptz),
-  wh.remove_analyst(text, text), wh.add_team(text), wh.move_analyst(text, text), wh.audit_access(text), wh.close_public()
+  wh.remove_analyst(text, text), wh.add_team(text), wh.remove_team(text, text), wh.move_analyst(text, text), wh.audit_access(text), wh.close_public()
 TO wh_admin;
 -- A schema's owner decides about it.
 GRANT EXECUTE ON FUNCTION

@@ -184,6 +184,85 @@ fn what_a_leaver_made_stays_and_can_do_nothing_by_itself() {
 }
 
 #[test]
+fn a_leavers_queries_and_results_are_their_heirs() {
+    let pair = warehouse("leaver_queries");
+    let mut owner = pair.warehouse();
+    let (mut amy, mut bea, mut cid) = (add(&pair, "amy"), add(&pair, "bea"), add(&pair, "cid"));
+    amy.exec("CREATE TABLE amy.t AS SELECT 42 AS n; CREATE FUNCTION amy.f() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'");
+    for (slug, text) in [("kept", "SELECT n FROM amy.t"), ("calls", "SELECT amy.f() AS n")] {
+        amy.exec(&format!("SELECT wh.save_query('{slug}', '{text}'); SELECT wh.share_query('{slug}', 'cid')"));
+    }
+    let id = amy.value("SELECT result FROM wh.run_query('kept')");
+    cid.exec("SELECT wh.save_query('of_cid', 'SELECT 1 AS one'); SELECT wh.share_query('of_cid', 'amy')");
+    owner.exec("SELECT wh.set_budget('amy', '1 hour')");
+    let read = format!("SELECT wh.result({id})->>'n'");
+    assert_eq!(cid.value(&read), "42");
+    assert_eq!(bea.error(&read).code().code(), "42704");
+
+    let done = pair.as_deploy("remove_analyst('amy', 'bea')");
+    for expected in ["2 of kind query", "1 of kind result"] {
+        assert!(done.iter().any(|c| c.object == "bea" && c.detail == expected), "{expected} in {done:?}");
+    }
+    assert_eq!(owner.value("SELECT count(*) FROM pg_roles WHERE rolname = 'amy'"), "0");
+    assert_eq!(bea.table("SELECT slug, owner, author FROM wh.queries ORDER BY 1"), "calls|bea|amy\nkept|bea|amy");
+    assert_eq!(bea.table("SELECT id, runner, login FROM wh.results"), format!("{id}|bea|amy"));
+    for reader in [&mut bea, &mut cid] {
+        assert_eq!(reader.value(&read), "42", "as before, with whom it was shared too");
+    }
+    // What she wrote is somebody else's to both, and the function is Bea's now.
+    assert_eq!(bea.value("SELECT rows FROM wh.run_query('kept')"), "1");
+    assert_eq!(bea.value("SELECT rows FROM wh.run_query('calls')"), "1");
+    assert_eq!(cid.error("SELECT * FROM wh.run_query('calls')").code().code(), "42501");
+    bea.exec("SELECT wh.share_query('kept', 'wh_analyst'); SELECT * FROM wh.expire_results(1)");
+    assert_eq!(
+        owner.value(
+            "SELECT count(*) FROM wh.query_share s WHERE NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = s.role::oid)"
+        ),
+        "0"
+    );
+    assert_eq!(owner.value("SELECT count(*) FROM wh.budget"), "0");
+}
+
+#[test]
+fn a_team_is_removed_when_nobody_is_in_it() {
+    let pair = warehouse("team_goes");
+    let mut owner = pair.warehouse();
+    for team in ["rowers", "attic", "boss"] {
+        pair.as_deploy(&format!("add_team('{team}')"));
+    }
+    let mut dan = add(&pair, "dan");
+    pair.as_deploy("move_analyst('dan', 'rowers')");
+    dan.exec("CREATE TABLE rowers.his (id int); SET ROLE rowers; CREATE TABLE rowers.ours (id int); RESET ROLE");
+    let mut deploy = pair.warehouse_as("deploy");
+    let refused = deploy.error("SELECT * FROM wh.remove_team('rowers', 'attic')");
+    assert_eq!((refused.code().code(), refused.detail()), ("55006", Some("They are: dan.")));
+    pair.as_deploy("move_analyst('dan', NULL)");
+    for (call, code) in [
+        ("('rowers', 'rowers')", "22023"),
+        ("('rowers', 'nobody')", "42704"),
+        ("('dan', 'attic')", "42704"),
+        ("('rowers', NULL)", "22023"),
+        ("('rowers', 'postgres')", "42501"),
+    ] {
+        assert_eq!(deploy.error(&format!("SELECT * FROM wh.remove_team{call}")).code().code(), code, "{call}");
+    }
+    // One that has got more rights is for a superuser alone.
+    owner.exec("GRANT pg_read_all_data TO boss");
+    assert_eq!(deploy.error("SELECT * FROM wh.remove_team('boss', 'attic')").code().code(), "42501");
+    let done = actions(&pair.as_deploy("remove_team('rowers', 'attic')"));
+    assert_eq!(done, ["owner attic given", "role rowers dropped"]);
+    assert_eq!(owner.table("SELECT team FROM wh.teams ORDER BY 1"), "attic\nboss");
+    assert_eq!(
+        owner.table("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'rowers' ORDER BY 1"),
+        "his|dan\nours|attic"
+    );
+    assert_eq!(dan.value("SELECT count(*) FROM rowers.his"), "0");
+    assert_eq!(owner.value("SELECT drift::text FROM wh.analysts WHERE role = 'dan'"), "{}");
+    // Its name is free again, with the schema that is there.
+    assert_eq!(deploy.error("SELECT * FROM wh.add_team('rowers')").code().code(), "42P06");
+}
+
+#[test]
 fn whoever_owns_something_elsewhere_is_disabled() {
     let pair = warehouse("elsewhere");
     let other = warehouse("elsewhere_too");

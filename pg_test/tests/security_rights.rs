@@ -136,7 +136,6 @@ const CALLS: &[(&str, &str)] = &[
     ("sees_usage_of", "SELECT wh.sees_usage_of(10)"),
     ("query_time_now", "SELECT wh.query_time_now()"),
     ("my_statements", "SELECT wh.my_statements()"),
-    ("budget_bytes", "SELECT wh.budget_bytes(10)"),
     ("reset_usage", "SELECT wh.reset_usage()"),
     ("set_budget", "SELECT wh.set_budget('ana', '1 hour')"),
     ("schema_sizes_now", "SELECT wh.schema_sizes_now()"),
@@ -147,6 +146,7 @@ const CALLS: &[(&str, &str)] = &[
     ("alter_analyst", "SELECT wh.alter_analyst('ana', password => '')"),
     ("remove_analyst", "SELECT wh.remove_analyst('ana', 'ben')"),
     ("add_team", "SELECT wh.add_team('more')"),
+    ("remove_team", "SELECT wh.remove_team('more', 'ana')"),
     ("move_analyst", "SELECT wh.move_analyst('ana', 'more')"),
     ("share_schema", "SELECT wh.share_schema('app', 'ana')"),
     ("unshare_schema", "SELECT wh.unshare_schema('app', 'ana')"),
@@ -175,8 +175,16 @@ const CALLS: &[(&str, &str)] = &[
 ];
 
 /// Who is an analyst, and what they may do.
-const ANALYSTS: &[&str] =
-    &["add_analyst", "add_team", "alter_analyst", "audit_access", "close_public", "move_analyst", "remove_analyst"];
+const ANALYSTS: &[&str] = &[
+    "add_analyst",
+    "add_team",
+    "alter_analyst",
+    "audit_access",
+    "close_public",
+    "move_analyst",
+    "remove_analyst",
+    "remove_team",
+];
 
 /// Sources are for whoever decides where the server connects to.
 const SOURCES: &[&str] = &[
@@ -195,7 +203,6 @@ const SOURCES: &[&str] = &[
 const ANALYSTS_TOO: &[&str] = &[
     "alter_job",
     "alter_with_dependents",
-    "budget_bytes",
     "cancel_job",
     "check_result",
     "dependents",

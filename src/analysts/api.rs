@@ -129,6 +129,21 @@ fn add_team(
 }
 
 #[pg_extern(sql = false)]
+fn remove_team(
+    name: Option<&str>,
+    give_to: Option<&str>,
+) -> core::result::Result<
+    TableIterator<
+        'static,
+        (name!(object, String), name!(kind, String), name!(action, String), name!(detail, Option<String>)),
+    >,
+    ErrorReport,
+> {
+    let (name, give_to) = (given("name", name)?, given("give_to", give_to)?);
+    Ok(rows(on_behalf(|caller| leave::remove_team(caller, name, give_to))?))
+}
+
+#[pg_extern(sql = false)]
 fn move_analyst(
     name: Option<&str>,
     team: Option<&str>,

@@ -1,11 +1,11 @@
-//! An analyst leaves: sessions end, what they own is somebody else's, the role goes.
+//! An analyst leaves, or a team: sessions end, what they own is somebody else's, the role goes.
 //!
 //! What they wrote is code that could have waited for this moment. It never becomes a superuser's or an administrator's,
 //! and functions that would run with their new owner's rights are made plain ones first.
 
 use std::time::{Duration, Instant};
 
-use super::{provision, rights, Row};
+use super::{provision, rights, teams, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{hooks, latch, spi, sql, subxact};
 
@@ -29,19 +29,54 @@ pub fn remove(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
     let oid = role.oid;
     hooks::at_end(hooks::When::Committed, move || crate::pg::activity::terminate(oid));
 
-    disarm(role.oid, &mut done)?;
-    hand_over(&role, &heir, &mut done)?;
-    report_jobs(role.oid, &heir, &mut done)?;
+    spi::run("DELETE FROM wh.analyst WHERE role::oid = $1", &[spi::oid(role.oid)])?;
+    retire(&role, &heir, &mut done)?;
+    Ok(done)
+}
+
+/// Removes a team that nobody is in. Its schema and what members made in it stay.
+pub fn remove_team(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
+    provision::one_at_a_time()?;
+    let role = teams::find(caller, name)?;
+    let heir = heir(caller, name, give_to)?;
+    let members: Vec<String> = spi::rows(
+        "SELECT pg_catalog.to_json(m.member::pg_catalog.regrole::text)::text FROM pg_catalog.pg_auth_members m WHERE m.roleid = $1 ORDER BY 1",
+        &[spi::oid(role.oid)],
+    )?;
+    if !members.is_empty() {
+        return Err(Error::new(sqlstate::OBJECT_IN_USE, format!("team \"{name}\" has members"))
+            .detail(format!("They are: {}.", members.join(", ")))
+            .hint("Move each of them first: SELECT * FROM wh.move_analyst('...', NULL)"));
+    }
+    let mut done = Vec::new();
+    spi::run("UPDATE wh.analyst SET team = NULL WHERE team::oid = $1", &[spi::oid(role.oid)])?;
+    spi::run("DELETE FROM wh.team WHERE role::oid = $1", &[spi::oid(role.oid)])?;
+    retire(&role, &heir, &mut done)?;
+    Ok(done)
+}
+
+/// Gives away what a role has, and drops it.
+fn retire(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
+    let quoted = sql::ident(&role.name);
+    disarm(role.oid, done)?;
+    hand_over(role, heir, done)?;
+    report_jobs(role.oid, heir, done)?;
+    let (queries, results) = crate::queries::hand_over(role.oid, heir.oid)?;
+    for (kind, count) in [("query", queries), ("result", results)] {
+        if count > 0 {
+            done.push(Row::new(&heir.name, "owner", "given").detail(format!("{count} of kind {kind}")));
+        }
+    }
+    crate::usage::forget_budget(role.oid)?;
     // What they were given in this database, and what they gave by default.
     spi::run(&format!("DROP OWNED BY {quoted}"), &[])?;
-    spi::run("DELETE FROM wh.analyst WHERE role::oid = $1", &[spi::oid(role.oid)])?;
     let dropped = subxact::run(|| spi::run(&format!("DROP ROLE {quoted}"), &[]));
     match dropped {
-        Ok(_) => done.push(Row::new(name, "role", "dropped")),
-        Err(e) if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => disable(&role, &mut done)?,
+        Ok(_) => done.push(Row::new(&role.name, "role", "dropped")),
+        Err(e) if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => disable(role, done)?,
         Err(e) => return Err(e),
     }
-    Ok(done)
+    Ok(())
 }
 
 /// Who gets what they own: another analyst, a team, or, where a superuser says so, any role that has no more rights than

@@ -111,7 +111,7 @@ pub fn run(name: &str, job: i64, wait: Wait, argument: Option<&str>) -> Result<R
     let (accepted, run) = ask(job, wish::RUN, left.0)?;
     drop(left);
     if !accepted && run != 0 {
-        return Err(Error::new("55006", format!("job \"{name}\" is running already"))
+        return Err(Error::new(sqlstate::OBJECT_IN_USE, format!("job \"{name}\" is running already"))
             .detail(format!("It is run {run}."))
             .hint("Wait for its end, or SELECT wh.cancel_job(...)."));
     }

@@ -17,3 +17,5 @@ mod store;
 // What jobs are built on.
 pub use expire::expire_due;
 pub use run::Series;
+// For those who leave.
+pub use store::hand_over;

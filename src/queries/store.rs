@@ -204,6 +204,18 @@ pub fn unshare(caller: u32, slug: &str, with: &str) -> Result<bool> {
     Ok(gone.is_some())
 }
 
+/// Gives a role's queries and results to another one, and takes what was shared with it; returns how many of each were
+/// given. Who wrote which version stays: its new owner runs it as somebody else's.
+pub fn hand_over(from: u32, to: u32) -> Result<(usize, usize)> {
+    let both = [spi::oid(from), spi::oid(to)];
+    let queries: Vec<i64> =
+        spi::rows("UPDATE wh.saved_query SET owner = $2::regrole WHERE owner::oid = $1 RETURNING id::text", &both)?;
+    let results: Vec<i64> =
+        spi::rows("UPDATE wh.result SET runner = $2::regrole WHERE runner::oid = $1 RETURNING id::text", &both)?;
+    spi::run("DELETE FROM wh.query_share WHERE role::oid = $1", &[spi::oid(from)])?;
+    Ok((queries.len(), results.len()))
+}
+
 /// One version, as it was saved. The time in microseconds since 1970.
 #[derive(Deserialize)]
 pub struct Version {

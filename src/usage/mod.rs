@@ -34,6 +34,11 @@ pub fn begin() {
     file::save_at_exit();
 }
 
+/// Takes away the budget of a role that goes.
+pub fn forget_budget(role: u32) -> crate::error::Result<()> {
+    budget::set(role, None, None, "day", false)
+}
+
 /// What runs in this database now: by which process, of which role, for how long.
 pub fn running() -> Vec<Running> {
     counters::running(catalog::my_database(), session::now())
