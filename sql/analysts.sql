@@ -134,7 +134,7 @@ SELECT l.role, l.team, l.schema, l.private, r.rolconnlimit AS connection_limit,
        u.total_time AS query_time_7d,
        CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity s WHERE s.usesysid = l.oid) THEN pg_catalog.now()
             -- Query time is counted by the hour.
-            ELSE (SELECT least(pg_catalog.max(t.hour) + interval '1 hour', pg_catalog.now()) FROM wh.query_time t
+            ELSE (SELECT pg_catalog.max(least(t.hour + interval '1 hour', pg_catalog.now())) FROM wh.query_time t
                   WHERE t.role = l.oid AND t.hour > '-infinity') END AS last_seen,
        l.drift, l.mend, a.created_at, a.created_by
 FROM wh.list_analysts() l JOIN wh.analyst a ON a.schema = l.schema

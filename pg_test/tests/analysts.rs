@@ -39,6 +39,9 @@ fn one_line_gives_all_that_she_needs() {
     assert_eq!(alice.value("SELECT query_time_7d > '0' AND last_seen = now() FROM wh.analysts"), "t");
     pair.warehouse().exec("SELECT wh.snapshot_usage()");
     assert_eq!(alice.value("SELECT bytes > 0 FROM wh.analysts"), "t");
+    // Who never came was never seen.
+    pair.as_deploy("add_analyst('late')");
+    assert_eq!(pair.warehouse().value("SELECT last_seen IS NULL FROM wh.analysts WHERE role = 'late'"), "t");
     // A colleague stands on her views.
     let mut bob = add(&pair, "bob");
     bob.exec("CREATE VIEW top AS SELECT max(total) AS most FROM alice.paying");
