@@ -12,19 +12,21 @@ use std::time::{Duration, Instant};
 
 use pg_test::{cluster, place, Client, Cluster, Profile, Result};
 use serde_json::{json, Value};
-use server::Server;
+use server::{Did, Server};
 
-use crate::report::{ensure, median, ms, number, status, step, Report, Row};
+use crate::report::{ensure, median, ms, number, status, step, tree_cpu, Report, Row};
 
 /// What an argument can name.
-pub const CASES: &[&str] = &["load", "nothing_new", "records", "big_page", "update"];
+pub const CASES: &[&str] = &["load", "dlt", "nothing_new", "records", "big_page", "update"];
 
 const DATABASE: &str = "postgres";
 /// Of the comparisons.
 const CUSTOMERS: u64 = 200_000;
 const MANY: u64 = 1_000_000;
 /// Each run is compared with its peer in the same round, so that both meet the same weather.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+/// dlt takes its time.
+const DLT_ROUNDS: usize = 3;
 const BIG_PAGE_BYTES: u64 = 500_000_000;
 
 pub fn run(wanted: &dyn Fn(&str) -> bool) -> Result<()> {
@@ -46,8 +48,9 @@ pub fn run(wanted: &dyn Fn(&str) -> bool) -> Result<()> {
         thread::sleep(Duration::from_millis(20));
     }
     let mut bench = Bench { cluster, client, server: Server::start()?, rows: Report::default() };
-    let cases: [(&str, fn(&mut Bench) -> Result<()>); 5] = [
+    let cases: [(&str, fn(&mut Bench) -> Result<()>); 6] = [
         ("load", Bench::load),
+        ("dlt", Bench::beside_dlt),
         ("nothing_new", Bench::nothing_new),
         ("records", Bench::records),
         ("big_page", Bench::big_page),
@@ -73,9 +76,10 @@ struct Bench {
 /// What one run of a source came to.
 struct Fetched {
     wall: Duration,
-    requests: u64,
-    /// The API's own time.
-    server: Duration,
+    /// Of all of Postgres, on processors.
+    cpu: Duration,
+    /// The API's own.
+    server: Did,
     inserted: i64,
     updated: i64,
     unchanged: i64,
@@ -84,10 +88,16 @@ struct Fetched {
 impl Fetched {
     fn json(&self) -> Value {
         json!({
-            "wall_ms": ms(self.wall), "requests": self.requests, "server_ms": ms(self.server), "inserted": self.inserted,
+            "wall_ms": ms(self.wall), "cpu_ms": ms(self.cpu), "requests": self.server.requests,
+            "server_ms": ms(self.server.busy), "server_cpu_ms": ms(self.server.cpu), "inserted": self.inserted,
             "updated": self.updated, "unchanged": self.unchanged,
         })
     }
+}
+
+/// Microseconds for each customer.
+fn each(of: Duration) -> f64 {
+    of.as_secs_f64() * 1e6 / CUSTOMERS as f64
 }
 
 fn rate(rows: u64, took: Duration) -> f64 {
@@ -124,6 +134,7 @@ impl Bench {
     /// Fetches, from the call in a session to its answer.
     fn fetch(&mut self, name: &str, full: bool) -> Result<Fetched> {
         self.server.take();
+        let spent = self.cpu()?;
         let begun = Instant::now();
         let row = self.client.query_one(
             "SELECT status, error, inserted, updated, unchanged FROM wh.fetch($1, full_refresh => $2)",
@@ -132,8 +143,14 @@ impl Bench {
         let wall = begun.elapsed();
         let (status, error): (String, Option<String>) = (row.get(0), row.get(1));
         ensure(status == "succeeded", format!("{name} {status}: {error:?}"))?;
-        let (requests, server) = self.server.take();
-        Ok(Fetched { wall, requests, server, inserted: row.get(2), updated: row.get(3), unchanged: row.get(4) })
+        let server = self.server.take();
+        let cpu = self.cpu()?.saturating_sub(spent);
+        Ok(Fetched { wall, cpu, server, inserted: row.get(2), updated: row.get(3), unchanged: row.get(4) })
+    }
+
+    /// What Postgres has been on processors so far.
+    fn cpu(&self) -> Result<Duration> {
+        tree_cpu(self.cluster.postmaster().ok_or("there is no postmaster")?)
     }
 
     /// Everything that tells whether a table's heap was written to: each row's place and the transaction that wrote it.
@@ -144,19 +161,29 @@ impl Bench {
         Ok(self.client.query_one(&sql, &[])?.get(0))
     }
 
+    /// A first load, checked.
+    fn first(&mut self) -> Result<Fetched> {
+        self.create("bench_load", "customers", false)?;
+        self.client.batch_execute("CHECKPOINT")?;
+        let first = self.fetch("bench_load", false)?;
+        ensure(first.inserted as u64 == CUSTOMERS, format!("{} rows came", first.inserted))?;
+        Ok(first)
+    }
+
     fn load(&mut self) -> Result<()> {
-        let (mut ours, mut again, mut dlt, mut copy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (mut runs, mut ours_alone) = (Vec::new(), Vec::new());
-        let python = place::target().join("tools/dlt/bin/python");
-        ensure(python.exists(), "dlt is not installed: pg_test/prerequisites dlt")?;
+        let (mut ours, mut again, mut copy, mut alone) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut our_cpu, mut again_cpu, mut copy_cpu) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut server_cpu, mut runs) = (Vec::new(), Vec::new());
         let file = self.file()?;
         self.server.has(CUSTOMERS, 0);
         for round in 0..ROUNDS {
-            dlt.push(self.dlt(&python, round)?);
-            copy.push(rate(CUSTOMERS, self.copy(&file)?));
-            self.create("bench_load", "customers", false)?;
-            let first = self.fetch("bench_load", false)?;
-            ensure(first.inserted as u64 == CUSTOMERS, format!("{} rows came", first.inserted))?;
+            // Each side goes first in its turn.
+            let mut copied = (round % 2 == 0).then(|| self.copy(&file)).transpose()?;
+            let first = self.first()?;
+            if copied.is_none() {
+                copied = Some(self.copy(&file)?);
+            }
+            let (copy_wall, copy_spent) = copied.unwrap_or_default();
             let truth = number(
                 &mut self.client,
                 "SELECT count(*) FROM bench_load.customers t JOIN bench.copied c ON c.doc->>'id' = t.id AND c.doc = t._raw
@@ -168,8 +195,13 @@ impl Bench {
             ensure(second.unchanged as u64 == CUSTOMERS, format!("{} rows are unchanged", second.unchanged))?;
             ensure(self.heap("bench_load.customers")? == before, "a run without changes wrote to the heap")?;
             ours.push(rate(CUSTOMERS, first.wall));
-            ours_alone.push(rate(CUSTOMERS, first.wall.saturating_sub(first.server)));
+            alone.push(rate(CUSTOMERS, first.wall.saturating_sub(first.server.cpu)));
             again.push(rate(CUSTOMERS, second.wall));
+            copy.push(rate(CUSTOMERS, copy_wall));
+            our_cpu.push(each(first.cpu));
+            again_cpu.push(each(second.cpu));
+            copy_cpu.push(each(copy_spent));
+            server_cpu.push(each(first.server.cpu));
             runs.push(json!({ "first": first.json(), "again": second.json() }));
             self.drop("bench_load")?;
         }
@@ -184,13 +216,61 @@ impl Bench {
             more: true,
             samples: json!({ "ours": ours, "theirs": theirs, "runs": runs }),
         };
+        let cpu = |case: &str, ours: &[f64], theirs: Option<&[f64]>| Row {
+            case: case.into(),
+            unit: "us/row",
+            ours: median(ours),
+            theirs: theirs.map(median),
+            peer: "COPY of jsonb",
+            bar: None,
+            more: false,
+            samples: json!({ "ours": ours, "theirs": theirs }),
+        };
         let rows = [
-            row("200,000 customers into a typed table with _raw", &ours, &dlt, "dlt, merge", Some(8.0)),
+            row(
+                "200,000 customers into a typed table with _raw, beside the same in a file",
+                &ours,
+                &copy,
+                "COPY of jsonb",
+                Some(0.6),
+            ),
+            row("the same without the API's own time on a processor", &alone, &copy, "COPY of jsonb", None),
             row("the same again, nothing changed, no heap write", &again, &ours, "the first run", Some(1.5)),
-            row("200,000 customers, beside the same in a file", &ours, &copy, "COPY of jsonb", Some(0.6)),
-            row("the same without the API's own time", &ours_alone, &copy, "COPY of jsonb", None),
+            cpu("processor time of Postgres, first run", &our_cpu, Some(&copy_cpu)),
+            cpu("processor time of Postgres, nothing changed", &again_cpu, Some(&copy_cpu)),
+            cpu("processor time of the API, first run", &server_cpu, None),
         ];
         rows.into_iter().for_each(|r| self.rows.push(r));
+        Ok(())
+    }
+
+    fn beside_dlt(&mut self) -> Result<()> {
+        let python = place::target().join("tools/dlt/bin/python");
+        ensure(python.exists(), "dlt is not installed: pg_test/prerequisites dlt")?;
+        let (mut ours, mut dlt, mut runs) = (Vec::new(), Vec::new(), Vec::new());
+        self.server.has(CUSTOMERS, 0);
+        for round in 0..DLT_ROUNDS {
+            if round % 2 == 0 {
+                dlt.push(self.dlt(&python, round)?);
+            }
+            let first = self.first()?;
+            self.drop("bench_load")?;
+            if round % 2 == 1 {
+                dlt.push(self.dlt(&python, round)?);
+            }
+            ours.push(rate(CUSTOMERS, first.wall));
+            runs.push(first.json());
+        }
+        self.rows.push(Row {
+            case: "200,000 customers into a typed table with _raw".into(),
+            unit: "rows/s",
+            ours: median(&ours),
+            theirs: Some(median(&dlt)),
+            peer: "dlt, merge",
+            bar: Some(8.0),
+            more: true,
+            samples: json!({ "ours": ours, "theirs": dlt, "runs": runs }),
+        });
         Ok(())
     }
 
@@ -210,14 +290,17 @@ impl Bench {
         Ok(path)
     }
 
-    fn copy(&mut self, file: &std::path::Path) -> Result<Duration> {
+    /// How long it took, and how long Postgres was on processors for it.
+    fn copy(&mut self, file: &std::path::Path) -> Result<(Duration, Duration)> {
         self.client
             .batch_execute("DROP TABLE IF EXISTS bench.copied; CREATE TABLE bench.copied (doc jsonb); CHECKPOINT")?;
+        let spent = self.cpu()?;
         let begun = Instant::now();
         self.client.batch_execute(&format!("COPY bench.copied FROM '{}'", file.display()))?;
         let took = begun.elapsed();
+        let spent = self.cpu()?.saturating_sub(spent);
         ensure(number(&mut self.client, "SELECT count(*) FROM bench.copied")? as u64 == CUSTOMERS, "COPY lost rows")?;
-        Ok(took)
+        Ok((took, spent))
     }
 
     fn dlt(&mut self, python: &std::path::Path, round: usize) -> Result<f64> {
@@ -252,8 +335,11 @@ impl Bench {
         let mut own = Vec::new();
         for _ in 0..20 {
             let run = self.fetch("bench_nothing", false)?;
-            ensure(run.requests == 1 && run.inserted + run.updated == 0, format!("{} requests", run.requests))?;
-            own.push(ms(run.wall.saturating_sub(run.server)));
+            ensure(
+                run.server.requests == 1 && run.inserted + run.updated == 0,
+                format!("{} requests", run.server.requests),
+            )?;
+            own.push(ms(run.wall.saturating_sub(run.server.busy)));
         }
         self.rows.push(Row {
             case: "nothing new: one request, from the call to the answer".into(),

@@ -1,4 +1,5 @@
-//! A server of made-up customers that is faster than whoever asks: a record is a template whose digits are filled in.
+//! A server of made-up customers that is faster than whoever asks: a record is a template whose digits are filled in, and
+//! a listing that is not too long is rendered before it is asked for.
 //!
 //! `/v1/customers?limit&starting_after&updated[gte]` lists as Stripe does, newest change first. `/v1/whole` is everything
 //! in one page.
@@ -6,7 +7,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,10 +32,27 @@ pub struct Shared {
     /// Every hundredth of them changed, after all were made, if this says so.
     pub changed: AtomicU64,
     pub requests: AtomicU64,
+    /// All records in the order of the listing, each with a comma, where they are rendered beforehand.
+    rendered: RwLock<Arc<Vec<u8>>>,
     /// Time between a request's last byte and its answer's.
     busy_ns: AtomicU64,
+    /// Time on a processor.
+    cpu_ns: AtomicU64,
     stop: AtomicBool,
 }
+
+/// What the server did.
+#[derive(Clone, Copy)]
+pub struct Did {
+    pub requests: u64,
+    /// From a request's last byte to its answer's: with the time that the client took to read it.
+    pub busy: Duration,
+    /// On a processor, in the kernel as well.
+    pub cpu: Duration,
+}
+
+/// Records that are rendered before they are asked for: they are all held in memory.
+const RENDERED: u64 = 250_000;
 
 pub struct Server {
     pub address: SocketAddr,
@@ -63,11 +81,22 @@ impl Server {
     pub fn has(&self, customers: u64, changed: u64) {
         self.shared.customers.store(customers, Relaxed);
         self.shared.changed.store(changed, Relaxed);
+        let mut all = Vec::new();
+        if customers + changed <= RENDERED {
+            all.reserve(((customers + changed) * (record_bytes() + 1)) as usize);
+            for place in 0..customers + changed {
+                at_place(&mut all, place, customers, changed);
+                all.push(b',');
+            }
+        }
+        *self.shared.rendered.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
     }
 
-    /// What it did since this was asked last: requests, and its own time.
-    pub fn take(&self) -> (u64, Duration) {
-        (self.shared.requests.swap(0, Relaxed), Duration::from_nanos(self.shared.busy_ns.swap(0, Relaxed)))
+    /// What it did since this was asked last.
+    pub fn take(&self) -> Did {
+        let ns = |of: &AtomicU64| Duration::from_nanos(of.swap(0, Relaxed));
+        let requests = self.shared.requests.swap(0, Relaxed);
+        Did { requests, busy: ns(&self.shared.busy_ns), cpu: ns(&self.shared.cpu_ns) }
     }
 }
 
@@ -123,6 +152,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut out = stream.try_clone()?;
     let mut lines = BufReader::new(stream).lines();
     let mut body = Vec::new();
+    let mut spent = thread_ns();
     while let Some(request) = lines.next() {
         let request = request?;
         for header in lines.by_ref() {
@@ -137,29 +167,45 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             whole(&mut out, shared)?;
         } else {
             page(&mut body, query, shared);
-            let head =
-                format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
-            out.write_all(head.as_bytes())?;
             out.write_all(&body)?;
         }
         shared.requests.fetch_add(1, Relaxed);
         shared.busy_ns.fetch_add(begun.elapsed().as_nanos() as u64, Relaxed);
+        let now = thread_ns();
+        shared.cpu_ns.fetch_add(now.saturating_sub(spent), Relaxed);
+        spent = now;
     }
     Ok(())
 }
 
-/// A page by its place in the listing: those that changed come first.
-fn page(body: &mut Vec<u8>, query: &str, shared: &Shared) {
+/// Nanoseconds that this thread has been on a processor.
+fn thread_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or_default()
+}
+
+/// The record at a place of the listing: those that changed come first, and all descend.
+fn at_place(into: &mut Vec<u8>, place: u64, customers: u64, changed: u64) {
+    match place < changed {
+        true => record(into, place * EVERY, customers, Some(place)),
+        false => record(into, customers - 1 - (place - changed), customers, None),
+    }
+}
+
+/// Which of them change.
+const EVERY: u64 = 100;
+
+/// A page by its place in the listing, with its head.
+fn page(answer: &mut Vec<u8>, query: &str, shared: &Shared) {
     let (customers, changed) = (shared.customers.load(Relaxed), shared.changed.load(Relaxed));
-    let every = 100;
     let (mut limit, mut from, mut since) = (100, 0, 0);
     for (name, value) in query.split('&').filter_map(|p| p.split_once('=')) {
         match name {
             "limit" => limit = value.parse().unwrap_or(limit),
             "starting_after" => {
                 let n: u64 = value.trim_start_matches("cus_Q").parse().unwrap_or(0);
-                from = 1 + match n.is_multiple_of(every) && n / every < changed {
-                    true => n / every,
+                from = 1 + match n.is_multiple_of(EVERY) && n / EVERY < changed {
+                    true => n / EVERY,
                     false => changed + (customers - 1 - n),
                 };
             }
@@ -173,19 +219,31 @@ fn page(body: &mut Vec<u8>, query: &str, shared: &Shared) {
         s if s < customers => changed + customers - s,
         s => changed.saturating_sub(s - customers),
     };
-    body.clear();
-    body.extend_from_slice(br#"{"object":"list","url":"/v1/customers","data":["#);
-    let until = end.min(from + limit);
-    for at in from..until {
-        if at > from {
-            body.push(b',');
-        }
-        match at < changed {
-            true => record(body, at * every, customers, Some(at)),
-            false => record(body, customers - 1 - (at - changed), customers, None),
+    let until = end.min(from + limit).max(from);
+    let (head, tail) =
+        (r#"{"object":"list","url":"/v1/customers","data":["#, format!(r#"],"has_more":{}}}"#, until < end));
+    let each = record_bytes() + 1;
+    let records = ((until - from) * each).saturating_sub(1) as usize;
+    let length = head.len() + records + tail.len();
+    answer.clear();
+    answer.extend_from_slice(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{head}")
+            .as_bytes(),
+    );
+    let rendered = Arc::clone(&shared.rendered.read().unwrap_or_else(PoisonError::into_inner));
+    let at = (from * each) as usize;
+    match rendered.get(at..at + records) {
+        Some(ready) => answer.extend_from_slice(ready),
+        None => {
+            for place in from..until {
+                if place > from {
+                    answer.push(b',');
+                }
+                at_place(answer, place, customers, changed);
+            }
         }
     }
-    body.extend_from_slice(format!(r#"],"has_more":{}}}"#, until < end).as_bytes());
+    answer.extend_from_slice(tail.as_bytes());
 }
 
 fn whole(out: &mut TcpStream, shared: &Shared) -> io::Result<()> {
