@@ -8,6 +8,7 @@
 //! - [`policy`]: what must not reach analysts
 //! - [`analysts`]: people, what they may read, and a place of their own
 //! - [`queries`]: saved queries, and their results kept
+//! - [`json`]: walking over JSON's text
 //! - [`pg`]: safe wrappers, the only `unsafe`
 //! - [`settings`], [`error`]: every setting; the one error type
 //!
@@ -17,6 +18,7 @@ mod analysts;
 mod error;
 mod fdw;
 mod jobs;
+mod json;
 mod pg;
 mod policy;
 mod queries;

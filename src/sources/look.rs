@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{json, Map, Value};
 
 use super::http::{self, Errand, Failure, Network, Order, Page, Receiver, Secret, State, Tokens};
-use super::load::{self, Layout, Record};
+use super::load::{self, Layout, Make, Record};
 use super::spec::{self, Spec, Stream};
 use super::{columns, define, secrets, store};
 use crate::error::{sqlstate, Error, Result};
@@ -131,7 +131,7 @@ pub fn test(caller: u32, name: &str, stream: Option<&str>) -> Result<Vec<Sample>
         if let Ok(page) = &page {
             let records: Vec<Record> =
                 page.records.iter().map(|raw| Record { raw: raw.clone(), bound: None }).collect();
-            load::prepare(&mut layout, &records, 0);
+            load::prepare(&mut layout, records, 0, Make::All);
             record = page
                 .records
                 .first()
@@ -159,9 +159,8 @@ impl Opened {
                         format!("stream \"{}\" has no record to ask for \"{}\" with", parent.stream, stream.name),
                     )
                 })?;
-                let value = |p: &spec::Pointer| {
-                    columns::pointer(record, p).and_then(|v| serde_json::from_str::<Value>(v.get()).ok())
-                };
+                let value =
+                    |p: &spec::Pointer| columns::pointer(record, p).and_then(|v| serde_json::from_str::<Value>(v).ok());
                 let places = parent.bind.iter().map(|(place, p)| (place.clone(), value(p).unwrap_or_default()));
                 Some(vec![places.collect()])
             }

@@ -2,50 +2,39 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::scan::{decode, decode_lossy, skip_blanks, string_end, value_end};
+use super::scan::{decode, decode_lossy, string_end, value_end};
+use crate::json::blanks;
 use crate::sources::spec::Pointer;
 
 /// Members up to which they are told apart by comparing.
 const FEW: usize = 48;
 
-/// A member: its name, borrowed where it is written without escapes, and its value.
-pub type Member<'a> = (Cow<'a, str>, &'a RawValue);
+/// A member: its name, borrowed where it is written without escapes, and its value's text.
+pub type Member<'a> = (Cow<'a, str>, &'a str);
 
 /// The top-level members, each once: of duplicates the last counts, as jsonb has it, in the place of the first.
 pub fn members(record: &RawValue) -> Result<Vec<Member<'_>>, String> {
-    struct Members;
-    impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(&'de RawValue, &'de RawValue)>;
-
-        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut members = Vec::new();
-            while let Some(member) = map.next_entry::<&RawValue, &RawValue>()? {
-                members.push(member);
-            }
-            Ok(members)
-        }
-    }
-    let raw = serde_json::Deserializer::from_str(record.get())
-        .deserialize_map(Members)
-        .map_err(|_| "a record is an object".to_owned())?;
-    let mut members: Vec<Member> = Vec::with_capacity(raw.len());
+    let mut members: Vec<Member> = Vec::with_capacity(FEW / 2);
     let mut places: HashMap<Cow<str>, usize> = HashMap::new();
-    for (name, value) in raw {
-        let name = match plain(name.get()) {
+    // Names that share no trait with those before need no comparison.
+    let mut seen = 0u64;
+    for (name, value) in Pairs::of(record.get()).ok_or("a record is an object")? {
+        let name = match plain(name) {
             Some(name) => Cow::Borrowed(name),
-            None => decode(name.get()).map_err(|why| format!("in the name of a member, {why}"))?.into(),
+            None => decode(name).map_err(|why| format!("in the name of a member, {why}"))?,
         };
         // Comparing with a few names is faster than hashing them.
-        let place = if members.len() < FEW {
+        let bytes = name.as_bytes();
+        let trait_of = |b: Option<&u8>| b.map_or(0, |b| u32::from(*b));
+        let bit = 1u64 << ((trait_of(bytes.first()) * 31 + trait_of(bytes.last()) * 7 + bytes.len() as u32) % 64);
+        let is_new = seen & bit == 0;
+        seen |= bit;
+        let place = if is_new {
+            None
+        } else if members.len() < FEW {
             members.iter().position(|(known, _)| *known == name)
         } else {
             places.extend((places.len()..members.len()).map(|at| (members[at].0.clone(), at)));
@@ -59,51 +48,74 @@ pub fn members(record: &RawValue) -> Result<Vec<Member<'_>>, String> {
     Ok(members)
 }
 
+/// The members of an object as they are written: names with their quotes, and values.
+struct Pairs<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Pairs<'a> {
+    /// `None` where it is no object.
+    fn of(text: &'a str) -> Option<Pairs<'a>> {
+        let start = blanks(text.as_bytes(), 0);
+        (text.as_bytes().get(start) == Some(&b'{')).then(|| Pairs { text, at: blanks(text.as_bytes(), start + 1) })
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.text.as_bytes();
+        if bytes.get(self.at) != Some(&b'"') {
+            return None;
+        }
+        let name = string_end(bytes, self.at);
+        // Past the colon.
+        let value = blanks(bytes, blanks(bytes, name) + 1);
+        let end = value_end(bytes, value);
+        let pair = (self.text.get(self.at..name)?, self.text.get(value..end)?);
+        self.at = blanks(bytes, end);
+        if bytes.get(self.at) == Some(&b',') {
+            self.at = blanks(bytes, self.at + 1);
+        }
+        Some(pair)
+    }
+}
+
 /// What a string (with its quotes) says, where that is what stands there.
 fn plain(raw: &str) -> Option<&str> {
     raw.get(1..raw.len().checked_sub(1)?).filter(|inner| !inner.contains('\\'))
 }
 
-/// The value at a pointer; of duplicate members the last.
-pub fn pointer<'a>(record: &'a RawValue, p: &Pointer) -> Option<&'a RawValue> {
-    p.tokens().iter().try_fold(record, |value, token| step(value, token))
+/// The value at a pointer, as its text; of duplicate members the last.
+pub fn pointer<'a>(record: &'a RawValue, p: &Pointer) -> Option<&'a str> {
+    p.tokens().iter().try_fold(record.get(), |value, token| step(value, token))
 }
 
-fn step<'a>(value: &'a RawValue, token: &str) -> Option<&'a RawValue> {
-    struct Step<'t>(&'t str);
-    impl<'de> Visitor<'de> for Step<'_> {
-        type Value = Option<&'de RawValue>;
-
-        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-            f.write_str("an object or a list")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found = None;
-            while let Some(name) = map.next_key::<&RawValue>()? {
-                if is(name.get(), self.0) {
-                    found = Some(map.next_value()?);
-                } else {
-                    map.next_value::<IgnoredAny>()?;
+fn step<'a>(value: &'a str, token: &str) -> Option<&'a str> {
+    let bytes = value.as_bytes();
+    let start = blanks(bytes, 0);
+    match bytes.get(start)? {
+        b'{' => Pairs::of(value)?.filter(|(name, _)| is(name, token)).map(|(_, value)| value).last(),
+        b'[' => {
+            let wanted = index(token)?;
+            let (mut at, mut number) = (blanks(bytes, start + 1), 0);
+            while !matches!(bytes.get(at)?, b']') {
+                let end = value_end(bytes, at);
+                if number == wanted {
+                    return value.get(at..end);
+                }
+                number += 1;
+                at = blanks(bytes, end);
+                if bytes.get(at) == Some(&b',') {
+                    at = blanks(bytes, at + 1);
                 }
             }
-            Ok(found)
+            None
         }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-            let wanted = index(self.0);
-            let mut found = None;
-            let mut at = 0;
-            while let Some(value) = seq.next_element()? {
-                if Some(at) == wanted {
-                    found = Some(value);
-                }
-                at += 1;
-            }
-            Ok(found)
-        }
+        _ => None,
     }
-    serde_json::Deserializer::from_str(value.get()).deserialize_any(Step(token)).ok().flatten()
 }
 
 /// Whether a name (with its quotes) is this one.
@@ -141,7 +153,7 @@ pub fn without_named(record: &RawValue, hides: &mut impl FnMut(&str) -> bool) ->
     let mut open: Vec<(bool, bool)> = Vec::new();
     let (mut at, mut found) = (0, false);
     loop {
-        at = skip_blanks(bytes, at);
+        at = blanks(bytes, at);
         match bytes.get(at) {
             None => break,
             Some(b',') => {
@@ -160,8 +172,8 @@ pub fn without_named(record: &RawValue, hides: &mut impl FnMut(&str) -> bool) ->
             let item = at;
             if *is_object {
                 let end = string_end(bytes, at);
-                let name = plain(&text[at..end]).map_or_else(|| decode_lossy(&text[at..end]).into(), Cow::Borrowed);
-                at = skip_blanks(bytes, skip_blanks(bytes, end) + 1);
+                let name = plain(&text[at..end]).map_or_else(|| decode_lossy(&text[at..end]), Cow::Borrowed);
+                at = blanks(bytes, blanks(bytes, end) + 1);
                 if hides(&name) {
                     found = true;
                     at = value_end(bytes, at);
@@ -195,7 +207,7 @@ pub fn without_named(record: &RawValue, hides: &mut impl FnMut(&str) -> bool) ->
 /// Recurses as deep as the pointers are long.
 fn copy(text: &str, hidden: &[&[String]], out: &mut String) {
     let bytes = text.as_bytes();
-    let start = skip_blanks(bytes, 0);
+    let start = blanks(bytes, 0);
     let close = match bytes.get(start) {
         Some(b'{') if !hidden.is_empty() => '}',
         Some(b'[') if !hidden.is_empty() => ']',
@@ -204,7 +216,7 @@ fn copy(text: &str, hidden: &[&[String]], out: &mut String) {
     out.push_str(&text[..=start]);
     let (mut at, mut number, mut first) = (start + 1, 0usize, true);
     loop {
-        at = skip_blanks(bytes, at);
+        at = blanks(bytes, at);
         match bytes.get(at) {
             Some(b',') => {
                 at += 1;
@@ -219,7 +231,7 @@ fn copy(text: &str, hidden: &[&[String]], out: &mut String) {
             let end = string_end(bytes, at);
             name = Some(&text[at..end]);
             // Past the colon.
-            at = skip_blanks(bytes, skip_blanks(bytes, end) + 1);
+            at = blanks(bytes, blanks(bytes, end) + 1);
         }
         let value = at;
         at = value_end(bytes, at);

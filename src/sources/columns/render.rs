@@ -1,6 +1,6 @@
 //! A value as a column's text.
 
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 use super::number::{shown, Number};
 use super::scan::{check_jsonb, decode};
@@ -8,8 +8,8 @@ use super::{time, Type};
 use crate::sources::spec::Format;
 
 /// What one JSON value looks like, from its raw text. None for null.
-pub fn infer(raw: &RawValue) -> Option<Type> {
-    let text = raw.get().trim();
+pub fn infer(raw: &str) -> Option<Type> {
+    let text = raw.trim();
     Some(match text.as_bytes().first()? {
         b'n' => return None,
         b't' | b'f' => Type::Boolean,
@@ -22,8 +22,8 @@ pub fn infer(raw: &RawValue) -> Option<Type> {
 
 /// Whether a value certainly changes nothing about a column's type, where that can be told at a glance; what is not told is
 /// [inferred](infer).
-pub fn surely_fits(raw: &RawValue, ty: &str) -> bool {
-    let text = raw.get().as_bytes();
+pub fn surely_fits(raw: &str, ty: &str) -> bool {
+    let text = raw.as_bytes();
     match (text.first(), ty) {
         (Some(b'n'), _) | (_, "jsonb") => true,
         (Some(b'{' | b'['), _) => false,
@@ -53,20 +53,21 @@ fn infer_text(raw: &str) -> Type {
 enum Value<'a> {
     Boolean(&'a str),
     Number(&'a str),
-    Text(String),
+    Text(Cow<'a, str>),
     /// An object or an array.
     Nested(&'a str),
 }
 
 /// The text of a value as this type, not yet escaped for COPY; None for null. An error says why it can't be stored.
-pub fn render(raw: &RawValue, ty: &Type, format: Option<Format>) -> Result<Option<String>, String> {
-    let text = raw.get().trim();
+/// Borrowed where it stands so in the value.
+pub fn render<'a>(raw: &'a str, ty: &Type, format: Option<Format>) -> Result<Option<Cow<'a, str>>, String> {
+    let text = raw.trim();
     if text == "null" {
         return Ok(None);
     }
     if *ty == Type::Jsonb {
         check_jsonb(text)?;
-        return Ok(Some(text.to_owned()));
+        return Ok(Some(Cow::Borrowed(text)));
     }
     let value = match text.as_bytes().first() {
         Some(b't' | b'f') => Value::Boolean(text),
@@ -78,39 +79,49 @@ pub fn render(raw: &RawValue, ty: &Type, format: Option<Format>) -> Result<Optio
     let rendered = match ty {
         Type::Text => return as_text(value).map(Some),
         Type::Boolean => as_boolean(&value),
-        Type::Bigint => as_integer(&value, i64::MIN, i64::MAX),
-        Type::Numeric => return as_numeric(&value, text).map(Some),
-        Type::Timestamptz => as_time(&value, format, true),
-        Type::Date => as_date(&value, format),
-        Type::Declared(name) => as_declared(&value, name, format),
+        Type::Bigint => match value {
+            // What is written as it is stored, mostly.
+            Value::Number(text) if is_short_integer(text) => Some(Cow::Borrowed(text)),
+            _ => as_integer(&value, i64::MIN, i64::MAX).map(Cow::Owned),
+        },
+        Type::Numeric => return as_numeric(value, text).map(Some),
+        Type::Timestamptz => as_time(&value, format, true).map(Cow::Owned),
+        Type::Date => as_date(&value, format).map(Cow::Owned),
+        Type::Declared(name) => as_declared(&value, name, format).map(Cow::Owned),
         Type::Jsonb => None,
     };
     rendered.map(Some).ok_or_else(|| format!("{} is not a value of type {}", shown(text), ty.sql()))
 }
 
-fn as_text(value: Value) -> Result<String, String> {
+/// One of JSON that is as bigint writes it, for sure.
+fn is_short_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    digits.len() <= 18 && digits.bytes().all(|b| b.is_ascii_digit()) && text != "-0"
+}
+
+fn as_text(value: Value<'_>) -> Result<Cow<'_, str>, String> {
     match value {
         Value::Text(text) => Ok(text),
-        Value::Boolean(text) | Value::Number(text) => Ok(text.to_owned()),
-        Value::Nested(text) => check_jsonb(text).map(|()| text.to_owned()),
+        Value::Boolean(text) | Value::Number(text) => Ok(Cow::Borrowed(text)),
+        Value::Nested(text) => check_jsonb(text).map(|()| Cow::Borrowed(text)),
     }
 }
 
 /// A text that says true or false is as good.
-fn as_boolean(value: &Value) -> Option<String> {
+fn as_boolean<'a>(value: &Value<'a>) -> Option<Cow<'a, str>> {
     let text = match value {
-        Value::Boolean(text) => text,
-        Value::Text(text) => text.as_str(),
+        Value::Boolean(text) => Cow::Borrowed(*text),
+        Value::Text(text) => text.clone(),
         _ => return None,
     };
-    matches!(text, "true" | "false").then(|| text.to_owned())
+    matches!(&*text, "true" | "false").then_some(text)
 }
 
 /// A number, or a text that is one: some APIs write their numbers so.
 fn number<'a>(value: &'a Value<'a>) -> Option<(Number<'a>, &'a str)> {
     match value {
         Value::Number(text) => Number::parse(text).map(|number| (number, *text)),
-        Value::Text(text) => Number::parse(text).map(|number| (number, text.as_str())),
+        Value::Text(text) => Number::parse(text).map(|number| (number, &**text)),
         _ => None,
     }
 }
@@ -120,10 +131,10 @@ fn as_integer(value: &Value, least: i64, most: i64) -> Option<String> {
     (least..=most).contains(&integer).then(|| integer.to_string())
 }
 
-fn as_numeric(value: &Value, raw: &str) -> Result<String, String> {
-    let (number, text) = number(value).ok_or_else(|| format!("{} is not a value of type numeric", shown(raw)))?;
+fn as_numeric<'a>(value: Value<'a>, raw: &str) -> Result<Cow<'a, str>, String> {
+    let (number, _) = number(&value).ok_or_else(|| format!("{} is not a value of type numeric", shown(raw)))?;
     number.check_numeric()?;
-    Ok(text.to_owned())
+    as_text(value)
 }
 
 /// With a format since 1970, a text in strict ISO is taken as well: some APIs mix them.
@@ -155,7 +166,7 @@ fn in_utc(micros: i64, zone: bool) -> Option<String> {
 fn as_date(value: &Value, format: Option<Format>) -> Option<String> {
     if let Value::Text(text) = value {
         if time::parse_date(text).is_some() {
-            return Some(text.clone());
+            return Some(text.clone().into_owned());
         }
     }
     as_time(value, format, true).filter(|_| number(value).is_some()).and_then(|text| text.get(..10).map(str::to_owned))
@@ -177,7 +188,7 @@ fn as_declared(value: &Value, name: &str, format: Option<Format>) -> Option<Stri
         }
         "timestamp" => as_time(value, format, false),
         "uuid" => match value {
-            Value::Text(text) if is_uuid(text) => Some(text.clone()),
+            Value::Text(text) if is_uuid(text) => Some(text.clone().into_owned()),
             _ => None,
         },
         _ => {

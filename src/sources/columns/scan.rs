@@ -1,6 +1,9 @@
 //! Walking over the text of a value that is known to be JSON.
 
+use std::borrow::Cow;
+
 use super::number::Number;
+use crate::json::plain;
 
 /// Levels of nesting that are stored. Postgres reads JSON by recursion, and its stack is bounded by a setting.
 pub const MOST_DEPTH: usize = 512;
@@ -10,14 +13,15 @@ pub const MOST_JSONB_BYTES: usize = (1 << 28) - 1;
 /// The end of the string that starts at `at` (at its quote), after the closing quote.
 pub fn string_end(text: &[u8], at: usize) -> usize {
     let mut at = at + 1;
-    while let Some(&b) = text.get(at) {
-        match b {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
+    loop {
+        at += plain(text.get(at..).unwrap_or_default());
+        match text.get(at) {
+            Some(b'"') => return at + 1,
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+            None => return text.len(),
         }
     }
-    text.len()
 }
 
 /// The end of the value that starts at `at`. Iterative, so that no nesting is too deep.
@@ -48,10 +52,6 @@ pub fn value_end(text: &[u8], at: usize) -> usize {
         }
     }
     at
-}
-
-pub fn skip_blanks(text: &[u8], at: usize) -> usize {
-    at + text[at.min(text.len())..].iter().take_while(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
 /// Whether jsonb can hold this.
@@ -102,19 +102,19 @@ fn check_string(raw: &str) -> Result<(), String> {
 }
 
 /// What a string (with its quotes) says. An error where Postgres can't store it.
-pub fn decode(raw: &str) -> Result<String, String> {
+pub fn decode(raw: &str) -> Result<Cow<'_, str>, String> {
     decode_with(raw, |why| Err(why.to_owned()))
 }
 
 /// The same for comparing: what can't be stored becomes U+FFFD.
-pub fn decode_lossy(raw: &str) -> String {
+pub fn decode_lossy(raw: &str) -> Cow<'_, str> {
     decode_with(raw, |_| Ok('\u{FFFD}')).unwrap_or_default()
 }
 
-fn decode_with(raw: &str, bad: impl Fn(&str) -> Result<char, String>) -> Result<String, String> {
+fn decode_with(raw: &str, bad: impl Fn(&str) -> Result<char, String>) -> Result<Cow<'_, str>, String> {
     let inner = raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default();
     if !inner.contains('\\') {
-        return Ok(inner.to_owned());
+        return Ok(Cow::Borrowed(inner));
     }
     let mut out = String::with_capacity(inner.len());
     let mut rest = inner;
@@ -142,7 +142,7 @@ fn decode_with(raw: &str, bad: impl Fn(&str) -> Result<char, String>) -> Result<
         out.push(c);
     }
     out.push_str(rest);
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 /// The character of `XXXX` (or of `XXXX\uXXXX`, a pair), and how many bytes it takes; none for half a pair.

@@ -104,6 +104,9 @@ impl Written {
 /// The instant that a value of the cursor means, in microseconds since 1970, cut to them: a number or text as the API wrote it (without quotes). None for [`Format::Integer`], which has no time.
 pub fn instant(text: &str, format: Format) -> Option<i64> {
     match format {
+        Format::EpochS if text.len() <= 12 && text.bytes().all(|b| b.is_ascii_digit()) => {
+            Some(text.parse::<i64>().ok()? * 1_000_000)
+        }
         Format::EpochS => Number::parse(text)?.scaled(6),
         Format::EpochMs => Number::parse(text)?.scaled(3),
         Format::Iso => parse(text).filter(Written::has_zone).map(|written| written.micros()),
@@ -118,9 +121,14 @@ pub fn write_utc(micros: i64) -> Option<String> {
     if !(1..=9999).contains(&at.year()) {
         return None;
     }
-    // A format string of chrono's is read again for each value.
-    let (y, mo, d, h, mi, s) = (at.year(), at.month(), at.day(), at.hour(), at.minute(), at.second());
-    let mut text = format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}");
+    // Digit by digit: a format string is read again for each value.
+    let year = at.year() as u32;
+    let pairs = [year / 100, year % 100, at.month(), at.day(), at.hour(), at.minute(), at.second()];
+    let mut text = String::with_capacity(28);
+    for (pair, after) in pairs.into_iter().zip(["", "-", "-", "T", ":", ":", ""]) {
+        text.extend([pair / 10, pair % 10].map(|digit| char::from(b'0' + digit as u8)));
+        text.push_str(after);
+    }
     let fraction = at.nanosecond() / 1000;
     if fraction > 0 {
         text.push('.');

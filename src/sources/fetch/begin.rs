@@ -15,8 +15,10 @@ use crate::sources::tour::{self, Stop};
 
 /// The plan of a stream's run.
 pub struct Plan {
-    pub layout: Layout,
+    pub layout: Arc<Layout>,
     pub arrays: Vec<Array>,
+    /// The stream has a table.
+    pub there: bool,
     pub state: State,
     pub progress: Progress,
     /// Everything is read.
@@ -96,9 +98,12 @@ pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
             None => None,
         };
         let (state, progress, began) = (known.state, known.progress, known.now);
+        let layout = Arc::new(layout);
+        let there = there.is_some();
         Ok(Plan {
             layout,
             arrays,
+            there,
             state,
             progress,
             full,

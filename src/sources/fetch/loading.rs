@@ -9,10 +9,11 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value;
 
 use super::begin::{self, Plan};
+use super::ready::{self, Preparing, Ready};
 use super::{from_network, ours, Context};
 use crate::error::{Error, Result};
 use crate::sources::http::{self, Event, Failure, Fetching, State, TryRecvError};
-use crate::sources::load::{self, Record, Seen, Table};
+use crate::sources::load::{self, Batch, Bound, Keys, Seen, Table};
 use crate::sources::spec::{Confirm, Format, Stream, Template, Write};
 use crate::sources::store::{self, Spent};
 use crate::sources::tour::{self, Stop};
@@ -31,20 +32,22 @@ pub struct Loading {
     /// Of them, those that went to wh.fetch_errors.
     refused: u64,
     phase: Phase,
-    fetching: Fetching,
+    preparing: Preparing,
     plan: Plan,
     salt: u64,
-    /// The parents of the order, and the values of their children's columns.
+    /// The parents of the order.
     stops: Vec<Stop>,
-    bound: Vec<Arc<[Option<String>]>>,
-    stop: Option<usize>,
     /// Those that are complete since the last batch, and whether they are gone.
     done: Vec<(usize, bool)>,
-    records: Vec<Record>,
-    /// How many of them lie before the last checkpoint or parent.
-    certain: usize,
-    /// Of the records that are held.
+    /// Rows that are not stored yet, as they came.
+    waiting: Vec<Batch>,
+    /// Records that those are made of, and bytes of them.
+    received: usize,
     held: usize,
+    /// How many of the batches lie before the last checkpoint or parent.
+    certain: usize,
+    /// Which keys the table may have, where that is known: asked for with the first batch.
+    keys: Option<Option<Keys>>,
     /// The last checkpoint, not stored yet.
     reached: Option<State>,
     /// The next batch is the first of its scan.
@@ -69,31 +72,32 @@ impl Loading {
         let mut plan = begin::plan(cx, stream)?;
         let stops = plan.stops.take();
         let fetching = begin::listing(cx, index, plan.state.clone(), plan.full, stops.as_deref())?;
+        let (salt, stops) = (load::salt(stream), stops.unwrap_or_default());
+        let preparing =
+            ready::start(fetching, Arc::clone(&plan.layout), salt, bound(stream, &stops), plan.full && plan.there)?;
         let fresh = !(plan.goes_on && plan.progress.parents.is_some());
-        let mut loading = Loading {
+        Ok(Loading {
             index,
             stored: 0,
             refused: 0,
             phase: Phase::Listing,
-            fetching,
-            salt: load::salt(stream),
+            preparing,
+            salt,
             plan,
-            stops: Vec::new(),
-            bound: Vec::new(),
-            stop: None,
+            stops,
             done: Vec::new(),
-            records: Vec::new(),
-            certain: 0,
+            waiting: Vec::new(),
+            received: 0,
             held: 0,
+            certain: 0,
+            keys: None,
             reached: None,
             fresh,
             broken: false,
             mark: None,
             before: Spent::default(),
             now: Spent::default(),
-        };
-        loading.visit(stream, stops.unwrap_or_default());
-        Ok(loading)
+        })
     }
 
     pub fn spent(&self) -> Spent {
@@ -101,7 +105,7 @@ impl Loading {
     }
 
     pub fn fd(&self) -> std::os::fd::RawFd {
-        self.fetching.fd
+        self.preparing.fd
     }
 
     /// The error of a run that has read everything and could store no record at all: it is the key or a declaration that is
@@ -123,29 +127,24 @@ impl Loading {
         self.plan.full
     }
 
-    fn visit(&mut self, stream: &Stream, stops: Vec<Stop>) {
-        let bind: Vec<&str> = stream.parent.iter().flat_map(|p| &p.bind).map(|(place, _)| place.as_str()).collect();
-        let text = |value: Option<&Value>| match value {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text.clone()),
-            Some(other) => Some(other.to_string()),
-        };
-        self.bound = match self.phase {
-            Phase::Listing => {
-                stops.iter().map(|stop| bind.iter().map(|place| text(stop.places.get(*place))).collect()).collect()
-            }
-            _ => Vec::new(),
-        };
-        self.stops = stops;
-        self.stop = None;
+    fn take(&mut self, batch: Batch) {
+        self.received += batch.received();
+        self.held += batch.text();
+        self.waiting.push(batch);
     }
 
-    fn is_full(&self, stream: &Stream) -> bool {
-        self.records.len() >= stream.limits.batch_rows || self.held >= stream.limits.batch_bytes
+    fn is_full(&self, stream: &Stream, times: usize) -> bool {
+        self.received >= times * stream.limits.batch_rows || self.held >= times * stream.limits.batch_bytes
     }
 
-    fn is_overfull(&self, stream: &Stream) -> bool {
-        self.records.len() >= 2 * stream.limits.batch_rows || self.held >= 2 * stream.limits.batch_bytes
+    /// Forgets what came after the last checkpoint or parent, but for what was learned of it.
+    fn rewind(&mut self) {
+        let mut forgotten = Batch::default();
+        self.waiting.split_off(self.certain).into_iter().for_each(|batch| forgotten.append(batch.lessons()));
+        self.waiting.push(forgotten);
+        self.received = self.waiting.iter().map(Batch::received).sum();
+        self.held = self.waiting.iter().map(Batch::text).sum();
+        self.certain = self.waiting.len();
     }
 
     /// Takes what is in the queue; says whether the stream is complete.
@@ -153,73 +152,75 @@ impl Loading {
         let stream = &cx.spec.streams[self.index];
         loop {
             cx.do_errands();
-            match self.fetching.events.try_recv() {
+            let told = match self.preparing.ready.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(false),
                 Err(TryRecvError::Disconnected) => {
                     return Err(Error::new(http::code::FDW_ERROR, "the thread that fetched ended without a word"));
                 }
-                Ok(Event::Scan { resumed }) if self.phase == Phase::Listing => {
-                    self.fresh = !resumed || !(self.plan.aside || self.plan.goes_on);
-                }
-                Ok(Event::Scan { .. }) => {}
-                Ok(Event::Parent { index }) => self.stop = Some(index),
-                Ok(Event::Records(more)) => {
-                    self.held += more.iter().map(|r| r.get().len()).sum::<usize>();
-                    let bound = self.stop.and_then(|s| self.bound.get(s)).cloned();
-                    self.records.extend(more.into_iter().map(|raw| Record { raw, bound: bound.clone() }));
-                    if !self.plan.aside && self.is_full(stream) {
+                Ok(Ready::Told(told)) => told,
+                Ok(Ready::Rows { batch, layout }) => {
+                    self.plan.layout = layout.unwrap_or_else(|| Arc::clone(&self.plan.layout));
+                    self.take(batch);
+                    if !self.plan.aside && self.is_full(stream, 1) {
                         // A page larger than a batch: merged again, should the page break.
                         self.store(cx, None, None)?;
-                    } else if self.plan.aside && self.is_overfull(stream) {
+                    } else if self.plan.aside && self.is_full(stream, 2) {
                         // Until the page is whole, there is nothing to go on from.
                         let nowhere = State { mark: self.plan.state.mark.clone(), ..State::default() };
                         self.store(cx, Some(&nowhere), None)?;
                         self.broken = true;
                     }
+                    continue;
                 }
-                Ok(Event::Rewind) if self.broken => {
+            };
+            match told {
+                Event::Scan { resumed } if self.phase == Phase::Listing => {
+                    self.fresh = !resumed || !(self.plan.aside || self.plan.goes_on);
+                }
+                // Records come as rows, and what a parent fills in with them.
+                Event::Scan { .. } | Event::Records(_) | Event::Parent { .. } => {}
+                Event::Rewind if self.broken => {
                     return Err(Error::new(http::code::CONNECTION_FAILURE, "a page broke that is larger than a batch")
                         .detail("A part of it waits aside already, so that the next run reads the list from its start.")
                         .hint("Smaller pages, or a greater batch_rows and batch_bytes, keep what came before it."));
                 }
-                Ok(Event::Rewind) => self.records.truncate(self.certain),
-                Ok(Event::ParentDone { index, gone }) => {
-                    (self.certain, self.broken) = (self.records.len(), false);
+                Event::Rewind => self.rewind(),
+                Event::ParentDone { index, gone } => {
+                    (self.certain, self.broken) = (self.waiting.len(), false);
                     self.done.push((index, gone));
-                    self.stop = None;
-                    if self.is_full(stream) {
+                    if self.is_full(stream, 1) {
                         self.store(cx, None, None)?;
                     }
                 }
                 // The listing's state is not theirs to change.
-                Ok(Event::Checkpoint(_)) if self.phase != Phase::Listing => self.certain = self.records.len(),
-                Ok(Event::Checkpoint(state)) => {
-                    self.certain = self.records.len();
+                Event::Checkpoint(_) if self.phase != Phase::Listing => self.certain = self.waiting.len(),
+                Event::Checkpoint(state) => {
+                    self.certain = self.waiting.len();
                     self.broken = false;
-                    if self.is_full(stream) {
+                    if self.is_full(stream, 1) {
                         self.store(cx, Some(&state), None)?;
                     } else {
                         self.reached = Some(state);
                     }
                 }
-                Ok(Event::Progress { requests, bytes, waiting_ms }) => {
+                Event::Progress { requests, bytes, waiting_ms } => {
                     self.now = Spent { requests, bytes, waited_ms: waiting_ms };
                 }
-                Ok(Event::Finished(state)) => {
+                Event::Finished(state) => {
                     if self.finished(cx, stream, state)? {
                         return Ok(true);
                     }
                 }
-                Ok(Event::Failed(failure)) => return Err(self.failed(cx, stream, failure)?),
+                Event::Failed(failure) => return Err(self.failed(cx, stream, failure)?),
             }
         }
     }
 
     /// What came before the failure is stored as far as its checkpoint goes.
     fn failed(&mut self, cx: &Context, stream: &Stream, failure: Failure) -> Result<Error> {
-        self.records.truncate(self.certain);
+        self.rewind();
         let reached = self.reached.take();
-        if !self.records.is_empty() || !self.done.is_empty() || reached.is_some() {
+        if self.received > 0 || !self.done.is_empty() || reached.is_some() {
             self.store(cx, reached.as_ref(), None)?;
         }
         let until = failure.retry_at.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
@@ -245,8 +246,8 @@ impl Loading {
                     })?;
                     if !next.is_empty() {
                         let from = self.plan.state.clone();
-                        self.go_on(begin::listing(cx, self.index, from, self.plan.full, Some(&next))?);
-                        self.visit(stream, next);
+                        let fetching = begin::listing(cx, self.index, from, self.plan.full, Some(&next))?;
+                        self.go_on(fetching, bound(stream, &next), next)?;
                         return Ok(false);
                     }
                     state.mark = self.mark_of_all(stream).or(self.plan.state.mark.clone());
@@ -283,10 +284,12 @@ impl Loading {
         Some(mark.max(old).to_string())
     }
 
-    fn go_on(&mut self, fetching: Fetching) {
+    fn go_on(&mut self, fetching: Fetching, bound: Vec<Bound>, stops: Vec<Stop>) -> Result<()> {
         self.before = self.spent();
         self.now = Spent::default();
-        self.fetching = fetching;
+        self.preparing = ready::start(fetching, Arc::clone(&self.plan.layout), self.salt, bound, false)?;
+        self.stops = stops;
+        Ok(())
     }
 
     fn next_changes(&mut self, cx: &Context, stream: &Stream) -> Result<bool> {
@@ -296,7 +299,7 @@ impl Loading {
         let done = self.plan.progress.changes.clone();
         let stops =
             ours(cx.owner, || tour::changed(&cx.source.name, stream, changes, &cx.spec, done.as_ref(), tour::MOST))?;
-        self.ask_for(cx, stream, Phase::Changes, path, stops)
+        self.ask_for(cx, Phase::Changes, path, stops)
     }
 
     /// Asks for rows that the listing did not show; at the end, forgets what it did show.
@@ -317,25 +320,28 @@ impl Loading {
             let stop = |m: load::Missing| Stop { places: m.places, key: m.key, deleted: false, at: None };
             Ok(missing.into_iter().map(stop).collect())
         })?;
-        self.ask_for(cx, stream, Phase::Confirm, path, stops)
+        self.ask_for(cx, Phase::Confirm, path, stops)
     }
 
-    fn ask_for(
-        &mut self,
-        cx: &Context,
-        stream: &Stream,
-        phase: Phase,
-        path: &Template,
-        stops: Vec<Stop>,
-    ) -> Result<bool> {
+    fn ask_for(&mut self, cx: &Context, phase: Phase, path: &Template, stops: Vec<Stop>) -> Result<bool> {
         if stops.is_empty() {
             return Ok(true);
         }
         self.phase = phase;
-        self.go_on(begin::one_by_one(cx, self.index, path, &stops)?);
-        self.visit(stream, stops);
+        self.go_on(begin::one_by_one(cx, self.index, path, &stops)?, Vec::new(), stops)?;
         Ok(false)
     }
+}
+
+/// What each of the parents fills in of its children's columns.
+fn bound(stream: &Stream, stops: &[Stop]) -> Vec<Bound> {
+    let bind: Vec<&str> = stream.parent.iter().flat_map(|p| &p.bind).map(|(place, _)| place.as_str()).collect();
+    let text = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(other) => Some(other.to_string()),
+    };
+    stops.iter().map(|stop| bind.iter().map(|place| text(stop.places.get(*place))).collect()).collect()
 }
 
 fn is_hard(stream: &Stream) -> bool {

@@ -5,6 +5,7 @@
 
 mod begin;
 mod loading;
+mod ready;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

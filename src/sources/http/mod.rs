@@ -46,15 +46,12 @@ pub use client::Network;
 pub use control::SLICE;
 pub use failure::{code, Failure};
 pub use paginate::Place;
-#[cfg(test)]
-pub use queue::RecvTimeoutError;
-pub use queue::{Receiver, TryRecvError};
+pub use queue::{queue, Receiver, RecvTimeoutError, Sender, TryRecvError, Weight};
 pub use run::Page;
 pub use secret::Secret;
 pub use tokens::{Errand, Tokens};
 
 use control::Control;
-use queue::{queue, Sender, Weight};
 
 use crate::sources::spec::Spec;
 
@@ -167,6 +164,26 @@ impl Fetching {
     }
 }
 
+/// Ends a run from another thread than the one that has it.
+#[derive(Clone)]
+pub struct Stopper(Arc<Control>);
+
+impl Stopper {
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+impl Fetching {
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.control))
+    }
+}
+
 impl Drop for Fetching {
     fn drop(&mut self) {
         self.control.cancel();
@@ -176,6 +193,9 @@ impl Drop for Fetching {
         }
     }
 }
+
+/// Records that wait for whoever takes them. He who makes rows of them keeps step, so there is no need for more.
+const WAITING_BYTES: usize = 1 << 20;
 
 /// Where the thread puts what it has to tell.
 pub(super) struct Outlet {
@@ -200,7 +220,7 @@ impl Outlet {
 /// Starts a run: one thread, with every signal blocked in it.
 pub fn start(order: Order) -> std::io::Result<Fetching> {
     let control = Arc::new(Control::new(run_time(&order)));
-    let (sender, events) = queue()?;
+    let (sender, events) = queue(WAITING_BYTES)?;
     let outlet = Outlet { sender, control: Arc::clone(&control) };
     let thread = spawn({
         let control = Arc::clone(&control);
@@ -253,7 +273,7 @@ impl Drop for Sampling {
 /// Asks for the first page, and keeps some of its records.
 pub fn start_one_page(order: Order) -> std::io::Result<Sampling> {
     let control = Arc::new(Control::new(run_time(&order)));
-    let (sender, result) = queue()?;
+    let (sender, result) = queue(WAITING_BYTES)?;
     let thread = spawn({
         let control = Arc::clone(&control);
         move || {

@@ -83,7 +83,7 @@ fn side_by_side(
     let told = thread::scope(|scope| {
         let stopping = Stopping(Arc::new(Control::part_of(&run.control)));
         for first in 0..at_a_time {
-            let (sender, events) = queue().map_err(no_thread)?;
+            let (sender, events) = queue(super::WAITING_BYTES).map_err(no_thread)?;
             let control = Arc::new(Control::part_of(&stopping.0));
             let out = Outlet { sender, control: Arc::clone(&control) };
             let order = run.order;

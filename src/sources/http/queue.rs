@@ -19,6 +19,7 @@ struct State<T> {
     items: VecDeque<T>,
     /// Bytes in them.
     bytes: usize,
+    bound: usize,
     sender_gone: bool,
     receiver_gone: bool,
     /// Holds a byte while there is something to receive.
@@ -39,18 +40,15 @@ pub struct Receiver<T> {
     heard: UnixStream,
 }
 
-/// A queue whose sender waits while what it holds would pass [`BOUND`].
-pub fn queue<T>() -> io::Result<(Sender<T>, Receiver<T>)> {
+/// A queue whose sender waits while what it holds would pass so many bytes.
+pub fn queue<T>(bound: usize) -> io::Result<(Sender<T>, Receiver<T>)> {
     let (bell, heard) = UnixStream::pair()?;
     bell.set_nonblocking(true)?;
     heard.set_nonblocking(true)?;
-    let state = State { items: VecDeque::new(), bytes: 0, sender_gone: false, receiver_gone: false, bell };
+    let state = State { items: VecDeque::new(), bytes: 0, bound, sender_gone: false, receiver_gone: false, bell };
     let inner = Arc::new(Inner { state: Mutex::new(state), changed: Condvar::new() });
     Ok((Sender(Arc::clone(&inner)), Receiver { inner, heard }))
 }
-
-/// Bytes that may wait: about a batch, so that one is fetched while the one before is stored.
-const BOUND: usize = 4 << 20;
 
 /// How many bytes an item has. What has none never waits.
 pub trait Weight {
@@ -68,7 +66,7 @@ impl<T: Weight> Sender<T> {
         let bytes = item.bytes();
         let mut state = lock(&self.0);
         // One that is larger than the bound goes alone.
-        while bytes > 0 && state.bytes > 0 && state.bytes + bytes > BOUND && !state.receiver_gone {
+        while bytes > 0 && state.bytes > 0 && state.bytes + bytes > state.bound && !state.receiver_gone {
             if !go_on() {
                 return false;
             }
@@ -119,7 +117,7 @@ impl<T: Weight> Receiver<T> {
         Ok(item)
     }
 
-    /// Waits, in a thread; who stores waits for the descriptor instead.
+    /// Waits; who has a latch to wait for as well waits for the descriptor instead.
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         let ends = std::time::Instant::now() + timeout;
         loop {
@@ -155,6 +153,8 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
+    const BOUND: usize = 1 << 20;
+
     impl Weight for u32 {
         fn bytes(&self) -> usize {
             match self {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_descriptor_is_readable_exactly_while_there_is_something() {
-        let (sender, receiver) = queue::<u32>().unwrap();
+        let (sender, receiver) = queue::<u32>(BOUND).unwrap();
         let readable = || crate::pg::poll::readable(receiver.heard.as_fd());
         assert!(!readable());
         assert!(sender.send(1, Duration::ZERO, || true) && sender.send(2, Duration::ZERO, || true));
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_holds_its_sender_until_there_is_room() {
-        let (sender, receiver) = queue::<u32>().unwrap();
+        let (sender, receiver) = queue::<u32>(BOUND).unwrap();
         assert!(sender.send(1, Duration::ZERO, || true) && sender.send(2, Duration::ZERO, || true));
         assert!(!sender.send(3, Duration::from_millis(1), || false), "a third heavy item was taken");
         assert!(sender.send(100, Duration::ZERO, || false), "a light one has to wait");
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_the_bound_goes_alone() {
-        let (sender, receiver) = queue::<u32>().unwrap();
+        let (sender, receiver) = queue::<u32>(BOUND).unwrap();
         assert!(sender.send(1000, Duration::ZERO, || false));
         assert!(!sender.send(1000, Duration::from_millis(1), || false), "two of them were taken");
         assert!(!sender.send(1, Duration::from_millis(1), || false), "one more was taken");
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_sender_ends_when_nobody_receives() {
-        let (sender, receiver) = queue::<u32>().unwrap();
+        let (sender, receiver) = queue::<u32>(BOUND).unwrap();
         assert!(sender.send(1, Duration::ZERO, || true) && sender.send(2, Duration::ZERO, || true));
         let waiting = std::thread::spawn(move || sender.send(3, Duration::from_secs(60), || true));
         drop(receiver);

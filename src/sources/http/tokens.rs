@@ -84,7 +84,7 @@ pub struct Tokens(Arc<Shared>);
 impl Tokens {
     /// Those of a run, and the errands that somebody has to do for it.
     pub fn new(spec: &Spec, secrets: &Arc<HashMap<String, Secret>>) -> io::Result<(Tokens, Receiver<Errand>)> {
-        let (sender, errands) = queue()?;
+        let (sender, errands) = queue(super::WAITING_BYTES)?;
         Ok((Tokens::of(spec, secrets, Some(Desk(sender))), errands))
     }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::layout::{Field, Layout};
 use super::merge::{by_columns, merge};
-use super::rows::{prepare, salt, Batch, Record, Rejected, Written};
+use super::rows::{prepare, salt, Batch, Make, Record, Rejected, Written};
 use super::table::Table;
 use super::withhold::Withhold;
 use crate::error::Result;
@@ -112,7 +112,7 @@ impl Array {
         let mut changes = Vec::new();
         let types = parent.key.iter().map(|at| parent.fields[*at].ty.as_str()).chain(["bigint"]);
         self.layout.bind_types(types, &mut changes);
-        let mut batch = prepare(&mut self.layout, &records, self.salt);
+        let mut batch = prepare(&mut self.layout, records, self.salt, Make::All);
         changes.append(&mut batch.changes);
         batch.changes = changes;
         batch
@@ -152,7 +152,7 @@ impl Array {
             let (given, join, args) = by_columns(&self.layout, self.owner(), &keys);
             removed = spi::run(&format!("DELETE FROM {} t USING {given} WHERE {join}", table.name), &args)?;
         }
-        let counts = merge(&table, &self.layout, &mut batch)?;
+        let counts = merge(&table, &self.layout, &mut batch, None)?;
         let kept = (&Default::default(), &Default::default());
         let rows = counts.inserted as i64 - removed as i64;
         store::remember(source, &self.stream.name, &table, kept, &self.layout.fields, rows)?;

@@ -79,6 +79,8 @@ pub struct Layout {
     pub drift: Drift,
     /// Arrays that are tables of their own.
     pub arrays: Vec<Pointer>,
+    /// Changes with the fields.
+    pub revision: u64,
 }
 
 /// The one member that a pointer names at the top of a record.
@@ -109,6 +111,7 @@ impl Layout {
             raw: stream.raw,
             drift: stream.drift,
             arrays: stream.children.iter().filter(|c| c.into == ChildAs::Table).map(|c| c.pointer.clone()).collect(),
+            revision: 0,
         };
         for mut field in known {
             // What was declared may be declared no more.
@@ -189,6 +192,7 @@ impl Layout {
     }
 
     fn push(&mut self, field: Field) -> usize {
+        self.revision += 1;
         self.by_member.insert(field.member.clone(), self.fields.len());
         self.fields.push(field);
         self.fields.len() - 1
@@ -215,7 +219,7 @@ impl Layout {
         &self,
         record: &'a RawValue,
         members: &'a [Member<'a>],
-    ) -> impl Iterator<Item = (usize, &'a RawValue)> + use<'a, '_> {
+    ) -> impl Iterator<Item = (usize, &'a str)> + use<'a, '_> {
         let plain = members.iter().enumerate().filter_map(|(n, (name, value))| Some((self.place(n, name)?, *value)));
         let plain = plain.filter(|(at, _)| self.fields[*at].path.as_ref().is_none_or(|p| single(p).is_some()));
         let deep = self.fields.iter().enumerate().filter_map(move |(at, f)| {
@@ -280,6 +284,7 @@ impl Layout {
             }
         }
         for (at, to) in wider {
+            self.revision += 1;
             let field = &mut self.fields[at];
             let from = field.ty();
             let was_empty = std::mem::replace(&mut field.empty, false);

@@ -1,14 +1,17 @@
 //! A batch of rows into its table: what is new is copied, what differs is updated, and what is the same is not touched at
 //! all. Runs in the transaction that also writes the stream's state.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
-use pgrx::datum::DatumWithOid;
+use pgrx::datum::{DatumWithOid, Uuid};
 
+use super::keys::Keys;
 use super::layout::Layout;
 use super::rows::{is_newer, Batch, Rejected, Row, Written};
 use super::table::Table;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::pg::insert::{self, Cell};
 use crate::pg::{copy, guc, spi, sql, subxact};
 
 /// What became of the records of a batch: they add up to what was received.
@@ -31,7 +34,7 @@ pub struct Counts {
 
 /// What is there under a key.
 struct There {
-    hash: String,
+    hash: u128,
     version: Option<String>,
     deleted: bool,
 }
@@ -46,89 +49,155 @@ const LOOKUPS: &[(&str, &str)] = &[
     ("jit", "off"),
 ];
 
-/// Merges a batch. Rows that the table refuses join `batch.rejected`.
-pub fn merge(table: &Table, layout: &Layout, batch: &mut Batch) -> Result<Counts> {
+/// Merges a batch. Rows that the table refuses join `batch.rejected`. `only` is what the keys of the table are all among,
+/// where that is known.
+pub fn merge(table: &Table, layout: &Layout, batch: &mut Batch, only: Option<&mut Keys>) -> Result<Counts> {
     let rows = std::mem::take(&mut batch.rows);
     let mut counts = Counts { received: (rows.len() + batch.rejected.len()) as u64, ..Counts::default() };
-    let rows = match table.keyed {
-        true => newest(rows, &mut counts),
+    let mut rows = match table.keyed {
+        true => newest(rows, layout, &mut batch.rejected, &mut counts),
         false => rows,
     };
-    let there = match table.keyed {
-        true => look_up(table, layout, &rows)?,
-        false => HashMap::new(),
-    };
-    let (mut new, mut changed): (Vec<Row>, Vec<Row>) = (Vec::new(), Vec::new());
-    let mut gone: Vec<Vec<String>> = Vec::new();
-    for (n, row) in rows.into_iter().enumerate() {
-        match there.get(&n) {
-            // Where rows are removed, there is nothing to mark.
-            None if row.deleted && layout.hard => counts.unchanged += 1,
-            None => new.push(row),
-            Some(t) if t.version.as_ref().zip(row.version.as_ref()).is_some_and(|(t, r)| is_newer(t, r)) => {
-                counts.stale += 1
-            }
-            Some(_) if row.deleted && layout.hard => gone.push(row.key),
-            Some(t) if t.hash == row.hash && t.deleted == row.deleted => counts.unchanged += 1,
-            Some(_) => changed.push(row),
-        }
-    }
-    counts.deleted = new.iter().chain(&changed).filter(|r| r.deleted).count() as u64;
     let columns = table.columns(layout);
-    counts.inserted = apart(&new, &mut batch.rejected, &mut |rows| insert(table, &columns, rows))?;
-    counts.updated = apart(&changed, &mut batch.rejected, &mut |rows| update(table, layout, rows))?;
+    let mut new_for_sure = match only {
+        Some(keys) => rows.iter().map(|row| keys.is_new(&row.key)).collect(),
+        None => vec![!table.keyed; rows.len()],
+    };
+    let mut refused: HashMap<usize, String> = HashMap::new();
+    let (fates, inserted) = loop {
+        let there = look_up(table, layout, &rows, &new_for_sure)?;
+        let mut fates = Vec::with_capacity(rows.len());
+        for (n, row) in rows.iter_mut().enumerate() {
+            let fate = fate(row, there.get(&n), layout.hard);
+            let complete = if fate.is_written() { row.complete(layout) } else { Ok(()) };
+            fates.push(if complete.is_ok() { fate } else { Fate::Refused });
+            refused.extend(complete.err().map(|reason| (n, reason)));
+        }
+        let new = of(&rows, &fates, Fate::New);
+        match subxact::run(|| insert(table, layout, &columns, &new)) {
+            Ok(inserted) => break (fates, inserted),
+            // Perhaps somebody else writes to the table too.
+            Err(e) if is_of_data(&e) && table.keyed && new_for_sure.contains(&true) => new_for_sure.fill(false),
+            Err(e) => {
+                let refused = |rows: &[&Row]| insert(table, layout, &columns, rows);
+                break (fates, halves(&new, e, &mut batch.rejected, &refused)?);
+            }
+        }
+    };
+    counts.inserted = inserted;
+    batch.rejected.extend(refused.into_iter().map(|(n, reason)| rows[n].refused(reason)));
+    let count = |fate| fates.iter().filter(|f| **f == fate).count() as u64;
+    (counts.unchanged, counts.stale) = (count(Fate::Unchanged), count(Fate::Stale));
+    let changed = of(&rows, &fates, Fate::Changed);
+    let written = || rows.iter().zip(&fates).filter(|(_, f)| f.is_written()).map(|(row, _)| row);
+    counts.deleted = written().filter(|r| r.deleted).count() as u64;
+    counts.updated = apart(&changed, &mut batch.rejected, &|rows| update(table, layout, rows))?;
+    let gone: Vec<&[String]> = of(&rows, &fates, Fate::Gone).iter().map(|r| r.key.as_slice()).collect();
     counts.removed = remove(table, layout, &gone, true)?;
     counts.updated += counts.removed;
     counts.deleted += counts.removed;
     counts.quarantined = batch.rejected.len() as u64;
     if !layout.arrays.is_empty() {
         let refused: HashSet<&[String]> = batch.rejected.iter().filter_map(|r| r.key.as_deref()).collect();
-        let written = new.into_iter().chain(changed).filter(|row| !refused.contains(row.key.as_slice()));
-        batch.written.extend(written.map(|row| Written { key: row.key, deleted: row.deleted, arrays: row.arrays }));
-        batch.written.extend(gone.into_iter().map(|key| Written { key, deleted: true, arrays: Vec::new() }));
+        let kept = written().filter(|row| !refused.contains(row.key.as_slice()));
+        let keep = |row: &Row| Written { key: row.key.clone(), deleted: row.deleted, arrays: row.arrays.clone() };
+        batch.written.extend(kept.map(keep));
+        batch.written.extend(gone.iter().map(|key| Written { key: key.to_vec(), deleted: true, arrays: Vec::new() }));
     }
     Ok(counts)
 }
 
+/// What becomes of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    New,
+    Changed,
+    Unchanged,
+    Stale,
+    /// It is to be removed.
+    Gone,
+    /// It cannot be stored.
+    Refused,
+}
+
+impl Fate {
+    fn is_written(self) -> bool {
+        matches!(self, Fate::New | Fate::Changed)
+    }
+}
+
+fn fate(row: &Row, there: Option<&There>, hard: bool) -> Fate {
+    match there {
+        // Where rows are removed, there is nothing to mark.
+        None if row.deleted && hard => Fate::Unchanged,
+        None => Fate::New,
+        Some(t) if t.version.as_ref().zip(row.version.as_ref()).is_some_and(|(t, r)| is_newer(t, r)) => Fate::Stale,
+        Some(_) if row.deleted && hard => Fate::Gone,
+        Some(t) if t.hash == row.hash && t.deleted == row.deleted => Fate::Unchanged,
+        Some(_) => Fate::Changed,
+    }
+}
+
+fn of<'a>(rows: &'a [Row], fates: &[Fate], fate: Fate) -> Vec<&'a Row> {
+    rows.iter().zip(fates).filter(|(_, f)| **f == fate).map(|(row, _)| row).collect()
+}
+
 /// One row a key: the newest, or the last.
-fn newest(rows: Vec<Row>, counts: &mut Counts) -> Vec<Row> {
-    let mut kept: Vec<Row> = Vec::with_capacity(rows.len());
-    let mut places: HashMap<Vec<String>, usize> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        match places.get(&row.key) {
-            None => {
-                places.insert(row.key.clone(), kept.len());
-                kept.push(row);
+fn newest(rows: Vec<Row>, layout: &Layout, rejected: &mut Vec<Rejected>, counts: &mut Counts) -> Vec<Row> {
+    let superseded = superseded(&rows);
+    if superseded.is_empty() {
+        return rows;
+    }
+    // One that cannot be stored supersedes nothing.
+    let mut storable = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        match row.complete(layout) {
+            Ok(()) => storable.push(row),
+            Err(reason) => rejected.push(row.refused(reason)),
+        }
+    }
+    let superseded = self::superseded(&storable);
+    counts.duplicate = superseded.len() as u64;
+    storable.into_iter().enumerate().filter(|(n, _)| !superseded.contains(n)).map(|(_, row)| row).collect()
+}
+
+/// The places of rows in whose place another one stays.
+fn superseded(rows: &[Row]) -> HashSet<usize> {
+    let mut places: HashMap<&[String], usize> = HashMap::with_capacity(rows.len());
+    let mut superseded = HashSet::new();
+    for (n, row) in rows.iter().enumerate() {
+        match places.entry(&row.key) {
+            Entry::Vacant(entry) => {
+                entry.insert(n);
             }
-            Some(at) => {
-                counts.duplicate += 1;
-                let older = kept[*at].version.as_ref().zip(row.version.as_ref()).is_some_and(|(k, r)| is_newer(k, r));
-                if !older {
-                    kept[*at] = row;
-                }
+            Entry::Occupied(mut entry) => {
+                let kept = &rows[*entry.get()];
+                let older = kept.version.as_ref().zip(row.version.as_ref()).is_some_and(|(k, r)| is_newer(k, r));
+                superseded.insert(if older { n } else { entry.insert(n) });
             }
         }
     }
-    kept
+    superseded
 }
 
-/// Rows that are there, by place in `rows`.
-fn look_up(table: &Table, layout: &Layout, rows: &[Row]) -> Result<HashMap<usize, There>> {
-    if rows.is_empty() {
+/// Rows that are there, by place in `rows`; those that are new for sure are not looked for.
+fn look_up(table: &Table, layout: &Layout, rows: &[Row], new_for_sure: &[bool]) -> Result<HashMap<usize, There>> {
+    let places: Vec<usize> = (0..rows.len()).filter(|n| !new_for_sure[*n]).collect();
+    if places.is_empty() {
         return Ok(HashMap::new());
     }
     let _plans = guc::Scope::new(LOOKUPS)?;
-    let keys: Vec<&[String]> = rows.iter().map(|r| r.key.as_slice()).collect();
+    let keys: Vec<&[String]> = places.iter().map(|n| rows[*n].key.as_slice()).collect();
     let (given, join, args) = by_key(layout, &keys);
     let query = format!(
-        "SELECT k.n, t._hash::text, t._version, t._deleted_at IS NOT NULL FROM {given} JOIN {} t ON {join}",
+        "SELECT k.n, t._hash, t._version, t._deleted_at IS NOT NULL FROM {given} JOIN {} t ON {join}",
         table.name
     );
     let found = spi::columns(&query, &args, |row| {
         let Some(n) = row.get::<i64>(1)? else { return Ok(None) };
-        let hash = row.get::<String>(2)?.unwrap_or_default().replace('-', "");
+        let hash = row.get::<Uuid>(2)?.map(|uuid| u128::from_be_bytes(*uuid.as_bytes())).unwrap_or_default();
         let there = There { hash, version: row.get::<String>(3)?, deleted: row.get::<bool>(4)?.unwrap_or_default() };
-        Ok(Some((n as usize - 1, there)))
+        Ok(places.get(n as usize - 1).map(|n| (*n, there)))
     })?;
     Ok(found.into_iter().collect())
 }
@@ -176,42 +245,65 @@ pub fn remove<K: AsRef<[String]>>(table: &Table, layout: &Layout, keys: &[K], ha
 }
 
 /// Runs `f` over rows; where the table refuses some of them, over ever smaller parts, until each of those is alone.
-fn apart(rows: &[Row], rejected: &mut Vec<Rejected>, f: &mut impl FnMut(&[Row]) -> Result<u64>) -> Result<u64> {
+fn apart(rows: &[&Row], rejected: &mut Vec<Rejected>, f: &impl Fn(&[&Row]) -> Result<u64>) -> Result<u64> {
     if rows.is_empty() {
         return Ok(0);
     }
     match subxact::run(|| f(rows)) {
         Ok(n) => Ok(n),
-        // Bad data (22), or a constraint of the table's (23).
-        Err(e) if e.sqlstate.starts_with("22") || e.sqlstate.starts_with("23") => match rows {
-            [row] => {
-                let record = row.raw.clone().unwrap_or_else(|| format!("{:?}", row.cells));
-                let key = Some(row.key.clone()).filter(|k| !k.is_empty());
-                rejected.push(Rejected { record, reason: e.message, key });
-                Ok(0)
-            }
-            _ => {
-                let (a, b) = rows.split_at(rows.len() / 2);
-                Ok(apart(a, rejected, f)? + apart(b, rejected, f)?)
-            }
-        },
-        Err(e) => Err(e),
+        Err(e) => halves(rows, e, rejected, f),
+    }
+}
+
+/// Bad data (22), or a constraint of the table's (23).
+fn is_of_data(e: &Error) -> bool {
+    e.sqlstate.starts_with("22") || e.sqlstate.starts_with("23")
+}
+
+/// The same, of rows that were refused together.
+fn halves(rows: &[&Row], e: Error, rejected: &mut Vec<Rejected>, f: &impl Fn(&[&Row]) -> Result<u64>) -> Result<u64> {
+    if !is_of_data(&e) {
+        return Err(e);
+    }
+    match rows {
+        [row] => {
+            rejected.push(row.refused(e.message));
+            Ok(0)
+        }
+        _ => {
+            let (a, b) = rows.split_at(rows.len() / 2);
+            Ok(apart(a, rejected, f)? + apart(b, rejected, f)?)
+        }
     }
 }
 
 /// The text of a COPY is held in memory beside the rows, so it is cut at this.
 const COPY_BYTES: usize = 1 << 20;
 
-fn insert(table: &Table, columns: &[String], rows: &[Row]) -> Result<u64> {
+fn insert(table: &Table, layout: &Layout, columns: &[String], rows: &[&Row]) -> Result<u64> {
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    let width = layout.fields.len();
+    if let Some(mut target) = insert::Target::new(table.oid, columns, "_fetched_at")? {
+        return target.write(rows.iter().map(|row| {
+            let raw = layout.raw.then(|| Cell::of(Some(row.record.get())));
+            let kept = [
+                Cell::Uuid(row.hash.to_be_bytes()),
+                Cell::of(row.version.as_deref()),
+                Cell::of(row.deleted.then_some("now")),
+            ];
+            (0..width).map(|at| Cell::of(row.cell(at))).chain(raw).chain(kept)
+        }));
+    }
     let mut copied = copy::Rows::default();
     let mut count = 0;
     for row in rows {
-        row.cells.iter().for_each(|c| copied.value(c.as_deref()));
-        // Cells of columns that came with a later record of the batch.
-        if let Some(raw) = &row.raw {
-            copied.value(Some(raw));
+        (0..width).for_each(|at| copied.value(row.cell(at)));
+        if layout.raw {
+            copied.value(Some(row.record.get()));
         }
-        copied.value(Some(&row.hash));
+        copied.value(Some(&format!("{:032x}", row.hash)));
         copied.value(row.version.as_deref());
         copied.value(row.deleted.then_some("now"));
         copied.end_row();
@@ -222,7 +314,7 @@ fn insert(table: &Table, columns: &[String], rows: &[Row]) -> Result<u64> {
     Ok(count + copy::into(table.oid, columns, copied)?)
 }
 
-fn update(table: &Table, layout: &Layout, rows: &[Row]) -> Result<u64> {
+fn update(table: &Table, layout: &Layout, rows: &[&Row]) -> Result<u64> {
     let _plans = guc::Scope::new(LOOKUPS)?;
     let mut args: Vec<DatumWithOid> = Vec::new();
     let (mut names, mut arrays, mut set) = (Vec::new(), Vec::new(), Vec::new());
@@ -236,17 +328,17 @@ fn update(table: &Table, layout: &Layout, rows: &[Row]) -> Result<u64> {
     };
     let mut join = Vec::new();
     for (at, field) in layout.fields.iter().enumerate() {
-        let c = column(rows.iter().map(|r| r.cells.get(at).cloned().flatten()).collect());
+        let c = column(rows.iter().map(|r| r.cell(at).map(str::to_owned)).collect());
         match layout.key.contains(&at) {
             true => join.push(format!("t.{} = s.{c}::{}", sql::ident(&field.column), field.ty)),
             false => set.push(format!("{} = s.{c}::{}", sql::ident(&field.column), field.ty)),
         }
     }
     if layout.raw {
-        let c = column(rows.iter().map(|r| r.raw.clone()).collect());
+        let c = column(rows.iter().map(|r| Some(r.record.get().to_owned())).collect());
         set.push(format!("_raw = s.{c}::jsonb"));
     }
-    let c = column(rows.iter().map(|r| Some(r.hash.clone())).collect());
+    let c = column(rows.iter().map(|r| Some(format!("{:032x}", r.hash))).collect());
     set.push(format!("_hash = s.{c}::uuid"));
     let c = column(rows.iter().map(|r| r.version.clone()).collect());
     set.push(format!("_version = s.{c}"));

@@ -3,6 +3,7 @@
 
 pub mod aside;
 mod children;
+mod keys;
 mod layout;
 mod merge;
 mod rows;
@@ -11,9 +12,10 @@ mod table;
 mod withhold;
 
 pub use children::Array;
+pub use keys::Keys;
 pub use layout::{Change, Field, Layout};
 pub use merge::{by_columns, by_key, merge, remove, Counts};
-pub use rows::{prepare, salt, visible, Batch, Record, Rejected, Row};
+pub use rows::{prepare, salt, visible, Batch, Bound, Make, Record, Rejected, Row};
 pub use sweep::{Missing, Seen};
 pub use table::Table;
 pub use withhold::Withhold;

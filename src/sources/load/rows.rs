@@ -1,17 +1,16 @@
 //! Records as rows: what each column gets, the key, the version, the content's hash; or the reason why it can't be stored.
 //! Pure.
 
-use std::panic::resume_unwind;
+use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::thread;
 
 use serde_json::value::RawValue;
 use siphasher::sip128::SipHasher13;
 
 use super::layout::{self, Change, Layout};
-use crate::pg::signals;
 use crate::sources::columns::{self, Member};
-use crate::sources::spec::Stream;
+use crate::sources::spec::{Pointer, Stream};
 
 /// A row on its way in.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,13 +19,111 @@ pub struct Row {
     pub key: Vec<String>,
     pub version: Option<String>,
     pub deleted: bool,
-    /// Of everything that is stored, as a uuid.
-    pub hash: String,
-    /// By place in the layout's fields.
-    pub cells: Vec<Option<String>>,
-    pub raw: Option<String>,
+    /// Of everything that is stored.
+    pub hash: u128,
+    /// None where they are made only once it is known that the row is written.
+    cells: Option<Cells>,
+    /// What is stored of the record, as it came.
+    pub record: Text,
+    bound: Option<Bound>,
     /// Arrays that are tables of their own, as they came.
     pub arrays: Vec<Option<String>>,
+}
+
+impl Row {
+    /// What a column gets, by its place in the layout's fields.
+    pub fn cell(&self, at: usize) -> Option<&str> {
+        self.cells.as_ref()?.get(self.record.get(), at)
+    }
+
+    /// Whether the columns are still to be made.
+    pub fn is_light(&self) -> bool {
+        self.cells.is_none()
+    }
+
+    /// Makes the columns where they are not made yet; an error says why the record can't be stored.
+    pub fn complete(&mut self, layout: &Layout) -> Result<(), String> {
+        if self.is_light() {
+            let members = columns::members(&self.record.0)?;
+            self.cells = Some(cells(layout, &self.record.0, &members, self.bound.as_deref())?);
+        }
+        Ok(())
+    }
+
+    /// As a record that can't be stored.
+    pub fn refused(&self, reason: String) -> Rejected {
+        let key = Some(self.key.clone()).filter(|key| !key.is_empty());
+        Rejected { record: self.record.get().to_owned(), reason, key }
+    }
+
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        let cells = self.cells.as_ref().map_or(0, |c| c.text.len() + c.places.len() * size_of::<Place>());
+        self.record.get().len() + cells + size_of::<Row>()
+    }
+}
+
+/// What a parent fills in of its children's columns.
+pub type Bound = Arc<[Option<String>]>;
+
+/// A record's text.
+#[derive(Debug, Clone)]
+pub struct Text(Box<RawValue>);
+
+impl Text {
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.get() == other.get()
+    }
+}
+
+/// What the columns get, by place in the layout's fields. Most of it stands in the record's text as it is stored.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Cells {
+    places: Vec<Place>,
+    /// What does not stand there.
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Place {
+    start: u32,
+    /// None is null. No text ends at 0: before one in a record is a brace or a quote, and before others a blank.
+    end: Option<NonZeroU32>,
+    elsewhere: bool,
+}
+
+impl Cells {
+    fn get<'a>(&'a self, record: &'a str, at: usize) -> Option<&'a str> {
+        let place = self.places.get(at)?;
+        let text = if place.elsewhere { self.text.as_str() } else { record };
+        text.get(place.start as usize..place.end?.get() as usize)
+    }
+
+    fn set(&mut self, at: usize, record: &str, value: Option<&str>) {
+        let Some(place) = self.places.get_mut(at) else { return };
+        let Some(value) = value else {
+            *place = Place::default();
+            return;
+        };
+        // A part of the record is told by where it lies.
+        let begin = (value.as_ptr() as usize).checked_sub(record.as_ptr() as usize);
+        let inside = begin.filter(|begin| *begin > 0 && begin + value.len() <= record.len());
+        let start = inside.unwrap_or_else(|| {
+            if self.text.is_empty() {
+                self.text.push(' ');
+            }
+            self.text.push_str(value);
+            self.text.len() - value.len()
+        });
+        let end = NonZeroU32::new((start + value.len()) as u32);
+        *place = Place { start: start as u32, end, elsewhere: inside.is_none() };
+    }
 }
 
 /// A row that was written, as far as its arrays need it.
@@ -41,7 +138,7 @@ pub struct Written {
 #[derive(Debug)]
 pub struct Record {
     pub raw: Box<RawValue>,
-    pub bound: Option<Arc<[Option<String>]>>,
+    pub bound: Option<Bound>,
 }
 
 /// A record that can't be stored.
@@ -62,6 +159,67 @@ pub struct Batch {
     pub changes: Vec<Change>,
     /// Rows that the merge wrote, where they have arrays.
     pub written: Vec<Written>,
+    /// Columns that the policy kept out for the first time.
+    pub withheld: Vec<String>,
+    /// Some rows were made before the types were those of the others.
+    retyped: bool,
+}
+
+impl Batch {
+    /// No rows, and what was learned of them all the same.
+    pub fn lessons(self) -> Batch {
+        Batch { changes: self.changes, withheld: self.withheld, ..Batch::default() }
+    }
+
+    /// How many records it is made of.
+    pub fn received(&self) -> usize {
+        self.rows.len() + self.rejected.len()
+    }
+
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(Row::bytes).sum::<usize>() + self.rejected.iter().map(|r| r.record.len()).sum::<usize>()
+    }
+
+    /// Bytes of the records' text.
+    pub fn text(&self) -> usize {
+        self.rows.iter().map(|r| r.record.get().len()).sum::<usize>()
+            + self.rejected.iter().map(|r| r.record.len()).sum::<usize>()
+    }
+
+    /// Puts another one behind this one.
+    pub fn append(&mut self, mut other: Batch) {
+        // Where all was null there is nothing to make again.
+        let is_of_values = |c: &Change| matches!(c, Change::Retype { empty: false, .. });
+        self.retyped |= !self.rows.is_empty() && other.changes.iter().any(is_of_values);
+        self.rows.append(&mut other.rows);
+        self.rejected.append(&mut other.rejected);
+        self.changes.append(&mut other.changes);
+        self.withheld.append(&mut other.withheld);
+    }
+
+    /// Gives all rows the types that their columns have in the end.
+    pub fn settle(&mut self, layout: &Layout, salt: u64) {
+        self.changes = layout::fold(std::mem::take(&mut self.changes));
+        if !std::mem::take(&mut self.retyped) {
+            return;
+        }
+        for row in std::mem::take(&mut self.rows) {
+            self.make(layout, row.record.0, row.bound, salt);
+        }
+    }
+
+    fn make(&mut self, layout: &Layout, record: Box<RawValue>, bound: Option<Bound>, salt: u64) {
+        match columns::members(&record)
+            .and_then(|members| parts(layout, &record, &members, bound.as_deref(), salt, Make::All))
+        {
+            Ok(parts) => self.rows.push(parts.with(record, bound)),
+            Err(reason) => {
+                let key = key(layout, &record, bound.as_deref());
+                self.rejected.push(Rejected { record: record.get().to_owned(), reason, key });
+            }
+        }
+    }
 }
 
 /// A change of what is stored of each record makes every row differ from what is there.
@@ -70,64 +228,51 @@ pub fn salt(stream: &Stream) -> u64 {
     SipHasher13::new().hash(stored.as_bytes()).h1
 }
 
+/// What is made of a record at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    All,
+    /// What tells whether the row is there already: key, version, hash. The columns are left to [`Row::complete`].
+    Identity,
+}
+
 /// Makes records ready; the layout learns from them.
-pub fn prepare(layout: &mut Layout, records: &[Record], salt: u64) -> Batch {
+pub fn prepare(layout: &mut Layout, records: Vec<Record>, salt: u64, make: Make) -> Batch {
     let mut batch = Batch::default();
     let mut changes = Vec::new();
-    let shown: Vec<Option<Box<RawValue>>> = records.iter().map(|r| visible(layout, &r.raw)).collect();
-    let mut parsed = Vec::with_capacity(records.len());
-    for (r, shown) in records.iter().zip(&shown) {
-        let record: &RawValue = shown.as_deref().unwrap_or(&r.raw);
-        match columns::members(record) {
-            Ok(members) => match layout.learn(record, &members, &mut changes) {
-                Ok(()) => parsed.push((record, members, r.bound.as_deref())),
-                Err(reason) => {
-                    let key = key(layout, record, &members, r.bound.as_deref());
-                    batch.rejected.push(Rejected { record: record.get().to_owned(), reason, key });
-                }
-            },
-            Err(reason) => batch.rejected.push(Rejected { record: record.get().to_owned(), reason, key: None }),
-        }
-    }
-    for ((record, members, bound), made) in parsed.iter().zip(rows(layout, &parsed, salt)) {
+    let records: Vec<Record> = records
+        .into_iter()
+        .map(|r| match visible(layout, &r.raw) {
+            Some(raw) => Record { raw, ..r },
+            None => r,
+        })
+        .collect();
+    // All of them teach before the first is a row: it gets the types that they have in the end.
+    let learned: Vec<Result<Vec<Member>, String>> = records
+        .iter()
+        .map(|r| {
+            let members = columns::members(&r.raw)?;
+            layout.learn(&r.raw, &members, &mut changes)?;
+            Ok(members)
+        })
+        .collect();
+    let made: Vec<Result<Parts, String>> = records
+        .iter()
+        .zip(learned)
+        .map(|(r, members)| parts(layout, &r.raw, &members?, r.bound.as_deref(), salt, make))
+        .collect();
+    batch.rows.reserve(records.len());
+    for (record, made) in records.into_iter().zip(made) {
         match made {
-            Ok(row) => batch.rows.push(row),
+            Ok(parts) => batch.rows.push(parts.with(record.raw, record.bound)),
             Err(reason) => {
-                let key = key(layout, record, members, *bound);
-                batch.rejected.push(Rejected { record: record.get().to_owned(), reason, key });
+                let key = key(layout, &record.raw, record.bound.as_deref());
+                batch.rejected.push(Rejected { record: record.raw.get().to_owned(), reason, key });
             }
         }
     }
     batch.changes = layout::fold(changes);
     batch
-}
-
-/// A record and its members, and the values that its parent fills.
-type Parsed<'a> = (&'a RawValue, Vec<Member<'a>>, Option<&'a [Option<String>]>);
-
-/// Fewer records are done before a thread has begun.
-const WORTH_A_THREAD: usize = 500;
-
-/// The rows of records, in their order: half of them in another thread, because this one is what a fetch waits for.
-fn rows(layout: &Layout, parsed: &[Parsed], salt: u64) -> Vec<Result<Row, String>> {
-    let all = |part: &[Parsed]| -> Vec<Result<Row, String>> {
-        part.iter().map(|(record, members, bound)| row(layout, record, members, *bound, salt)).collect()
-    };
-    if parsed.len() < WORTH_A_THREAD {
-        return all(parsed);
-    }
-    let (here, there) = parsed.split_at(parsed.len() / 2);
-    thread::scope(|scope| {
-        let builder = thread::Builder::new().name("startup_wh rows".into());
-        let helper = signals::blocked(|| builder.spawn_scoped(scope, || all(there)));
-        let mut rows = all(here);
-        rows.extend(match helper {
-            Ok(helper) => helper.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // There is no thread to be had; it is only slower.
-            Err(_) => all(there),
-        });
-        rows
-    })
 }
 
 /// A record without what must never be stored, also where it goes to wh.fetch_errors; none where it is as it came.
@@ -139,54 +284,107 @@ pub fn visible(layout: &mut Layout, record: &RawValue) -> Option<Box<RawValue>> 
 }
 
 /// The key alone, of a record that is no row.
-fn key(
+fn key(layout: &Layout, record: &RawValue, bound: Option<&[Option<String>]>) -> Option<Vec<String>> {
+    let members = columns::members(record).ok()?;
+    keys(layout, record, &members, bound).ok()
+}
+
+fn keys(
     layout: &Layout,
     record: &RawValue,
     members: &[Member],
     bound: Option<&[Option<String>]>,
-) -> Option<Vec<String>> {
-    let bound = |at: usize| layout.bound.iter().position(|b| *b == at).and_then(|n| bound?.get(n)?.clone());
+) -> Result<Vec<String>, String> {
+    let bound = |at: usize| bound?.get(layout.bound.iter().position(|b| *b == at)?)?.clone();
     let value = |at: usize| {
-        let (_, value) = layout.values(record, members).find(|(place, _)| *place == at)?;
+        let Some((_, value)) = layout.values(record, members).find(|(place, _)| *place == at) else { return Ok(None) };
         let field = &layout.fields[at];
-        columns::render(value, &field.ty(), field.format).ok()?
+        let value = columns::render(value, &field.ty(), field.format).map_err(|e| format!("{}: {e}", field.member))?;
+        Ok::<_, String>(value.map(Cow::into_owned))
     };
-    layout.key.iter().map(|at| bound(*at).or_else(|| value(*at))).collect()
+    let given = |at: &usize| match bound(*at) {
+        Some(bound) => Ok(bound),
+        None => value(*at)?.ok_or_else(|| missing(layout, *at)),
+    };
+    layout.key.iter().map(given).collect()
 }
 
-fn row(
+fn missing(layout: &Layout, at: usize) -> String {
+    format!("primary key {} is missing or null", layout.fields[at].member)
+}
+
+/// What the columns get, all of it known to be storable.
+fn cells(
+    layout: &Layout,
+    record: &RawValue,
+    members: &[Member],
+    bound: Option<&[Option<String>]>,
+) -> Result<Cells, String> {
+    let text = record.get();
+    let mut cells = Cells { places: vec![Place::default(); layout.fields.len()], text: String::new() };
+    for (at, value) in layout.bound.iter().zip(bound.unwrap_or_default()) {
+        cells.set(*at, text, value.as_deref());
+    }
+    for (at, value) in layout.values(record, members) {
+        let field = &layout.fields[at];
+        let value = columns::render(value, &field.ty(), field.format).map_err(|e| format!("{}: {e}", field.member))?;
+        cells.set(at, text, value.as_deref());
+    }
+    if layout.raw {
+        columns::render(text, &columns::Type::Jsonb, None)?;
+    }
+    Ok(cells)
+}
+
+/// A row without the record that it is made of.
+struct Parts {
+    key: Vec<String>,
+    version: Option<String>,
+    deleted: bool,
+    hash: u128,
+    cells: Option<Cells>,
+    arrays: Vec<Option<String>>,
+}
+
+impl Parts {
+    fn with(self, record: Box<RawValue>, bound: Option<Bound>) -> Row {
+        let Parts { key, version, deleted, hash, cells, arrays } = self;
+        Row { key, version, deleted, hash, cells, record: Text(record), bound, arrays }
+    }
+}
+
+/// The places of cells have 32 bits; Postgres takes no value of this size either.
+const MOST_BYTES: usize = 1 << 30;
+
+fn parts(
     layout: &Layout,
     record: &RawValue,
     members: &[Member],
     bound: Option<&[Option<String>]>,
     salt: u64,
-) -> Result<Row, String> {
-    let mut cells = vec![None; layout.fields.len()];
-    for (at, value) in layout.bound.iter().zip(bound.unwrap_or_default()) {
-        cells[*at].clone_from(value);
+    make: Make,
+) -> Result<Parts, String> {
+    let text = record.get();
+    if text.len() > MOST_BYTES {
+        return Err(format!("{} bytes are more than a row holds", text.len()));
     }
-    for (at, value) in layout.values(record, members) {
-        let field = &layout.fields[at];
-        cells[at] = columns::render(value, &field.ty(), field.format).map_err(|e| format!("{}: {e}", field.member))?;
-    }
-    let mut key = Vec::with_capacity(layout.key.len());
-    for at in &layout.key {
-        let value = cells.get(*at).cloned().flatten();
-        key.push(value.ok_or_else(|| format!("primary key {} is missing or null", layout.fields[*at].member))?);
-    }
-    let text = |value: &RawValue| columns::render(value, &columns::Type::Text, None);
-    let at =
-        |pointer: &Option<crate::sources::spec::Pointer>| pointer.as_ref().and_then(|p| columns::pointer(record, p));
-    let version = at(&layout.version).map(text).transpose()?.flatten();
-    let deleted = at(&layout.flag).is_some_and(|v| !["null", "false", "0", "\"\""].contains(&v.get()));
-    let raw = match layout.raw {
-        true => columns::render(record, &columns::Type::Jsonb, None)?,
-        false => None,
+    let cells = match make {
+        Make::All => Some(cells(layout, record, members, bound)?),
+        Make::Identity => None,
     };
-    let hash = format!("{:032x}", SipHasher13::new_with_keys(salt, 0).hash(record.get().as_bytes()).as_u128());
-    let array = |pointer| columns::pointer(record, pointer).map(|value| value.get().to_owned());
-    let arrays = layout.arrays.iter().map(array).collect();
-    Ok(Row { key, version, deleted, hash, cells, raw, arrays })
+    let key = match &cells {
+        Some(cells) => {
+            let value = |at: &usize| cells.get(text, *at).map(str::to_owned).ok_or_else(|| missing(layout, *at));
+            layout.key.iter().map(value).collect::<Result<Vec<String>, String>>()?
+        }
+        None => keys(layout, record, members, bound)?,
+    };
+    let at = |pointer: &Option<Pointer>| pointer.as_ref().and_then(|p| columns::pointer(record, p));
+    let version = at(&layout.version).map(|v| columns::render(v, &columns::Type::Text, None)).transpose()?.flatten();
+    let deleted = at(&layout.flag).is_some_and(|v| !["null", "false", "0", "\"\""].contains(&v));
+    let hash = SipHasher13::new_with_keys(salt, 0).hash(text.as_bytes()).as_u128();
+    let arrays = layout.arrays.iter().map(|p| columns::pointer(record, p).map(str::to_owned)).collect();
+    Ok(Parts { key, version: version.map(Cow::into_owned), deleted, hash, cells, arrays })
 }
 
 /// Whether version `a` is newer than `b`: numbers by value, everything else by its text (ISO times of one format sort so).
@@ -209,7 +407,7 @@ mod tests {
         .unwrap()
         .streams
         .remove(0);
-        let records: Vec<Record> = (0..WORTH_A_THREAD * 2 + 1)
+        let records: Vec<Record> = (0..1001)
             .map(|n| match n % 7 {
                 3 => format!(r#"{{"id": null, "n": {n}}}"#),
                 _ => format!(r#"{{"n": {n}, "id": "{n}", "at": "2026-01-31T12:00:00Z", "of": [{n}]}}"#),
@@ -217,12 +415,18 @@ mod tests {
             .map(|text| Record { raw: RawValue::from_string(text).unwrap(), bound: None })
             .collect();
         let mut layout = Layout::new(&stream, Vec::new());
-        let together = prepare(&mut layout, &records, 1);
-        assert_eq!(together.rows.len() + together.rejected.len(), records.len());
+        let copies = records.iter().map(|r| Record { raw: r.raw.clone(), bound: None }).collect();
+        let together = prepare(&mut layout, copies, 1, Make::All);
+        let copies = records.iter().map(|r| Record { raw: r.raw.clone(), bound: None }).collect();
+        let mut later = prepare(&mut layout, copies, 1, Make::Identity);
+        assert!(later.rows.iter().all(Row::is_light));
+        assert!(later.rows.iter_mut().all(|row| row.complete(&layout).is_ok()));
+        assert_eq!((&later.rows, &later.rejected), (&together.rows, &together.rejected));
+        assert_eq!(together.received(), records.len());
         assert_eq!(together.rejected.len(), records.len() / 7);
         let mut alone = Batch::default();
         for record in records {
-            let one = prepare(&mut layout, &[record], 1);
+            let one = prepare(&mut layout, vec![record], 1, Make::All);
             alone.rows.extend(one.rows);
             alone.rejected.extend(one.rejected);
         }

@@ -39,6 +39,12 @@ impl Table {
         Ok(name.map(|name| Table { oid, name, keyed }))
     }
 
+    pub fn is_empty(&self) -> Result<bool> {
+        let found: Option<bool> =
+            spi::first(&format!("SELECT pg_catalog.to_json(EXISTS (SELECT FROM {}))::text", self.name), &[])?;
+        Ok(found == Some(false))
+    }
+
     /// Whoever was given the table, or TRIGGER on it, could have their functions run with our rights: Postgres runs a
     /// trigger as whoever writes (CREATE TRIGGER in the reference). Locked first, so that none comes after the look.
     pub fn refuse_others_code(&self) -> Result<()> {

@@ -6,6 +6,7 @@ mod arrays;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use pgrx::datum::Uuid;
 use serde_json::Value;
 
 use super::{from_network, thread_failed, Opened};
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::pg::{guc, spi, sql, worker};
 use crate::policy;
 use crate::sources::http::{self, Event, TryRecvError};
-use crate::sources::load::{self, by_key, Array, Batch, Layout, Record, Row, Table};
+use crate::sources::load::{self, by_key, Array, Batch, Layout, Make, Record, Row, Table};
 use crate::sources::spec::{Stream, Write};
 use crate::sources::store::{self, After};
 use crate::sources::tour;
@@ -148,10 +149,9 @@ impl Opened {
                 Ok(Event::Parent { index }) => stop = Some(index),
                 Ok(Event::Records(records)) => {
                     let bound = stop.and_then(|s| bound.get(s)).cloned();
-                    let records: Vec<Record> =
-                        records.into_iter().map(|raw| Record { raw, bound: bound.clone() }).collect();
-                    for some in records.chunks(BATCH) {
-                        comparison.compare(some)?;
+                    let mut records = records.into_iter().map(|raw| Record { raw, bound: bound.clone() }).peekable();
+                    while records.peek().is_some() {
+                        comparison.compare(records.by_ref().take(BATCH).collect())?;
                     }
                 }
                 // Comparing by key again changes nothing.
@@ -179,14 +179,14 @@ impl Comparison<'_> {
         }
     }
 
-    fn compare(&mut self, records: &[Record]) -> Result<()> {
-        let batch = load::prepare(&mut self.layout, records, self.salt);
+    fn compare(&mut self, records: Vec<Record>) -> Result<()> {
+        let batch = load::prepare(&mut self.layout, records, self.salt, Make::All);
         for bad in &batch.rejected {
             let key = bad.key.as_ref().map_or_else(|| "unknown".into(), |key| key.join(", "));
             self.find(key, format!("cannot be stored: {}", bad.reason));
         }
         if self.layout.key.is_empty() || self.stream.write == Write::Append {
-            self.uncertain.extend(batch.rows.iter().filter_map(|row| short(&row.hash)));
+            self.uncertain.extend(batch.rows.iter().map(|row| (row.hash >> 64) as u64));
             return Ok(());
         }
         let there = look_up(self.table.as_ref(), &self.layout, &batch, &self.round)?;
@@ -266,19 +266,19 @@ fn look_up(
     layout: &Layout,
     batch: &Batch,
     round: &worker::Round,
-) -> Result<HashMap<usize, (String, bool, i64)>> {
+) -> Result<HashMap<usize, (u128, bool, i64)>> {
     let Some(table) = table.filter(|_| !batch.rows.is_empty()) else { return Ok(HashMap::new()) };
     round.run(|| {
         let keys: Vec<&[String]> = batch.rows.iter().map(|r| r.key.as_slice()).collect();
         let (given, join, args) = by_key(layout, &keys);
         let query = format!(
-            "SELECT k.n, t._hash::text, t._deleted_at IS NOT NULL, {} FROM {given} JOIN {} t ON {join}",
+            "SELECT k.n, t._hash, t._deleted_at IS NOT NULL, {} FROM {given} JOIN {} t ON {join}",
             key_hash(layout),
             table.name
         );
         let found = spi::columns(&query, &args, |row| {
             let Some(n) = row.get::<i64>(1)? else { return Ok(None) };
-            let hash = row.get::<String>(2)?.unwrap_or_default().replace('-', "");
+            let hash = row.get::<Uuid>(2)?.map(|uuid| u128::from_be_bytes(*uuid.as_bytes())).unwrap_or_default();
             let there = (hash, row.get::<bool>(3)?.unwrap_or_default(), row.get::<i64>(4)?.unwrap_or_default());
             Ok(Some((n as usize - 1, there)))
         })?;

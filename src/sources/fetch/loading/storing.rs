@@ -1,11 +1,13 @@
 //! A batch of a stream into its table, with the state that it stands for, in one transaction.
 
+use std::sync::Arc;
+
 use super::{confirming, is_hard, End, Loading, Phase};
 use crate::error::{sqlstate, Error, Result};
 use crate::policy;
 use crate::sources::fetch::{ours, Context};
 use crate::sources::http::{self, State};
-use crate::sources::load::{self, aside, Change, Counts, Seen, Table};
+use crate::sources::load::{self, aside, Batch, Change, Counts, Keys, Seen, Table};
 use crate::sources::names::identifier;
 use crate::sources::spec::{OnBadRow, Stream, Write};
 use crate::sources::{store, tour};
@@ -14,28 +16,28 @@ impl Loading {
     /// Commits a batch with the state that it stands for.
     pub(super) fn store(&mut self, cx: &Context, state: Option<&State>, end: Option<&End>) -> Result<()> {
         let stream = &cx.spec.streams[self.index];
-        let records = std::mem::take(&mut self.records);
-        (self.held, self.certain) = (0, 0);
+        let waiting = std::mem::take(&mut self.waiting);
+        (self.received, self.held, self.certain) = (0, 0, 0);
         let reached = self.reached.take();
         let done = std::mem::take(&mut self.done);
-        let mut batch = load::prepare(&mut self.plan.layout, &records, self.salt);
+        let mut batch = Batch::default();
+        waiting.into_iter().for_each(|more| batch.append(more));
+        batch.settle(&self.plan.layout, self.salt);
         if let Some(bad) = batch.rejected.first().filter(|_| stream.on_bad_row == OnBadRow::Fail) {
             return Err(Error::new(
                 "22000",
                 format!("a record of stream \"{}\" cannot be stored: {}", stream.name, bad.reason),
             ));
         }
-        let received = records.len() as u64;
-        // The rows have what they need of them.
-        drop(records);
+        let received = batch.received() as u64;
         self.advance(&done);
         if end.is_some() && self.plan.full {
             self.plan.progress.changes.clone_from(&self.plan.tip);
         }
         let mut quarantined = 0;
         let (run, source, counts) = (cx.run, &cx.source, self.spent());
-        let withheld = self.plan.layout.withhold.take_found();
-        let refused = ours(cx.owner, || {
+        let layout = Arc::clone(&self.plan.layout);
+        let (refused, did) = ours(cx.owner, || {
             self.refuse_another_policy(stream)?;
             let known = store::known(&source.name, &stream.name)?;
             let table = Table::open(&source.name, &source.schema, stream, known.relation, &self.plan.layout)?;
@@ -52,7 +54,8 @@ impl Loading {
                 }
             }
             let seen = self.see(&table, &batch, made)?;
-            let mut did = load::merge(&into, &self.plan.layout, &mut batch)?;
+            let only = self.keys_of(&into)?;
+            let mut did = load::merge(&into, &layout, &mut batch, only)?;
             let told = did.deleted;
             quarantined = did.quarantined;
             if let Some(seen) = &seen {
@@ -90,11 +93,13 @@ impl Loading {
             let kept = (state, &self.kept(stream, state, end.is_some()));
             store::remember(&source.name, &stream.name, &table, kept, &self.plan.layout.fields, rows)?;
             store::account(run, &source.name, &stream.name, &did, counts, &batch.rejected)?;
-            if !withheld.is_empty() {
-                policy::remember_unstored(&source.name, &source.schema, &identifier(&stream.name), &withheld)?;
+            if !batch.withheld.is_empty() {
+                let table = identifier(&stream.name);
+                policy::remember_unstored(&source.name, &source.schema, &table, &batch.withheld)?;
             }
-            Ok(refused)
+            Ok((refused, did))
         })?;
+        self.preparing.expect_unchanged(!self.plan.aside && did.unchanged + did.stale > did.received / 2);
         self.fresh = false;
         self.stored += received;
         self.refused += quarantined;
@@ -102,6 +107,17 @@ impl Loading {
             Some(e) => Err(e),
             None => Ok(()),
         }
+    }
+
+    /// Which keys the table may have, if that is known: it was empty when the first batch came. Should somebody else write
+    /// to it meanwhile, the merge notices.
+    fn keys_of(&mut self, table: &Table) -> Result<Option<&mut Keys>> {
+        if self.keys.is_none() {
+            let empty = table.keyed && table.is_empty()?;
+            self.keys = Some(empty.then(Keys::default));
+        }
+        let keys = self.keys.as_mut().and_then(Option::as_mut);
+        Ok(keys.filter(|keys| !keys.is_full()))
     }
 
     /// Elements of the rows that were written; those that can't be stored join the rejected.

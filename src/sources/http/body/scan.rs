@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use serde_json::value::RawValue;
 
 use super::{BodyError, Result, MAX_WANTED};
+use crate::json;
 
 /// No API nests deeper, and `jsonb` stops not far above.
 pub const MAX_DEPTH: usize = 512;
@@ -127,8 +128,15 @@ impl<R: Read> Scanner<R> {
     }
 
     pub fn capture(&mut self, max: usize, depth: usize) -> Result<Box<RawValue>> {
-        let mut text = Vec::new();
         self.skip_space()?;
+        let rest = &self.buffer[self.start..self.end];
+        // Mostly all of it is here already, and right.
+        let found = json::well_formed(rest, MAX_DEPTH.saturating_sub(depth)).filter(|(text, _)| text.len() <= max);
+        if let Some((Ok(text), end)) = found.map(|(text, end)| (String::from_utf8(text), end)) {
+            self.start += end;
+            return Ok(crate::pg::json::well_formed(text));
+        }
+        let mut text = Vec::new();
         let at = self.position();
         self.skip(Some((&mut text, max)), depth)?;
         let text = String::from_utf8(text)
@@ -161,7 +169,7 @@ impl<R: Read> Scanner<R> {
                     }
                 }
                 b'"' => self.string(&mut into)?,
-                b'-' | b'0'..=b'9' => self.word(&mut into, number)?,
+                b'-' | b'0'..=b'9' => self.word(&mut into, json::is_number)?,
                 b't' | b'f' | b'n' => self.word(&mut into, |w| matches!(w, b"true" | b"false" | b"null"))?,
                 _ => return Err(self.malformed("expected a value")),
             }
@@ -221,8 +229,7 @@ impl<R: Read> Scanner<R> {
         self.take(into)?;
         loop {
             self.need()?;
-            let chunk = &self.buffer[self.start..self.end];
-            let plain = chunk.iter().position(|&b| b == b'"' || b == b'\\' || b < b' ').unwrap_or(chunk.len());
+            let plain = json::plain(&self.buffer[self.start..self.end]);
             self.keep(plain, into)?;
             if self.start == self.end {
                 continue;
@@ -257,8 +264,8 @@ impl<R: Read> Scanner<R> {
             if !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')) {
                 break;
             }
-            if word.len() == 4096 {
-                return Err(self.malformed("a number of more than 4096 digits"));
+            if word.len() == json::MOST_WORD {
+                return Err(self.malformed(format!("a number of more than {} digits", json::MOST_WORD)));
             }
             word.push(byte);
             self.take(into)?;
@@ -271,28 +278,4 @@ impl<R: Read> Scanner<R> {
             Err(self.malformed("neither a number nor a literal"))
         }
     }
-}
-
-/// The grammar of RFC 8259, section 6.
-fn number(word: &[u8]) -> bool {
-    let digits = |s: &[u8]| s.iter().take_while(|b| b.is_ascii_digit()).count();
-    let mut rest = word.strip_prefix(b"-").unwrap_or(word);
-    let whole = digits(rest);
-    if whole == 0 || (whole > 1 && rest[0] == b'0') {
-        return false;
-    }
-    rest = &rest[whole..];
-    if let Some(fraction) = rest.strip_prefix(b".") {
-        let n = digits(fraction);
-        if n == 0 {
-            return false;
-        }
-        rest = &fraction[n..];
-    }
-    if let Some(exponent) = rest.strip_prefix(b"e").or_else(|| rest.strip_prefix(b"E")) {
-        let exponent = exponent.strip_prefix(b"+").or_else(|| exponent.strip_prefix(b"-")).unwrap_or(exponent);
-        let n = digits(exponent);
-        return n > 0 && n == exponent.len();
-    }
-    rest.is_empty()
 }
