@@ -155,7 +155,8 @@ impl Target {
         let now = self.stamped.map(|at| (at, unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }));
         let (mut room, mut made, mut encoder) = (Room::default(), Vec::new(), Encoder::default());
         while rows.peek().is_some() {
-            (room.words.clear(), made.clear());
+            room.words.clear();
+            made.clear();
             let mut n = 0;
             while n < CHUNK_ROWS && room.bytes() < CHUNK_BYTES {
                 let Some(row) = rows.next() else { break };
@@ -421,8 +422,10 @@ fn utc(text: &[u8]) -> Option<i64> {
             _ => None,
         }
     };
-    let is = |at: usize, byte: u8| (text.get(at) == Some(&byte)).then_some(());
-    (is(4, b'-')?, is(7, b'-')?, is(10, b'T')?, is(13, b':')?, is(16, b':')?);
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if !marks.iter().all(|(at, mark)| text.get(*at) == Some(mark)) {
+        return None;
+    }
     let (year, month, day) = (two(0)? * 100 + two(2)?, two(5)?, two(8)?);
     let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
     let date = chrono::NaiveDate::from_ymd_opt(year as i32, month as u32, day as u32)?;

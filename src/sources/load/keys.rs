@@ -1,7 +1,7 @@
 //! Which keys a table may have, where it was empty when a run began and only that run writes: a filter (Bloom, 1970) that
 //! never takes a key that is there for a new one.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 
 /// Bits: two mebibytes.
 const BITS: u64 = 1 << 24;
@@ -24,9 +24,7 @@ impl Default for Keys {
 impl Keys {
     /// Takes a key; says whether it was not taken before, for sure.
     pub fn is_new(&mut self, key: &[String]) -> bool {
-        let mut hasher = self.hashes.build_hasher();
-        key.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hashes.hash_one(key);
         // Marks from two halves of a hash are as good as from many hashes.
         let (mut at, step) = (hash, (hash >> 32) | 1);
         let mut is_new = false;
