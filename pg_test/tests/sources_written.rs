@@ -220,6 +220,15 @@ fn what_stands_on_a_table_takes_effect_on_new_rows() {
     pages(&s, vec!["{\"id\": \"r\", \"n\": 3}".into()], |_| {});
     s.fetch();
     assert_eq!(s.client.table("SELECT id FROM seen"), "r");
+    // A partition's bounds.
+    s.client.exec(
+        "DROP TRIGGER seeing ON api.people; CREATE TABLE everybody (LIKE api.people) PARTITION BY RANGE (id);
+         ALTER TABLE everybody ATTACH PARTITION api.people FOR VALUES FROM (MINVALUE) TO ('s')",
+    );
+    pages(&s, vec!["{\"id\": \"s\", \"n\": 11}, {\"id\": \"ra\", \"n\": 10}".into()], |_| {});
+    s.fetch();
+    assert_eq!(s.client.value("SELECT string_agg(id, ' ') FROM api.people WHERE id IN ('s', 'ra')"), "ra");
+    s.client.exec("ALTER TABLE everybody DETACH PARTITION api.people");
     assert_ledger(&mut s.client, "api");
 }
 

@@ -92,7 +92,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// `None` where only COPY does all that is to be done: triggers, generated columns, defaults of other columns than
+    /// `None` where only COPY does all that is to be done: triggers, generated columns, partitions, defaults of other columns than
     /// `stamped`, which is filled with the time of the transaction.
     pub fn new(relation: u32, columns: &[String], stamped: &str) -> Result<Option<Target>> {
         // SAFETY: reads a backend global. What is made here is UTF-8.
@@ -102,7 +102,7 @@ impl Target {
         type Attribute = (String, usize, u32, i32, bool, bool, usize);
         let attributes: Vec<Attribute> = spi::prepared(
             "SELECT pg_catalog.json_build_array(a.attname, a.attnum, a.atttypid::int8, a.atttypmod, a.atthasdef OR a.attidentity <> '',
-                    a.attgenerated <> '' OR c.relkind <> 'r', c.relnatts)::text
+                    a.attgenerated <> '' OR c.relkind <> 'r' OR c.relispartition, c.relnatts)::text
              FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
              WHERE c.oid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
             &[spi::oid(relation)],
