@@ -16,8 +16,12 @@
 //!
 //! Listings are newest first by `created`; `order=asc` turns them, `FIELD[gte]` and `FIELD[lte]` filter by a number.
 
+#[path = "fake_api/answers.rs"]
+mod answers;
+#[path = "fake_api/wire.rs"]
+mod wire;
+
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -170,7 +174,7 @@ impl FakeApi {
                     let (state, stopping, config) = (Arc::clone(&state), Arc::clone(&stopping), config.clone());
                     let base = base.clone();
                     // A client that goes away ends its connection's thread, nothing else.
-                    thread::spawn(move || drop(serve(stream, config, &base, &state, &stopping)));
+                    thread::spawn(move || drop(wire::serve(stream, config, &base, &state, &stopping)));
                 }
             }
         });
@@ -288,7 +292,7 @@ pub fn put(store: &mut Store, collection: &str, object: Value) {
 }
 
 pub fn delete(store: &mut Store, collection: &str, id: &str) {
-    store.entry(collection.into()).or_default().retain(|o| text(&o["id"]) != id);
+    store.entry(collection.into()).or_default().retain(|o| answers::text(&o["id"]) != id);
 }
 
 /// `n` objects of `collection`, `created` growing by `step` seconds.
@@ -299,160 +303,6 @@ pub fn fill(api: &FakeApi, collection: &str, n: u64, step: u64) {
 
 fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-trait Stream: Read + Write {
-    fn close(&mut self);
-}
-
-impl Stream for TcpStream {
-    fn close(&mut self) {
-        drop(self.shutdown(std::net::Shutdown::Both));
-    }
-}
-
-impl Stream for rustls::StreamOwned<rustls::ServerConnection, TcpStream> {
-    fn close(&mut self) {
-        self.sock.close();
-    }
-}
-
-fn serve(
-    stream: TcpStream,
-    config: Option<Arc<rustls::ServerConfig>>,
-    base: &str,
-    state: &Mutex<State>,
-    stopping: &AtomicBool,
-) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_millis(50)))?;
-    match config {
-        None => converse(stream, base, state, stopping),
-        Some(config) => {
-            let connection = rustls::ServerConnection::new(config).map_err(io::Error::other)?;
-            converse(rustls::StreamOwned::new(connection, stream), base, state, stopping)
-        }
-    }
-}
-
-fn converse(mut stream: impl Stream, base: &str, state: &Mutex<State>, stopping: &AtomicBool) -> io::Result<()> {
-    let mut input = Vec::new();
-    loop {
-        let Some(asked) = next_request(&mut stream, &mut input, stopping)? else { return Ok(()) };
-        let (reply, fault) = decide(state, &asked, base);
-        let mut reply = reply;
-        match fault {
-            Some(Fault::Hang) => return wait_for_the_end(&mut stream, stopping),
-            Some(Fault::Gzip) => reply = zipped(reply),
-            Some(Fault::Bomb(mib)) => reply = bomb(mib),
-            Some(Fault::HugeHeader(n)) => reply = reply.with("X-Padding", &"x".repeat(n)),
-            Some(Fault::Reply(instead)) => reply = instead,
-            Some(Fault::Cut(n)) => {
-                write_reply(&mut stream, &reply, n)?;
-                stream.close();
-                return Ok(());
-            }
-            Some(Fault::Stall(n)) => {
-                write_reply(&mut stream, &reply, n)?;
-                return wait_for_the_end(&mut stream, stopping);
-            }
-            Some(Fault::Drip(each)) => {
-                write_reply(&mut stream, &reply, 0)?;
-                for byte in &reply.body {
-                    if stopping.load(Ordering::SeqCst) {
-                        return Ok(());
-                    }
-                    thread::sleep(each);
-                    stream.write_all(&[*byte])?;
-                    stream.flush()?;
-                }
-                continue;
-            }
-            None => {}
-        }
-        write_reply(&mut stream, &reply, usize::MAX)?;
-    }
-}
-
-fn write_reply(stream: &mut impl Stream, reply: &Reply, body: usize) -> io::Result<()> {
-    let mut head = format!("HTTP/1.1 {} Whatever\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
-    for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str("\r\n");
-    let mut all = head.into_bytes();
-    all.extend_from_slice(&reply.body[..body.min(reply.body.len())]);
-    stream.write_all(&all)?;
-    stream.flush()
-}
-
-fn waits(e: &io::Error) -> bool {
-    matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
-fn wait_for_the_end(stream: &mut impl Stream, stopping: &AtomicBool) -> io::Result<()> {
-    let mut buffer = [0; 1024];
-    while !stopping.load(Ordering::SeqCst) {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(e) if waits(&e) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-fn more(stream: &mut impl Stream, input: &mut Vec<u8>, stopping: &AtomicBool) -> io::Result<bool> {
-    let mut buffer = [0; 16 << 10];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return Ok(false),
-            Ok(n) => {
-                input.extend_from_slice(&buffer[..n]);
-                return Ok(true);
-            }
-            Err(e) if waits(&e) && !stopping.load(Ordering::SeqCst) => {}
-            Err(e) => return Err(e),
-        }
-    }
-}
-
-fn next_request(stream: &mut impl Stream, input: &mut Vec<u8>, stopping: &AtomicBool) -> io::Result<Option<Asked>> {
-    let head_ends = loop {
-        if let Some(at) = input.windows(4).position(|w| w == b"\r\n\r\n") {
-            break at;
-        }
-        if !more(stream, input, stopping)? {
-            return Ok(None);
-        }
-    };
-    let head = String::from_utf8_lossy(&input[..head_ends]).into_owned();
-    input.drain(..head_ends + 4);
-    let mut lines = head.split("\r\n");
-    let mut first = lines.next().unwrap_or_default().split(' ');
-    let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
-        .collect();
-    let length = headers.iter().find(|(n, _)| n == "content-length").and_then(|(_, v)| v.parse().ok()).unwrap_or(0);
-    while input.len() < length {
-        if !more(stream, input, stopping)? {
-            return Ok(None);
-        }
-    }
-    let body = String::from_utf8_lossy(&input[..length]).into_owned();
-    input.drain(..length);
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Ok(Some(Asked {
-        method: method.into(),
-        path: decode(path),
-        query: pairs(query),
-        headers,
-        body,
-        at: Instant::now(),
-    }))
 }
 
 /// `application/x-www-form-urlencoded`.
@@ -478,204 +328,4 @@ fn decode(text: &str) -> String {
         i += if byte.is_some() { 3 } else { 1 };
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-fn encode(text: &str) -> String {
-    text.bytes()
-        .map(|b| if b.is_ascii_alphanumeric() || b == b'_' { char::from(b).to_string() } else { format!("%{b:02X}") })
-        .collect()
-}
-
-/// Logs the request, lets what was planned happen, and answers.
-fn decide(state: &Mutex<State>, asked: &Asked, base: &str) -> (Reply, Option<Fault>) {
-    let mut state = lock(state);
-    state.log.push(asked.clone());
-    let planned = std::mem::take(&mut state.changes);
-    for (path, answered, change) in planned {
-        match (asked.path.starts_with(&path), answered) {
-            (true, 0) => change(&mut state.store),
-            (true, n) => state.changes.push((path, n - 1, change)),
-            (false, n) => state.changes.push((path, n, change)),
-        }
-    }
-    let mut fault = None;
-    for (path, skip, times, what) in &mut state.faults {
-        if fault.is_none() && asked.path.starts_with(path.as_str()) && *times > 0 {
-            if *skip > 0 {
-                *skip -= 1;
-            } else {
-                *times -= 1;
-                fault = Some(what.clone());
-            }
-        }
-    }
-    // What a fault stands in for is still computed: a cut or slow answer is a good one.
-    (answer(&mut state, asked, base), fault)
-}
-
-fn answer(state: &mut State, asked: &Asked, base: &str) -> Reply {
-    if asked.path == "/token" {
-        if let Some(good) = &mut state.refresh {
-            let form = pairs(&asked.body);
-            let sent = form.iter().find(|(n, _)| n == "refresh_token").map_or("", |(_, v)| v.as_str());
-            if sent != good {
-                let error = json!({"error": "invalid_grant", "error_description": format!("{sent} is spent")});
-                return Reply::text(400, "application/json", &error.to_string());
-            }
-            *good = format!("refresh-{}", state.tokens + 1);
-        }
-        state.tokens += 1;
-        state.token_uses = 0;
-        return Reply::json(&json!({"access_token": format!("token-{}", state.tokens), "expires_in": 3600,
-            "token_type": "Bearer", "refresh_token": format!("refresh-{}", state.tokens)}));
-    }
-    let mut welcome = true;
-    if let Some((name, value)) = &state.wanted {
-        welcome = asked.header(name) == Some(value);
-    }
-    if let Some(lasts) = state.token_lasts {
-        let good = format!("Bearer token-{}", state.tokens);
-        welcome = asked.header("authorization") == Some(good.as_str()) && state.token_uses < lasts;
-        state.token_uses += 1;
-    }
-    if !welcome {
-        let seen = asked.header("authorization").unwrap_or("nothing");
-        return Reply::text(401, "application/json", &json!({"error": format!("not with {seen}")}).to_string());
-    }
-    if let Some((_, route)) = state.routes.iter().find(|(path, _)| asked.path.starts_with(path.as_str())) {
-        return route(asked);
-    }
-    let mut parts = asked.path.trim_start_matches('/').splitn(3, '/');
-    let (style, name, id) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next());
-    let none = Vec::new();
-    let objects = state.store.get(name).unwrap_or(&none);
-    if let (true, Some(id)) = (style == "one", id) {
-        return match objects.iter().find(|o| text(&o["id"]) == id) {
-            Some(object) => Reply::json(object),
-            None => Reply::text(404, "application/json", "{\"error\":\"no such object\"}"),
-        };
-    }
-    listing(style, asked, base, &sorted(objects, asked))
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn sorted(objects: &[Value], asked: &Asked) -> Vec<Value> {
-    let bound = |value: &Value, name: &str, ordering: std::cmp::Ordering| {
-        let Some(limit) = asked.param(name).and_then(|v| v.parse::<i64>().ok()) else { return true };
-        value.as_i64().is_none_or(|value| value.cmp(&limit) != ordering)
-    };
-    let mut all: Vec<Value> = objects
-        .iter()
-        .filter(|o| {
-            ["created", "updated"].iter().all(|field| {
-                bound(&o[*field], &format!("{field}[gte]"), std::cmp::Ordering::Less)
-                    && bound(&o[*field], &format!("{field}[lte]"), std::cmp::Ordering::Greater)
-            })
-        })
-        .cloned()
-        .collect();
-    let by = asked.param("by").unwrap_or("created").to_owned();
-    all.sort_by_key(|o| (o[&by].as_i64(), text(&o["id"])));
-    if asked.param("order") != Some("asc") {
-        all.reverse();
-    }
-    all
-}
-
-fn listing(style: &str, asked: &Asked, base: &str, all: &[Value]) -> Reply {
-    let number = |name: &str| asked.param(name).and_then(|v| v.parse::<usize>().ok());
-    let limit = number("limit").or_else(|| number("per_page")).unwrap_or(10).max(1);
-    let window = |at: usize| &all[at.min(all.len())..(at + limit).min(all.len())];
-    let rest = |at: usize| {
-        // The other parameters go on to the next page.
-        let mut query = format!("at={}", at + limit);
-        for (name, value) in asked.query.iter().filter(|(n, _)| n != "at" && n != "page") {
-            query.push_str(&format!("&{}={}", encode(name), encode(value)));
-        }
-        format!("{}?{query}", asked.path)
-    };
-    let at = number("at").unwrap_or(0);
-    let pages = all.len().div_ceil(limit);
-    match style {
-        "cursor" => {
-            let after = asked.param("starting_after").unwrap_or("");
-            let begin = all.iter().position(|o| text(&o["id"]) == after).map_or(0, |i| i + 1);
-            if !after.is_empty() && begin == 0 {
-                return Reply::text(400, "application/json", "{\"error\":\"no such object\"}");
-            }
-            Reply::json(&json!({"object": "list", "data": window(begin), "has_more": begin + limit < all.len()}))
-        }
-        "offset" => Reply::json(&json!({"items": window(number("offset").unwrap_or(0)), "total": all.len()})),
-        "page" => {
-            let page = number("page").unwrap_or(1).max(1);
-            Reply::json(&json!({"items": window((page - 1) * limit), "pages": pages, "total": all.len()}))
-        }
-        "link" => {
-            let page = number("page").unwrap_or(1).max(1);
-            let reply = Reply::json(&json!(window((page - 1) * limit)));
-            if page < pages {
-                let next = format!("{base}{}", rest(0).replace(&format!("at={limit}"), &format!("page={}", page + 1)));
-                reply.with("Link", &format!("<{base}{}?page=1>; rel=\"first\", <{next}>; rel=\"next\"", asked.path))
-            } else {
-                reply
-            }
-        }
-        "next_url" => {
-            let next = (at + limit < all.len()).then(|| format!("{base}{}", rest(at)));
-            Reply::json(&json!({"results": window(at), "paging": {"next": next}}))
-        }
-        "next_path" => {
-            let mut page = json!({"records": window(at), "done": at + limit >= all.len()});
-            if at + limit < all.len() {
-                page["nextRecordsUrl"] = json!(rest(at));
-            }
-            Reply::json(&page)
-        }
-        "scroll" => {
-            let at: usize =
-                asked.param("scroll_param").and_then(|p| p.strip_prefix("scroll-")?.parse().ok()).unwrap_or(0);
-            Reply::json(&json!({"data": window(at), "scroll_param": format!("scroll-{}", at + limit)}))
-        }
-        "search" => {
-            let Ok(body) = serde_json::from_str::<Value>(&asked.body) else {
-                return Reply::text(400, "text/plain", "no JSON");
-            };
-            let limit = body["limit"].as_u64().unwrap_or(10) as usize;
-            let since = text(&body["since"]).parse::<i64>().unwrap_or(i64::MIN);
-            let at = text(&body["after"]).parse::<usize>().unwrap_or(0);
-            let all: Vec<&Value> = all.iter().filter(|o| o["created"].as_i64() >= Some(since)).collect();
-            let page = &all[at.min(all.len())..(at + limit).min(all.len())];
-            let mut reply = json!({"results": page});
-            if at + limit < all.len() {
-                reply["paging"] = json!({"next": {"after": (at + limit).to_string()}});
-            }
-            Reply::json(&reply)
-        }
-        _ => Reply::text(404, "application/json", "{\"error\":\"no such path\"}"),
-    }
-}
-
-fn zip(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    write(&mut encoder).expect("memory takes all");
-    encoder.finish().expect("memory takes all")
-}
-
-fn zipped(reply: Reply) -> Reply {
-    let body = zip(|w| w.write_all(&reply.body));
-    Reply { body, ..reply }.with("Content-Encoding", "gzip")
-}
-
-fn bomb(mib: usize) -> Reply {
-    let body = zip(|w| {
-        w.write_all(b"{\"data\":[")?;
-        let blanks = vec![b' '; 1 << 20];
-        (0..mib).try_for_each(|_| w.write_all(&blanks))?;
-        w.write_all(b"],\"has_more\":false}")
-    });
-    Reply { status: 200, headers: vec![("Content-Type".into(), "application/json".into())], body }
-        .with("Content-Encoding", "gzip")
 }

@@ -1,6 +1,6 @@
 //! Jobs: commands and refreshes that run on time, by themselves.
 //!
-//! api (the doors) → write (jobs), ask (a session's requests); launcher → scheduler (what is due) → dispatch (who gets
+//! api (the doors) → write (jobs), ask (a session's requests); launcher → scheduler → due (what begins) → dispatch (who gets
 //! it) → runner (does it, as the job's owner). Deciding is pure: schedule and words, queue, promise, model. store and
 //! steps are the tables, shared the memory between the processes, recover what a new scheduler finds, parcel a run in
 //! another database.
@@ -8,6 +8,7 @@
 mod api;
 mod ask;
 mod dispatch;
+mod due;
 mod import;
 mod launcher;
 mod model;

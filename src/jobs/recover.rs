@@ -4,9 +4,10 @@
 //! follows another one finds its runs in the runners' slots, and takes them over; what stands in none has not begun.
 
 use super::dispatch::stopped;
+use super::due::{last_due, makes_up, upcoming};
 use super::model::{Status, Trigger};
 use super::queue::Task;
-use super::scheduler::{last_due, makes_up, upcoming, Active, Scheduler};
+use super::scheduler::{Active, Scheduler};
 use super::shared::{self, get, stop};
 use super::steps;
 use super::store::{self, Ended, NewRun};

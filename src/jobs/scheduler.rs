@@ -7,21 +7,20 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use pgrx::prelude::*;
 
 use super::dispatch::Runners;
-use super::model::{CatchUp, Job, Kind, Status, Trigger};
-use super::promise::Next;
-use super::queue::{Queue, Task};
+use super::due::upcoming;
+use super::model::{Job, Kind, Status};
+use super::queue::Queue;
 use super::schedule::Schedule;
 use super::shared::{self, get, set, state, Database, Jobs};
-use super::store::{self, Ended, NewRun};
-use super::{recover, requests, steps, EXTENSION};
+use super::store::{self, Ended};
+use super::{recover, requests, EXTENSION};
 use crate::analysts::watchdog::{self, Watchdog};
 use crate::error::{Error, Result};
 use crate::pg::worker::{self, Snapshot};
-use crate::pg::{catalog, guc, spi, sql, subxact};
+use crate::pg::{catalog, guc};
 use crate::usage;
 
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
@@ -296,154 +295,6 @@ impl Scheduler {
         stopped.filter(|run| !self.queue.has(*run) && !self.runners.has(self.shared, self.database, *run)).collect()
     }
 
-    /// The earliest time at which a job is due.
-    fn next_due(&self) -> Option<i64> {
-        self.jobs
-            .values()
-            .filter(|p| p.enabled)
-            .filter_map(|p| [p.next, p.job.retry_at].into_iter().flatten().min())
-            .min()
-    }
-
-    /// Begins the runs of all jobs that are due.
-    fn begin_due(&mut self) -> Result<()> {
-        let now = shared::now() as i64;
-        let mut new = Vec::new();
-        let mut looks = Vec::new();
-        for p in self.jobs.values_mut().filter(|p| p.enabled) {
-            let scheduled = p.next.filter(|at| *at <= now);
-            let retry = p.job.retry_at.filter(|at| *at <= now);
-            if scheduled.is_none() && retry.is_none() {
-                continue;
-            }
-            let running = self.active.values_mut().find(|a| a.job == p.job.id);
-            if p.job.kind == Kind::KeepFresh {
-                p.job.retry_at = None;
-                match running {
-                    Some(_) => p.next = Some(now + 60_000_000),
-                    None => looks.push(p.job.id),
-                }
-                continue;
-            }
-            if let Some(at) = scheduled {
-                p.next = upcoming(&p.job, p.schedule.as_ref(), now.max(at));
-            }
-            match running {
-                // A run never overlaps itself.
-                Some(active) => {
-                    active.missed += i32::from(scheduled.is_some());
-                    p.job.retry_at = None;
-                }
-                None => new.push(match (scheduled, retry) {
-                    (None, Some(_)) => {
-                        let due = p.job.retry_for.unwrap_or(now);
-                        NewRun::new(p.job.id, Trigger::Retry, due, p.job.attempt, p.next)
-                    }
-                    _ => NewRun::new(p.job.id, Trigger::Schedule, scheduled.unwrap_or(now), 1, p.next),
-                }),
-            }
-        }
-        for id in looks {
-            new.extend(self.look(id)?);
-        }
-        self.begin(&new)
-    }
-
-    /// Looks at a view that is kept fresh; a run, if it is time.
-    fn look(&mut self, id: i64) -> Result<Option<NewRun<'static>>> {
-        let Some(p) = self.jobs.get_mut(&id) else { return Ok(None) };
-        let now = shared::now() as i64;
-        let (Some(relation), Some(max_lag)) = (p.job.relation, p.job.max_lag) else {
-            p.next = None;
-            return Ok(None);
-        };
-        let next = match subxact::run(|| steps::look(relation, max_lag)) {
-            Ok(next) => next,
-            // The run will say what is wrong with it.
-            Err(_) => Next::Refresh,
-        };
-        match next {
-            Next::Look { at, .. } => {
-                p.next = Some(at.max(now + 1000));
-                Ok(None)
-            }
-            Next::Refresh => {
-                // The end of the run sets the next look; this one is for a run that does not end.
-                p.next = Some(now + max_lag.clamp(1_000_000, 60_000_000));
-                Ok(Some(NewRun::new(id, Trigger::Schedule, now, p.job.attempt, p.next)))
-            }
-        }
-    }
-
-    /// Records runs and queues what they are made of.
-    pub fn begin(&mut self, new: &[NewRun]) -> Result<()> {
-        if new.is_empty() {
-            return Ok(());
-        }
-        let mut graph = None;
-        // Many jobs of one owner are due together as a rule.
-        let mut allowed: HashMap<(u32, Option<String>), Result<u64>> = HashMap::new();
-        if new.iter().any(|n| self.jobs.get(&n.job).is_some_and(|p| p.job.kind.refreshes())) {
-            // Nobody tells us when a view is renamed or made again.
-            if store::follow()? {
-                self.load()?;
-            }
-            graph = Some(subxact::run(crate::refresh::load));
-        }
-        for (id, run) in store::begin(new)? {
-            let Some(p) = self.jobs.get_mut(&id) else { continue };
-            p.job.retry_at = None;
-            let job = p.job.clone();
-            let mut active = Active {
-                job: id,
-                missed: 0,
-                timeout: job.timeout,
-                deadline: None,
-                steps: false,
-                session: 0,
-                stopped: None,
-            };
-            let planned = if job.kind.refreshes() {
-                active.steps = true;
-                match &graph {
-                    Some(Ok(graph)) => subxact::run(|| steps::plan(run, &job, graph)),
-                    Some(Err(e)) => Err(e.clone()),
-                    None => Ok(Vec::new()),
-                }
-                .map(|steps| {
-                    let task = |s: steps::Step| Task {
-                        runs: vec![run],
-                        job: id,
-                        owner: job.owner,
-                        relation: s.relation,
-                        after: s.after,
-                    };
-                    steps.into_iter().map(task).collect()
-                })
-            } else {
-                Ok(vec![Task { runs: vec![run], job: id, owner: job.owner, relation: 0, after: Default::default() }])
-            };
-            let may = allowed
-                .entry((job.owner, job.database.clone()))
-                .or_insert_with(|| may_run(&job, self.database))
-                .clone();
-            match planned.and_then(|tasks: Vec<Task>| may.map(|session| (tasks, session))) {
-                Ok((tasks, session)) => {
-                    active.session = session;
-                    self.active.insert(run, active);
-                    tasks.into_iter().for_each(|t| self.queue.push(t));
-                }
-                Err(error) => {
-                    store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;
-                    self.active.insert(run, active);
-                    self.over(run, Status::Failed);
-                    set(&self.entry.changed, 1);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// A run has ended, and is written down.
     pub fn over(&mut self, run: i64, status: Status) {
         let Some(active) = self.active.remove(&run) else { return };
@@ -492,52 +343,3 @@ const OURS: &[(&str, &str)] = &[
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "postgres"),
 ];
-
-/// When a job comes after `now`.
-pub fn upcoming(job: &Job, schedule: Option<&Schedule>, now: i64) -> Option<i64> {
-    let time = |micros| DateTime::<Utc>::from_timestamp_micros(micros);
-    schedule?.next_after(time(now)?, time(job.anchor)?).map(|at| at.timestamp_micros())
-}
-
-/// The last time at which a job was due until `now`, and how often since `since`.
-pub fn last_due(job: &Job, schedule: Option<&Schedule>, since: i64, now: i64) -> Option<i64> {
-    let time = |micros| DateTime::<Utc>::from_timestamp_micros(micros);
-    schedule?.last_due(time(since)?, time(now)?, time(job.anchor)?).map(|at| at.timestamp_micros())
-}
-
-/// Whether missed runs of a job are made up for.
-pub fn makes_up(job: &Job) -> bool {
-    job.catch_up == CatchUp::Once
-}
-
-/// Refuses a run whose owner could not connect: the worker could only say so in the server's log. Returns a digest of
-/// the settings with which a session of the owner begins (ALTER ROLE, ALTER DATABASE ... SET).
-fn may_run(job: &Job, here: u32) -> Result<u64> {
-    let database = job.database.clone();
-    let found: Option<(String, bool, bool, Option<bool>, Option<i64>)> = spi::first(
-        "SELECT pg_catalog.json_build_array(r.rolname, r.rolcanlogin, pg_catalog.now() >= r.rolvaliduntil IS TRUE,
-                pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'),
-                (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.setconfig), ' '
-                          ORDER BY s.setdatabase, s.setrole), 0)
-                 FROM pg_catalog.pg_db_role_setting s WHERE s.setrole IN (0, r.oid) AND s.setdatabase IN (0, d.oid)))::text
-         FROM pg_catalog.pg_roles r LEFT JOIN pg_catalog.pg_database d
-           ON CASE WHEN $2 IS NULL THEN d.oid = $3 ELSE d.datname = $2 END AND d.datallowconn
-         WHERE r.oid = $1",
-        &[spi::oid(job.owner), database.clone().into(), spi::oid(here)],
-    )?;
-    let name = database.as_deref().unwrap_or("this database");
-    match found {
-        None => Err(Error::new("42704", format!("the job's owner, role {}, does not exist", job.owner))),
-        Some((role, false, ..)) => Err(Error::new("28000", format!("role \"{role}\" is not permitted to log in"))
-            .hint("A job runs in a session of its owner: ALTER ROLE ... LOGIN, or wh.alter_job(..., owner => ...).")),
-        Some((role, _, true, ..)) => {
-            Err(Error::new("28000", format!("role \"{role}\" was valid only until a time that is over")))
-        }
-        Some((_, _, _, None, _)) => Err(Error::new("3D000", format!("database \"{name}\" does not exist"))),
-        Some((role, _, _, Some(false), _)) => {
-            Err(Error::new("42501", format!("role \"{role}\" may not connect to {name}"))
-                .hint(format!("GRANT CONNECT ON DATABASE ... TO {}", sql::ident(&role))))
-        }
-        Some((_, _, _, Some(true), settings)) => Ok(settings.unwrap_or_default() as u64),
-    }
-}
