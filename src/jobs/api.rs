@@ -8,9 +8,10 @@ use pgrx::datum::{Interval, Timestamp, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use super::alter::{alter, Changes};
 use super::model::Kind;
 use super::shared::{self, get, phase};
-use super::write::{self, Changes, Options, What};
+use super::write::{self, Options, What};
 use super::{ask, import, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::identity::As;
@@ -202,7 +203,7 @@ fn alter_job(
         new_name,
     };
     let (caller, _owner) = As::on_behalf()?;
-    Ok(write::alter(caller, given("job_name", job_name)?, &changes)?)
+    Ok(alter(caller, given("job_name", job_name)?, &changes)?)
 }
 
 #[pg_extern(sql = false)]

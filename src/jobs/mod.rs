@@ -1,10 +1,11 @@
 //! Jobs: commands and refreshes that run on time, by themselves.
 //!
-//! api (the doors) → write (jobs), ask (a session's requests); launcher → scheduler → due (what begins) → dispatch (who gets
-//! it) → runner (does it, as the job's owner). Deciding is pure: schedule and words, queue, promise, model. store and
-//! steps are the tables, shared the memory between the processes, recover what a new scheduler finds, parcel a run in
-//! another database.
+//! api (the doors) → write and alter (jobs), ask (a session's requests); launcher → scheduler → due (what begins) →
+//! dispatch (who gets it) → runner (does it, as the job's owner) → reap (what came of it). Deciding is pure: schedule and
+//! words, queue, promise, model. store and steps are the tables, shared the memory between the processes, recover what a new
+//! scheduler finds, parcel a run in another database.
 
+mod alter;
 mod api;
 mod ask;
 mod dispatch;
@@ -15,6 +16,7 @@ mod model;
 mod parcel;
 mod promise;
 mod queue;
+mod reap;
 mod recover;
 mod requests;
 mod runner;
