@@ -1,7 +1,6 @@
 //! Files of relations by their names (src/common/relpath.c, src/backend/storage/file/reinit.c): `16384`, `16384_fsm`,
 //! `16384.1`, and `t3_16384` of a temporary table.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,8 +17,38 @@ pub struct Node {
     pub backend: i32,
 }
 
-/// Bytes by node: all forks and segments together.
-pub type Files = HashMap<Node, u64>;
+/// Bytes of a node that was taken.
+const TAKEN: u64 = u64::MAX;
+
+/// Bytes by node, all forks and segments together: a list in order, which takes half of the memory of a hash table.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Files(Vec<(Node, u64)>);
+
+impl Files {
+    /// Of files as they were found, each with its bytes.
+    pub fn new(mut found: Vec<(Node, u64)>) -> Files {
+        found.sort_unstable();
+        found.dedup_by(|next, kept| {
+            let same = next.0 == kept.0;
+            if same {
+                kept.1 += next.1;
+            }
+            same
+        });
+        Files(found)
+    }
+
+    /// The bytes of a node, once.
+    pub fn take(&mut self, node: &Node) -> Option<u64> {
+        let at = self.0.binary_search_by_key(node, |f| f.0).ok()?;
+        Some(std::mem::replace(&mut self.0[at].1, TAKEN)).filter(|bytes| *bytes != TAKEN)
+    }
+
+    /// What nobody has taken.
+    pub fn left(self) -> impl Iterator<Item = (Node, u64)> {
+        self.0.into_iter().filter(|(_, bytes)| *bytes != TAKEN)
+    }
+}
 
 /// The relation's number and backend in a file's name; `None` where the file is no relation's.
 pub fn parse(name: &[u8]) -> Option<(u32, i32)> {
@@ -47,7 +76,12 @@ fn digits(text: &[u8]) -> Option<u32> {
 }
 
 /// Adds the files of one directory. A file that goes meanwhile is not there; `breathe` is called now and then.
-pub fn walk(files: &mut Files, tablespace: u32, directory: &Path, mut breathe: impl FnMut()) -> io::Result<()> {
+pub fn walk(
+    files: &mut Vec<(Node, u64)>,
+    tablespace: u32,
+    directory: &Path,
+    mut breathe: impl FnMut(),
+) -> io::Result<()> {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         // Nothing of this database lies in that tablespace.
@@ -66,7 +100,7 @@ pub fn walk(files: &mut Files, tablespace: u32, directory: &Path, mut breathe: i
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
-        *files.entry(Node { tablespace, number, backend }).or_default() += bytes;
+        files.push((Node { tablespace, number, backend }, bytes));
     }
     Ok(())
 }
@@ -125,11 +159,16 @@ mod tests {
         for (name, bytes) in [("7", 3), ("7.1", 5), ("7_fsm", 7), ("t2_7", 11), ("PG_VERSION", 13), ("8", 0)] {
             std::fs::write(directory.join(name), vec![0; bytes]).unwrap();
         }
-        let mut files = Files::new();
+        let mut files = Vec::new();
         walk(&mut files, 1, &directory, || ()).unwrap();
         walk(&mut files, 2, &directory.join("nowhere"), || ()).unwrap();
         let node = |number, backend| Node { tablespace: 1, number, backend };
-        assert_eq!(files, Files::from([(node(7, -1), 15), (node(7, 2), 11), (node(8, -1), 0)]));
+        let mut files = Files::new(files);
+        assert_eq!(
+            (files.take(&node(7, 2)), files.take(&node(7, 2)), files.take(&node(9, -1))),
+            (Some(11), None, None)
+        );
+        assert_eq!(files.left().collect::<Vec<_>>(), [(node(7, -1), 15), (node(8, -1), 0)]);
         assert!(still_there(&directory, node(7, -1)).is_some() && still_there(&directory, node(7, 2)).is_some());
         assert_eq!(still_there(&directory, node(8, -1)), None, "empty: dropped");
         assert_eq!(still_there(&directory, node(9, -1)), None);

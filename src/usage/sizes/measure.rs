@@ -90,13 +90,13 @@ pub fn measure() -> Result<Measured> {
 }
 
 fn walk(directories: &[(u32, PathBuf)]) -> Result<Files> {
-    let mut found = Files::new();
+    let mut found = Vec::new();
     for (tablespace, directory) in directories {
         files::walk(&mut found, *tablespace, directory, latch::obey_interrupts).map_err(|e| {
             Error::new(sqlstate::IO_ERROR, format!("could not measure directory \"{}\": {e}", directory.display()))
         })?;
     }
-    Ok(found)
+    Ok(Files::new(found))
 }
 
 /// The relations of this database with the bytes of their own, and whether a file that should be there was not.
@@ -108,7 +108,7 @@ fn relations(files: &mut Files) -> Result<(Vec<Relation>, bool)> {
     let mut mapped = Vec::new();
     let mut missing = false;
     let mut weigh = |node: Node, files: &mut Files| {
-        files.remove(&node).unwrap_or_else(|| {
+        files.take(&node).unwrap_or_else(|| {
             missing = true;
             0
         })
@@ -153,7 +153,7 @@ fn relations(files: &mut Files) -> Result<(Vec<Relation>, bool)> {
 /// Bytes in files of no relation: those that a crash left, and those of transactions that may be running.
 fn unmatched(directories: &[(u32, PathBuf)], files: Files, oldest: Option<SystemTime>) -> (u64, u64) {
     let (mut orphans, mut uncommitted) = (0, 0);
-    for (node, bytes) in files.into_iter().filter(|(_, bytes)| *bytes > 0) {
+    for (node, bytes) in files.left().filter(|(_, bytes)| *bytes > 0) {
         let Some((_, directory)) = directories.iter().find(|(t, _)| *t == node.tablespace) else { continue };
         match (files::still_there(directory, node), oldest) {
             (None, _) => {}

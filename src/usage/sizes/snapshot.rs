@@ -19,7 +19,7 @@ const PIECE: usize = 2000;
 
 /// Relations whose counters are looked at in one snapshot. The server keeps some hundred bytes of each in the process that
 /// looks; where there are more, the next snapshot goes on with them.
-const COUNTED: usize = 20_000;
+const COUNTED: usize = 10_000;
 
 /// Catalogs are below (FirstNormalObjectId, src/include/access/transam.h), and read all the time.
 const FIRST_NORMAL: u32 = 16_384;
