@@ -236,13 +236,13 @@ fn usage() {
         if crate::pg::shmem::is_preloading() { GucContext::Postmaster } else { GucContext::Sighup },
         GucFlags::default(),
     );
-    GucRegistry::define_enum_guc(
+    crate::pg::guc::define_enum(
         c"startup_wh.usage_role",
         c"Whom a statement counts for: the session's user, or the current one after SET ROLE.",
         c"\"current\" is for poolers that log in as one role and become another. Functions of others never change it.",
         &USAGE_ROLE,
         GucContext::Sighup,
-        GucFlags::default(),
+        crate::pg::hooks::statements::role_is_set,
     );
     GucRegistry::define_enum_guc(
         c"startup_wh.usage_visibility",

@@ -1,11 +1,28 @@
 //! Settings for the length of a scope, whatever the caller's session has.
 
-use std::ffi::CStr;
+use std::ffi::{c_int, c_void, CStr};
 
+use pgrx::guc::{GucContext, GucEnum, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 use super::sql::cstring;
 use crate::error::Result;
+
+/// Defines a setting that tells a function of the server's when it is set; that one must not fail.
+pub fn define_enum<T: GucEnum>(
+    name: &'static CStr,
+    short: &'static CStr,
+    long: &'static CStr,
+    setting: &'static GucSetting<T>,
+    context: GucContext,
+    is_set: unsafe extern "C-unwind" fn(c_int, *mut c_void),
+) {
+    // SAFETY: the function only stores what it is told, as the caller promises.
+    unsafe {
+        let flags = GucFlags::default();
+        GucRegistry::define_enum_guc_with_hooks(name, short, long, setting, context, flags, None, Some(is_set), None)
+    }
+}
 
 /// Restores every setting changed through it when dropped.
 ///

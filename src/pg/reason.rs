@@ -35,6 +35,7 @@ pub fn explain(reason: Reason) {
 }
 
 /// Errors of the statement pass through as they are: nothing here has a destructor, so they may jump over it.
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn run(
     query: *mut pg_sys::QueryDesc,
     direction: pg_sys::ScanDirection::Type,

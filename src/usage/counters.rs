@@ -88,13 +88,7 @@ pub fn are_on() -> bool {
     HEAD.get().is_some()
 }
 
-pub static WATCHER: statements::Watcher = statements::Watcher {
-    begins,
-    used,
-    worker_used,
-    by_current_role: || crate::settings::USAGE_ROLE.get() == crate::settings::UsageRole::Current,
-    left,
-};
+pub static WATCHER: statements::Watcher = statements::Watcher { begins, used, worker_used, left };
 
 /// What this process knows of its own slot.
 static MINE: AtomicUsize = AtomicUsize::new(usize::MAX);

@@ -1,6 +1,8 @@
 //! What a process used, and has handed over: between one end and the next.
 
 use std::cell::UnsafeCell;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
 
@@ -52,6 +54,8 @@ pub struct Process {
     pub open: bool,
     /// That statement ends the transaction.
     pub ending: bool,
+    /// It was settled whom the statement counts for that was planned last, and its executor has not started.
+    pub begun: bool,
     /// A portal of the extended protocol runs a query: its executor ends with another message.
     pub lasting: bool,
     /// A failure is counted, and its rollback is to come.
@@ -80,6 +84,7 @@ static PROCESS: Main = Main(UnsafeCell::new(Process {
     counted: 0,
     open: false,
     ending: false,
+    begun: false,
     lasting: false,
     failed: false,
     role: 0,
@@ -146,11 +151,21 @@ pub fn now() -> i64 {
     unsafe { GetCurrentTimestamp() }
 }
 
+/// Whether statements count for the role of SET ROLE, and not for the session's.
+static BY_CURRENT_ROLE: AtomicBool = AtomicBool::new(false);
+
+/// Called by the server when that is set; anything but the first choice is yes. Asking the setting itself for each statement
+/// would cost more than what is asked for.
+pub unsafe extern "C-unwind" fn role_is_set(value: c_int, _extra: *mut c_void) {
+    BY_CURRENT_ROLE.store(value != 0, Ordering::Relaxed);
+}
+
 /// The role that statements count for.
+#[inline]
 fn role() -> u32 {
     // SAFETY: both read statics.
     unsafe {
-        match watcher().is_some_and(|w| (w.by_current_role)()) {
+        match BY_CURRENT_ROLE.load(Ordering::Relaxed) {
             true => GetOuterUserId().to_u32(),
             false => GetSessionUserId().to_u32(),
         }
@@ -237,6 +252,7 @@ pub fn in_block() -> bool {
 }
 
 /// Counts what was used since the last time, beside what is known already.
+#[link_section = ".text.hot"]
 pub fn close(p: &mut Process, mut counts: Counts) {
     let at = now();
     let from = match p.kind {
@@ -342,5 +358,6 @@ pub fn failed(p: &mut Process, cancelled: bool) {
     p.frame = 0;
     p.open = false;
     p.ending = false;
+    p.begun = false;
     p.lasting = false;
 }

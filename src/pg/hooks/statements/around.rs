@@ -1,4 +1,7 @@
 //! The hooks, which pass everything on as it came and tell the account where statements begin and end.
+//!
+//! Those that every query comes through lie side by side (`.text.hot`): most of what they cost is that they are on pages of
+//! the library where nobody was since the query before.
 
 use std::ffi::c_int;
 
@@ -119,6 +122,7 @@ macro_rules! frame {
     }};
 }
 
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn planner(
     query: *mut pg_sys::Query,
     text: *const std::ffi::c_char,
@@ -128,6 +132,7 @@ unsafe extern "C-unwind" fn planner(
     let outermost = enters(frame!());
     if outermost {
         begins(true);
+        process().begun = true;
     }
     // SAFETY: passed on as it came. Functions that are evaluated while planning run inside.
     let plan = unsafe {
@@ -143,6 +148,7 @@ unsafe extern "C-unwind" fn planner(
 }
 
 /// The end of a Parse message: what follows in it is short, and the next message will have another beginning.
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn analyzed(
     state: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
@@ -160,9 +166,10 @@ unsafe extern "C-unwind" fn analyzed(
     }
 }
 
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     let outermost = enters(frame!());
-    if outermost {
+    if outermost && !std::mem::take(&mut process().begun) {
         begins(true);
     }
     // SAFETY: passed on as it came; the portal is the one that starts.
@@ -201,6 +208,7 @@ unsafe fn ran(query: *mut pg_sys::QueryDesc, first: bool) {
 }
 
 #[cfg(not(feature = "pg18"))]
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn run(
     query: *mut pg_sys::QueryDesc,
     direction: pg_sys::ScanDirection::Type,
@@ -222,6 +230,7 @@ unsafe extern "C-unwind" fn run(
 }
 
 #[cfg(feature = "pg18")]
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
     let outermost = enters(frame!());
     // SAFETY: passed on as it came.
@@ -237,6 +246,7 @@ unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys
     }
 }
 
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
     let outermost = enters(frame!());
     // SAFETY: passed on as it came. Triggers run inside.
@@ -251,6 +261,7 @@ unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
     }
 }
 
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
     let outermost = enters(frame!());
     // SAFETY: passed on as it came.
@@ -392,6 +403,7 @@ fn errors_are_hidden() -> bool {
     level > PgLogLevel::ERROR as c_int || [pg_sys::LOG, pg_sys::LOG_SERVER_ONLY].contains(&(level as u32))
 }
 
+#[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     let p = process();
     let over = match event {
@@ -424,6 +436,7 @@ unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argumen
     p.frame = 0;
     p.open = false;
     p.ending = false;
+    p.begun = false;
     p.failed = false;
     if kind == Kind::Client {
         close(p, [0; counter::ALL]);

@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_guard, pg_sys, PgLogLevel};
 
-pub use account::{count, was_cancelled};
+pub use account::{count, role_is_set, was_cancelled};
 
 use crate::error::Error;
 
@@ -59,8 +59,6 @@ pub struct Watcher {
     pub used: fn(role: u32, &Counts, at: i64),
     /// A parallel worker of the process in `slot` used this much CPU.
     pub worker_used: fn(slot: usize, &Counts),
-    /// Whether statements count for the role of SET ROLE, and not for the session's.
-    pub by_current_role: fn() -> bool,
     /// The process ends, and everything is handed over.
     pub left: fn(),
 }
