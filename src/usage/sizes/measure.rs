@@ -14,7 +14,7 @@ use crate::error::{sqlstate, Error, Result};
 use crate::pg::{latch, spi, storage};
 
 /// Readings until files and catalogs agree. Where tables are rewritten faster than that, the last one stands.
-const READINGS: usize = 3;
+const READINGS: usize = 5;
 
 /// What was measured.
 pub struct Measured {
