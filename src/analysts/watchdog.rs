@@ -13,8 +13,11 @@ use crate::pg::activity::{self, Activity};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{guc, hooks, spi};
 
-/// Limits that somebody set by ALTER ROLE are seen after this long.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Limits are read again after this long, whether or not somebody said that they changed.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// The same, where they could not be read.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long a cancelled statement may take to end.
 const GRACE: i64 = 5_000_000;
@@ -82,7 +85,7 @@ impl Watchdog {
             }
             Err(e) => {
                 pgrx::warning!("the limits of analysts could not be read: {}", e.message);
-                LOOK_AGAIN
+                TRY_AGAIN
             }
         };
         self.next = Some(Instant::now() + pause);

@@ -33,7 +33,7 @@ use std::time::Duration;
 use crate::pg::{hooks, shmem, worker};
 
 pub use ask::{run as run_now, Wait};
-pub use shared::{limits_changed, wake_scheduler};
+pub use shared::{limits_changed, rouse_scheduler, wake_scheduler};
 pub use write::{cancel_fetch, fetch_job, forget_fetch_job, number_of_fetch, query_job, Options};
 
 /// The most that startup_wh.max_running_jobs can be.
@@ -55,6 +55,9 @@ pub fn preload() {
     hooks::utility(|utility| {
         if utility.changes_extensions {
             hooks::at_end(hooks::When::Committed, shared::wake_scheduler);
+        }
+        if utility.changes_settings_of_roles {
+            hooks::at_end(hooks::When::Committed, shared::limits_changed);
         }
         if let Some(database) = utility.alone_in {
             if shared::let_go(database, HOLD) {

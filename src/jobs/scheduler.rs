@@ -321,7 +321,7 @@ impl Scheduler {
     }
 
     /// How long there is nothing to do.
-    fn pause(&self) -> Duration {
+    fn pause(&mut self) -> Duration {
         let now = shared::now() as i64;
         let due = self.next_due().map(|at| at - now);
         let deadline = self.active.values().filter_map(|a| a.deadline).map(|at| at - now).min();

@@ -351,6 +351,13 @@ pub fn wake_scheduler() {
     }
 }
 
+/// Has the scheduler of a database, if it has one, look at what it does besides jobs.
+pub fn rouse_scheduler(database: u32) {
+    if let Some(entry) = jobs().and_then(|shared| shared.database(database)) {
+        worker::wake(get(&entry.latch));
+    }
+}
+
 /// Tells whoever holds the limits that there are new ones.
 pub fn limits_changed() {
     let Some(shared) = jobs() else { return };

@@ -54,6 +54,8 @@ crate::shared! {
         absent: AtomicU64,
         /// What a budget says to new statements: [`verdict`].
         verdict: AtomicU64,
+        /// 1: its database's scheduler sleeps until something is counted ([`hush`]).
+        quiet: AtomicU64,
         /// The facts of it: [`Verdict`].
         per: AtomicU64,
         used: AtomicU64,
@@ -195,6 +197,7 @@ pub fn entry_of(database: u32, role: u32, name: &str) -> Option<usize> {
     store(&entry.database, database.into());
     store(&entry.role, role.into());
     store(&entry.absent, 0);
+    store(&entry.quiet, 1);
     entry.set_name(name);
     if free.is_none() {
         store(&head.entries, next as u64 + 1);
@@ -303,6 +306,18 @@ fn used(role: u32, counts: &Counts, until: i64) {
             store(&slot.until, until as u64);
         });
     }
+    if ENTRIES.get().get(ENTRY.load(Ordering::Relaxed)).is_some_and(|entry| load(&entry.quiet) != 0) {
+        rouse();
+    }
+}
+
+/// Wakes the scheduler that sleeps until something is counted.
+#[cold]
+fn rouse() {
+    if let Some(entry) = ENTRIES.get().get(ENTRY.load(Ordering::Relaxed)) {
+        store(&entry.quiet, 0);
+        crate::jobs::rouse_scheduler(catalog::my_database());
+    }
 }
 
 fn worker_used(leader: usize, counts: &Counts) {
@@ -357,6 +372,17 @@ pub fn seen(database: u32) -> Vec<Seen> {
         }
         found.into_iter().flatten().collect()
     })
+}
+
+/// Has whoever counts something in a database wake its scheduler. What is counted at this very moment may do so without a
+/// word: who wants to sleep looks once more, a while later.
+pub fn hush(database: u32) {
+    taken().iter().filter(|e| load(&e.database) == u64::from(database)).for_each(|e| store(&e.quiet, 1));
+}
+
+/// Whether nobody has counted anything in a database since [`hush`].
+pub fn is_quiet(database: u32) -> bool {
+    taken().iter().filter(|e| load(&e.database) == u64::from(database)).all(|e| load(&e.quiet) != 0)
 }
 
 /// Says that the table has what was seen of an entry.

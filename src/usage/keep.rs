@@ -37,16 +37,26 @@ pub struct Keeper {
     hurried: u64,
     /// There are budgets, whose periods end by themselves.
     budgets: bool,
+    /// Nothing is counted; whoever counts something wakes the scheduler.
+    asleep: bool,
 }
 
 impl Keeper {
     /// How long there is nothing to do.
-    pub fn due_in(&self) -> Duration {
+    pub fn due_in(&mut self) -> Duration {
         if !counters::are_on() {
             return Duration::MAX;
         }
         if self.hurried != counters::hurried() {
             return Duration::ZERO;
+        }
+        if self.asleep {
+            if counters::is_quiet(catalog::my_database()) {
+                return self.trimmed.map_or(Duration::ZERO, |at| TRIM_EVERY.saturating_sub(at.elapsed()));
+            }
+            // What is counted next is written together with it.
+            self.asleep = false;
+            self.kept = Some(Instant::now());
         }
         let every = Duration::from_secs(settings::USAGE_INTERVAL.get().max(1) as u64);
         self.kept.map_or(Duration::ZERO, |at| every.saturating_sub(at.elapsed()))
@@ -60,7 +70,10 @@ impl Keeper {
             || self.trimmed.is_none_or(|at| at.elapsed() > TRIM_EVERY)
             || unwritten();
         if !work {
+            let database = catalog::my_database();
             self.kept = Some(Instant::now());
+            self.asleep = counters::is_quiet(database);
+            counters::hush(database);
         }
         work
     }

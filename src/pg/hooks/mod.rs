@@ -17,6 +17,8 @@ pub struct Utility {
     pub alone_in: Option<u32>,
     /// It may bring this extension, change it or take it away.
     pub changes_extensions: bool,
+    /// It changes what sessions of a role begin with, or what it is called.
+    pub changes_settings_of_roles: bool,
 }
 
 /// Called before such a statement.
@@ -84,6 +86,7 @@ unsafe extern "C-unwind" fn process_utility(
                 | pg_sys::NodeTag::T_DropStmt
                 | pg_sys::NodeTag::T_CreateExtensionStmt
                 | pg_sys::NodeTag::T_AlterExtensionStmt
+                | pg_sys::NodeTag::T_AlterRoleSetStmt
         ) {
             look_at(node);
         }
@@ -96,15 +99,15 @@ unsafe extern "C-unwind" fn process_utility(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn look_at(node: *mut pg_sys::Node) {
-    // SAFETY: the server's statement.
-    if let (Some(before), Some(utility)) = (BEFORE.get(), unsafe { concerns(node) }) {
-        before(&utility);
+    if let Some(before) = BEFORE.get() {
+        // SAFETY: the server's statement.
+        before(&unsafe { concerns(node) });
     }
 }
 
 /// # Safety
 /// `node` is a utility statement of the server's.
-unsafe fn concerns(node: *mut pg_sys::Node) -> Option<Utility> {
+unsafe fn concerns(node: *mut pg_sys::Node) -> Utility {
     // SAFETY: each cast follows the node's tag; strings are the parser's.
     unsafe {
         let database = |name: *const std::ffi::c_char| {
@@ -134,20 +137,24 @@ unsafe fn concerns(node: *mut pg_sys::Node) -> Option<Utility> {
                     _ => None,
                 }
             }
-            pg_sys::NodeTag::T_DropStmt
-                if (*node.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION =>
-            {
-                return Some(Utility { alone_in: None, changes_extensions: true })
-            }
-            pg_sys::NodeTag::T_CreateExtensionStmt if ours((*node.cast::<pg_sys::CreateExtensionStmt>()).extname) => {
-                return Some(Utility { alone_in: None, changes_extensions: true })
-            }
-            pg_sys::NodeTag::T_AlterExtensionStmt if ours((*node.cast::<pg_sys::AlterExtensionStmt>()).extname) => {
-                return Some(Utility { alone_in: None, changes_extensions: true })
-            }
             _ => None,
         };
-        alone_in.map(|oid| Utility { alone_in: Some(oid), changes_extensions: false })
+        let changes_extensions = match (*node).type_ {
+            pg_sys::NodeTag::T_DropStmt => {
+                (*node.cast::<pg_sys::DropStmt>()).removeType == pg_sys::ObjectType::OBJECT_EXTENSION
+            }
+            pg_sys::NodeTag::T_CreateExtensionStmt => ours((*node.cast::<pg_sys::CreateExtensionStmt>()).extname),
+            pg_sys::NodeTag::T_AlterExtensionStmt => ours((*node.cast::<pg_sys::AlterExtensionStmt>()).extname),
+            _ => false,
+        };
+        let changes_settings_of_roles = match (*node).type_ {
+            pg_sys::NodeTag::T_AlterRoleSetStmt => true,
+            pg_sys::NodeTag::T_RenameStmt => {
+                (*node.cast::<pg_sys::RenameStmt>()).renameType == pg_sys::ObjectType::OBJECT_ROLE
+            }
+            _ => false,
+        };
+        Utility { alone_in, changes_extensions, changes_settings_of_roles }
     }
 }
 
