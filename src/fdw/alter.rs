@@ -27,18 +27,21 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
             // Columns are inherited: what stands on a child or partition is in the way too.
             let family: Vec<u32> = spi::rows(
                 "WITH RECURSIVE family (oid) AS (SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN family f ON f.oid = i.inhparent)
-                 SELECT to_json(oid::int8)::text FROM family",
+                 SELECT to_json(oid::int8)::text FROM family ORDER BY oid <> $1, oid",
                 &[spi::oid(relation)],
             )?;
             standing.survey(family.iter().copied())?;
-            refuse_strangers(relation, standing.edges())?;
+            refuse_strangers(relation, &standing.above().edges)?;
             let touched: Vec<dependents::Dependent> = standing
-                .edges()
+                .above()
+                .edges
                 .iter()
                 .filter(|d| !target.renames && family.contains(&d.on) && d.kind != Kind::Other)
                 .cloned()
                 .collect();
-            lock::access_exclusive(family.into_iter().chain(touched.iter().map(|d| d.relation).filter(|r| *r != 0)))?;
+            let locked = standing.above().with_views_above(touched.iter().collect());
+            let locked = standing.above().from_the_top(&locked);
+            lock::access_exclusive(locked.into_iter().chain(family))?;
             standing.hold(&touched.iter().collect::<Vec<_>>(), &HashMap::new())?;
             touched
         };

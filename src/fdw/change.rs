@@ -68,7 +68,7 @@ impl Work<'_> {
         losing.extend(masking.replaced().map(|relation| (relation, None)));
         let mut standing = Standing::new(policy);
         standing.survey(losing.keys().copied())?;
-        let edges: Vec<Dependent> = standing.edges().to_vec();
+        let edges: Vec<Dependent> = standing.above().edges.clone();
         let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing) && !self.is_mask(d.oid)).collect();
         let tables: Vec<u32> = losing
             .keys()
@@ -76,8 +76,13 @@ impl Work<'_> {
             .chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))
             .filter(|oid| !self.is_mask(*oid))
             .collect();
-        let dependents = touched.iter().map(|d| d.relation).filter(|r| *r != 0);
-        lock::access_exclusive(tables.iter().copied().chain(masking.views()).chain(dependents))?;
+        // What is asked under the locks is planned before them.
+        dependents::direct(tables.first().copied())?;
+        properties::read(tables.first().copied())?;
+        // A rebuild changes no type, and as many locks as it takes are enough.
+        let locked = if rebuild { touched.clone() } else { standing.above().with_views_above(touched.clone()) };
+        let locked = standing.above().from_the_top(&locked);
+        lock::access_exclusive(locked.into_iter().chain(masking.views()).chain(tables.iter().copied()))?;
         self.refuse_if_moved(&tables, &edges, &losing)?;
 
         // 2. Renames, in place: views follow them by themselves, and their texts are read afterwards.

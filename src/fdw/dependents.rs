@@ -132,6 +132,36 @@ pub struct Above {
     pub level: HashMap<u32, usize>,
 }
 
+impl Above {
+    /// Relations that a change of what `touched` stand on has to lock, the highest first. A view's readers lock it before
+    /// what it reads (parserOpenTable, then AcquireRewriteLocks): in another order each would wait for the other.
+    pub fn from_the_top(&self, touched: &[&Dependent]) -> Vec<u32> {
+        let level = |d: &Dependent| self.level.get(&d.oid).copied().unwrap_or(usize::MAX);
+        let mut all: Vec<(usize, u32)> = touched.iter().map(|d| (level(d), d.relation)).collect();
+        all.retain(|(_, relation)| *relation != 0);
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        all.into_iter().map(|(_, relation)| relation).collect()
+    }
+
+    /// Those above `touched` that may have to change, too, and cannot be read while those are locked: plain views,
+    /// through plain views. What stands on a materialized view is read without what that reads.
+    pub fn with_views_above<'a>(&'a self, touched: Vec<&'a Dependent>) -> Vec<&'a Dependent> {
+        let mut views_on: HashMap<u32, Vec<&Dependent>> = HashMap::new();
+        for d in self.edges.iter().filter(|d| d.kind == Kind::View) {
+            views_on.entry(d.on).or_default().push(d);
+        }
+        let mut seen: HashSet<u32> = touched.iter().map(|d| d.oid).collect();
+        let (mut all, mut next) = (touched, 0);
+        while let Some(d) = all.get(next) {
+            let above = views_on.get(&d.oid).into_iter().flatten().filter(|v| seen.insert(v.oid));
+            let above: Vec<&Dependent> = above.copied().collect();
+            all.extend(above);
+            next += 1;
+        }
+        all
+    }
+}
+
 /// Walks up from `relations` through views, materialized views, rules and functions.
 pub fn above(relations: impl IntoIterator<Item = u32>) -> Result<Above> {
     let mut above = Above::default();

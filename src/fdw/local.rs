@@ -23,6 +23,11 @@ pub fn some(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
     read(app, "c.oid = ANY ($4)", spi::oids(relations.iter().copied()))
 }
 
+/// All of them but some, by OID, as they stand now.
+pub fn others(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
+    read(app, "c.oid <> ALL ($4)", spi::oids(relations.iter().copied()))
+}
+
 /// A table without its columns.
 #[derive(Deserialize)]
 struct Table {

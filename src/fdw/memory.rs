@@ -13,6 +13,7 @@ impl Work<'_> {
     pub fn remember(&self) -> Result<()> {
         let pairs = self.diff.same.iter().copied().chain(self.diff.alter.iter().map(|t| (t.existing, t.wanted)));
         let mut stale: Vec<usize> = Vec::new();
+        let mut settled: Vec<u32> = Vec::new();
         for (e, w) in pairs {
             let (existing, wanted) = (&self.existing[e], &self.wanted[w]);
             let known: HashMap<&str, Option<i16>> =
@@ -21,8 +22,9 @@ impl Work<'_> {
                 && wanted.remote_oid.is_some()
                 && known.len() == wanted.columns.len()
                 && wanted.columns.iter().all(|c| known.get(c.name.as_str()) == Some(&c.remote_num));
-            if !same {
-                stale.push(w);
+            match same {
+                true => settled.push(existing.oid),
+                false => stale.push(w),
             }
         }
         stale.extend(&self.diff.create);
@@ -33,7 +35,8 @@ impl Work<'_> {
         if stale.is_empty() {
             return Ok(());
         }
-        let now = local::tables(self.app)?;
+        // Not all of them: readers of what was changed wait meanwhile.
+        let now = local::others(self.app, &settled)?;
         let by_remote: HashMap<&str, &Existing> = now.iter().map(|t| (t.remote_name(), t)).collect();
         for w in stale {
             let wanted = &self.wanted[w];

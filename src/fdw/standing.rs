@@ -87,9 +87,9 @@ impl<'a> Standing<'a> {
         Ok(())
     }
 
-    /// Direct dependents of the surveyed relations and of what stands on them.
-    pub fn edges(&self) -> &[Dependent] {
-        &self.above.edges
+    /// Dependents of the surveyed relations and of what stands on them.
+    pub fn above(&self) -> &Above {
+        &self.above
     }
 
     /// Takes hold of dependents; `missing` says what each of them is about to lose.
@@ -298,7 +298,7 @@ impl<'a> Standing<'a> {
     /// Takes hold of what stands on a relation that is to be dropped.
     pub fn hold_above(&mut self, held: &Held) -> Result<()> {
         let above = dependents::direct([held.oid])?;
-        lock_relations(&above)?;
+        lock::access_exclusive(self.above.from_the_top(&above.iter().collect::<Vec<_>>()))?;
         self.hold(&above.iter().collect::<Vec<_>>(), &HashMap::new())?;
         self.release(&dependents::row_types([held.oid])?)
     }
@@ -335,11 +335,6 @@ fn as_owner(held: &Held, statement: &str) -> Result<()> {
 /// A text with the names that it is to say.
 pub fn said(asides: &Asides, sql: String) -> String {
     asides.iter().fold(sql, |sql, (aside, name)| text::renamed(&sql, aside, name, Literals::Read))
-}
-
-/// Locks the relations that a change of these dependents touches.
-pub fn lock_relations(dependents: &[Dependent]) -> Result<()> {
-    lock::access_exclusive(dependents.iter().map(|d| d.relation).filter(|r| *r != 0))
 }
 
 /// The error of the check that closes a run.

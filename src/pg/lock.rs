@@ -1,6 +1,7 @@
 //! Relation locks by OID (`LOCK TABLE` refuses foreign tables and materialized views), and patience for them.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -20,16 +21,15 @@ fn waiting_for() -> u32 {
     WAITING_FOR.swap(0, Ordering::Relaxed)
 }
 
-/// Takes ACCESS EXCLUSIVE on each relation, in the order of OIDs. Each request stands in the queue for `lock_timeout`
-/// at most, which a unit of work sets to [`QUEUE_MS`] or less.
+/// Takes ACCESS EXCLUSIVE on each relation, in the order that they come in: what reads others before what it reads, as
+/// its readers do. Then nobody who holds one of them waits for another that is held already. Each request stands in the
+/// queue for `lock_timeout` at most, which a unit of work sets to [`QUEUE_MS`] or less.
 ///
 /// Call it inside [`patiently`]: the first request that fails raises 55P03, and the rollback gives
 /// back the locks taken before it.
 pub fn access_exclusive(relations: impl IntoIterator<Item = u32>) -> Result<()> {
-    let mut relations: Vec<u32> = relations.into_iter().collect();
-    relations.sort_unstable();
-    relations.dedup();
-    for oid in relations {
+    let mut seen = HashSet::new();
+    for oid in relations.into_iter().filter(|oid| seen.insert(*oid)) {
         WAITING_FOR.store(oid, Ordering::Relaxed);
         // SAFETY: a lock by OID may be taken whether or not the relation still is; callers read it again.
         unsafe { pg_sys::LockRelationOid(oid.into(), pg_sys::AccessExclusiveLock as i32) };
@@ -128,14 +128,23 @@ fn holders(relation: u32) -> Result<Vec<Holder>> {
     )
 }
 
+fn name_of(relation: u32) -> Option<String> {
+    super::spi::first("SELECT pg_catalog.to_json($1::pg_catalog.regclass::text)::text", &[super::spi::oid(relation)])
+        .ok()?
+}
+
 /// The error of work that gave up on a lock: names who holds it.
 pub fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &str) -> Error {
     // A caller that runs as itself may have anything on its path by now, and operators are looked up there.
     let Ok(holders) = guc::Scope::new(guc::DEPARSE).and_then(|_path| holders(relation)) else {
         return cause;
     };
+    let waited = waited.as_secs_f64();
     let Some(first) = holders.first() else {
-        return cause;
+        let name = name_of(relation).unwrap_or_else(|| relation.to_string());
+        return Error::new(&cause.sqlstate, format!("could not lock \"{name}\" within {waited:.1} s"))
+            .detail("Whoever stood in the way has let go since.")
+            .hint(format!("Nothing was changed. Run it again, {otherwise}."));
     };
     let sessions: Vec<String> = holders
         .iter()
@@ -149,7 +158,7 @@ pub fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &
             )
         })
         .collect();
-    Error::new(&cause.sqlstate, format!("could not lock \"{}\" within {:.1} s", first.relation, waited.as_secs_f64()))
+    Error::new(&cause.sqlstate, format!("could not lock \"{}\" within {waited:.1} s", first.relation))
         .detail(sessions.join("\n"))
         .hint(format!(
             "Nothing was changed. Wait for the session, end it with SELECT pg_cancel_backend({}), {otherwise}.",
