@@ -187,7 +187,9 @@ FROM (
   FROM r JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = r.oid AND d.objsubid = 0
   UNION ALL
   SELECT a.oid, 91, 'comment on ' || a.col, d.description, format('COMMENT ON COLUMN %s.%s IS %L', a.q, a.col, d.description), NULL, true
-  FROM a JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = a.oid AND d.objsubid = a.attnum
+  -- By relation first: the planner takes a list of OIDs for a short one, and would read all comments for each column.
+  FROM r CROSS JOIN LATERAL (SELECT * FROM pg_description d WHERE d.classoid = 'pg_class'::regclass AND d.objoid = r.oid AND d.objsubid > 0 OFFSET 0) d
+  JOIN a ON a.oid = r.oid AND a.attnum = d.objsubid
   UNION ALL
   SELECT i.oid, 92, 'comment on index ' || quote_ident(i.iname), d.description, format('COMMENT ON INDEX %s IS %L', i.iq, d.description), NULL, false
   FROM i JOIN pg_description d ON d.classoid = 'pg_class'::regclass AND d.objoid = i.indexrelid AND d.objsubid = 0
