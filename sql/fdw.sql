@@ -26,10 +26,10 @@ CREATE TABLE wh.fdw_table (
   relation regclass NOT NULL PRIMARY KEY,
   remote_oid bigint,
   column_names name[] NOT NULL,
-  column_nums int2[] NOT NULL
+  column_nums int2[] NOT NULL,
+  UNIQUE (fdw, remote_oid)
 );
 COMMENT ON TABLE wh.fdw_table IS 'The product''s identity of each foreign table: its OID, and the attribute number of each column';
-CREATE INDEX ON wh.fdw_table (fdw);
 
 CREATE TABLE wh.fdw_type (
   fdw text NOT NULL REFERENCES wh.fdw ON DELETE CASCADE,

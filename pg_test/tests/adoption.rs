@@ -101,3 +101,54 @@ fn a_plan_of_an_unregistered_schema_registers_nothing() {
     assert_eq!(warehouse.value("SELECT count(*) FROM wh.fdws"), "0");
     assert_eq!(actions(&pair.as_deploy("recreate_fdw('app')")), planned);
 }
+
+#[test]
+fn a_second_table_over_the_same_one_does_not_take_its_place() {
+    let pair = by_hand("second_table");
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(
+        "CREATE SCHEMA app; IMPORT FOREIGN SCHEMA public FROM SERVER shop INTO app;
+         CREATE FOREIGN TABLE app.users_slow (id int, email text)
+           SERVER shop OPTIONS (schema_name 'public', table_name 'users', fetch_size '10');
+         CREATE VIEW public.mails AS SELECT email FROM app.users;
+         CREATE VIEW public.slow_mails AS SELECT email FROM app.users_slow",
+    );
+    let oid = warehouse.value("SELECT 'app.users'::regclass::oid");
+    assert_eq!(pair.as_deploy("recreate_fdw('app')"), []);
+    // The one of the product's name is followed, and the other one has the columns that somebody gave it.
+    let known = "SELECT relation::regclass FROM wh.fdw_table ORDER BY relation::regclass::text";
+    assert_eq!(warehouse.table(known), "app.orders\napp.users");
+    for n in 1..3 {
+        pair.product().exec(&format!("ALTER TABLE users ADD more_{n} int"));
+        let done = actions(&pair.as_deploy("recreate_fdw('app')"));
+        assert_eq!(done, [format!("column app.users.more_{n} added")]);
+        assert_eq!(warehouse.table(known), "app.orders\napp.users");
+        assert_eq!(columns(&mut warehouse, "app.users_slow"), "id email");
+    }
+    // Made anew, it is still the one.
+    pair.product().exec("ALTER TABLE users ADD last int");
+    pair.as_deploy("recreate_fdw('app', rebuild => true)");
+    assert_eq!(warehouse.table(known), "app.orders\napp.users");
+    assert_ne!(warehouse.value("SELECT 'app.users'::regclass::oid"), oid);
+
+    pair.product().exec("ALTER TABLE users RENAME TO customers");
+    let done = actions(&pair.as_deploy("recreate_fdw('app')"));
+    assert_eq!(done, ["foreign table app.customers renamed", "foreign table app.users_slow altered"]);
+    for view in ["public.mails", "public.slow_mails"] {
+        assert_eq!(warehouse.value(&format!("SELECT email FROM {view}")), "ida@example.org");
+    }
+    assert_eq!(pair.as_deploy("recreate_fdw('app')"), []);
+    assert_eq!(warehouse.table(known), "app.customers\napp.orders");
+    // A table of its name can't have the place.
+    pair.product().exec("CREATE TABLE users_slow (id int)");
+    assert_eq!(actions(&pair.as_deploy("recreate_fdw('app')")), ["foreign table app.users_slow skipped"]);
+    assert_eq!(warehouse.value("SELECT email FROM public.slow_mails"), "ida@example.org");
+    pair.product().exec("DROP TABLE users_slow; ALTER TABLE customers RENAME TO x; ALTER TABLE orders RENAME TO customers; ALTER TABLE x RENAME TO orders");
+    pair.as_deploy("recreate_fdw('app')");
+    for view in ["public.mails", "public.slow_mails"] {
+        assert_eq!(warehouse.value(&format!("SELECT email FROM {view}")), "ida@example.org");
+    }
+    pair.product().exec("DROP TABLE orders");
+    let done = actions(&pair.as_deploy("recreate_fdw('app')"));
+    assert!(done.contains(&String::from("foreign table app.users_slow dropped")), "{done:?}");
+}

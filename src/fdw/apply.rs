@@ -107,6 +107,7 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
     behind::ensure_key(&rules)?;
     if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() || work.has_masking() {
         work.carry_out(rebuild, how, &mut done)?;
+        work.alter_seconds(&mut done)?;
     }
     let healed = broken::heal(None, how)?;
     done.healed = healed.iter().filter(|c| c.action == "healed").count();

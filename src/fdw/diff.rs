@@ -17,6 +17,8 @@ pub struct Diff {
     pub blocked: Vec<usize>,
     /// Tables that are the same on both sides, with the wanted one: identity is remembered for them.
     pub same: Vec<(usize, usize)>,
+    /// Second tables over a remote one that has another name now, with the wanted one.
+    pub seconds: Vec<(usize, usize)>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -106,11 +108,25 @@ pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &
     let kept: HashSet<usize> = pairs.iter().flatten().copied().collect();
     // A second table over the same remote one, made by hand and never followed, is the user's own.
     let there: HashSet<&str> = wanted.iter().map(|w| w.name.as_str()).collect();
-    let own = |i: &usize| existing[*i].remote_oid.is_none() && there.contains(existing[*i].remote_name());
-    diff.drop = (0..existing.len()).filter(|i| !kept.contains(i) && !own(i)).collect();
+    let paired = || pairs.iter().enumerate().filter_map(|(w, pair)| Some((w, &existing[(*pair)?])));
+    let claimed: HashSet<u32> = paired().filter_map(|(_, e)| e.remote_oid).collect();
+    let moved: HashMap<&str, usize> =
+        paired().filter(|(w, e)| e.remote_name() != wanted[*w].name).map(|(w, e)| (e.remote_name(), w)).collect();
+    let mut own: HashSet<&str> = HashSet::new();
+    for (i, table) in existing.iter().enumerate().filter(|(i, _)| !kept.contains(i)) {
+        let second = table.remote_oid.is_none_or(|oid| claimed.contains(&oid));
+        let follows = moved.get(table.remote_name()).copied();
+        match second && (follows.is_some() || there.contains(table.remote_name())) {
+            true => {
+                own.insert(&table.name);
+                diff.seconds.extend(follows.map(|w| (i, w)));
+            }
+            false => diff.drop.push(i),
+        }
+    }
 
     // Names that stay the user's choice: a local name that differs from the remote one it stood for.
-    let mut names: HashSet<&str> = HashSet::new();
+    let mut names: HashSet<&str> = own.clone();
     for (w, pair) in pairs.iter().enumerate() {
         let Some(e) = *pair else { continue };
         let follows = existing[e].name == existing[e].remote_name();
@@ -128,7 +144,7 @@ pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &
         };
         let mut table = table_diff(&existing[e], want, trust_oids);
         (table.existing, table.wanted) = (e, w);
-        if table.rename_to.as_ref().is_some_and(|to| taken.contains(to)) {
+        if table.rename_to.as_deref().is_some_and(|to| taken.contains(to) || own.contains(to)) {
             table.rename_to = None;
             diff.blocked.push(w);
         }
@@ -205,22 +221,33 @@ fn options_diff(have: &Options, want: &Options) -> Vec<OptionDiff> {
 ///
 /// An existing thing whose identity is known and gone from the product still goes by its name where that name
 /// is there under a new identity: dropped and made again on the product, it is the same name to whoever reads it.
-/// Where several have one name, the lowest rank counts.
+/// Where several have one identity or one name, the lowest rank counts.
 fn pair<'a, I: Copy + Eq + std::hash::Hash, R: Copy + Ord>(
     existing: impl Iterator<Item = (Option<I>, &'a str, R)>,
     wanted: impl Iterator<Item = (Option<I>, &'a str)>,
 ) -> Vec<Option<usize>> {
     let existing: Vec<_> = existing.collect();
     let wanted: Vec<_> = wanted.collect();
-    let by_identity: HashMap<I, usize> =
-        existing.iter().enumerate().filter_map(|(i, (id, ..))| Some(((*id)?, i))).collect();
+    let mut ranked: Vec<usize> = (0..existing.len()).collect();
+    ranked.sort_by_key(|i| existing[*i].2);
+    let mut by_identity: HashMap<I, usize> = HashMap::new();
+    for i in &ranked {
+        if let Some(id) = existing[*i].0 {
+            by_identity.entry(id).or_insert(*i);
+        }
+    }
     let mut pairs: Vec<Option<usize>> =
         wanted.iter().map(|(id, _)| id.and_then(|id| by_identity.get(&id).copied())).collect();
     let used: HashSet<usize> = pairs.iter().flatten().copied().collect();
-    let mut unused: Vec<usize> = (0..existing.len()).filter(|i| !used.contains(i)).collect();
-    unused.sort_by_key(|i| existing[*i].2);
+    // What has no identity, and the name of one that is called otherwise now, is called otherwise now.
+    let moved: HashSet<&str> = pairs
+        .iter()
+        .zip(&wanted)
+        .filter_map(|(pair, (_, name))| pair.map(|i| existing[i].1).filter(|n| n != name))
+        .collect();
+    let goes_along = |i: &usize| existing[*i].0.is_none() && moved.contains(existing[*i].1);
     let mut by_name: HashMap<&str, usize> = HashMap::new();
-    for i in unused {
+    for i in ranked.into_iter().filter(|i| !used.contains(i) && !goes_along(i)) {
         by_name.entry(existing[i].1).or_insert(i);
     }
     for (pair, (_, name)) in pairs.iter_mut().zip(&wanted) {
@@ -399,5 +426,29 @@ mod tests {
             let (e, _) = diff.same[0];
             assert_eq!((both[e].oid, diff.drop.len(), diff.alter.len()), (1, 0, 0));
         }
+    }
+    #[test]
+    fn of_two_that_claim_one_table_the_one_of_its_name_is_followed() {
+        let first = existing(Some(7), "users", &[(1, "id")]);
+        let second = Existing { name: "users_slow".into(), oid: 2, ..existing(Some(7), "users", &[(1, "id")]) };
+        for both in [[first.clone(), second.clone()], [second.clone(), first.clone()]] {
+            let diff = diff(&both, &[wanted(7, "users", &[(1, "id")])], true, &HashSet::new());
+            assert_eq!((both[diff.same[0].0].oid, diff.drop.len()), (1, 0));
+        }
+    }
+
+    #[test]
+    fn a_second_table_goes_where_the_first_one_goes() {
+        let first = existing(Some(7), "users", &[(1, "id")]);
+        let second = Existing { name: "users_slow".into(), oid: 2, ..existing(None, "users", &[(1, "id")]) };
+        let both = [first, second];
+        let renamed = [wanted(7, "customers", &[(1, "id")])];
+        let d = diff(&both, &renamed, true, &HashSet::new());
+        assert_eq!((d.alter[0].rename_to.as_deref(), d.drop, d.seconds), (Some("customers"), vec![], vec![(1, 0)]));
+        // Nobody else gets its name, and it goes with the one that it is a second of.
+        let taken = [wanted(7, "users_slow", &[(1, "id")]), wanted(8, "users", &[(1, "id")])];
+        let d = diff(&both, &taken, true, &HashSet::new());
+        assert_eq!((d.blocked, d.create, d.drop), (vec![0], vec![1], vec![]));
+        assert_eq!(diff(&both, &[], true, &HashSet::new()).drop, [0, 1]);
     }
 }

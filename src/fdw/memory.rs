@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::change::Work;
 use super::local;
-use super::model::Existing;
+use super::model::{Existing, Wanted};
 use crate::error::Result;
 use crate::pg::spi;
 
@@ -12,7 +12,8 @@ impl Work<'_> {
     /// Writes down the product's identities where they changed.
     pub fn remember(&self) -> Result<()> {
         let pairs = self.diff.same.iter().copied().chain(self.diff.alter.iter().map(|t| (t.existing, t.wanted)));
-        let mut stale: Vec<usize> = Vec::new();
+        // Wanted tables with the existing ones that they were paired with.
+        let mut stale: Vec<(usize, Option<usize>)> = Vec::new();
         let mut settled: Vec<u32> = Vec::new();
         for (e, w) in pairs {
             let (existing, wanted) = (&self.existing[e], &self.wanted[w]);
@@ -24,10 +25,10 @@ impl Work<'_> {
                 && wanted.columns.iter().all(|c| known.get(c.name.as_str()) == Some(&c.remote_num));
             match same {
                 true => settled.push(existing.oid),
-                false => stale.push(w),
+                false => stale.push((w, Some(e))),
             }
         }
-        stale.extend(&self.diff.create);
+        stale.extend(self.diff.create.iter().map(|w| (*w, None)));
         spi::run(
             "DELETE FROM wh.fdw_table m WHERE m.fdw = $1 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.relation)",
             &[self.app.name.as_str().into()],
@@ -37,15 +38,23 @@ impl Work<'_> {
         }
         // Not all of them: readers of what was changed wait meanwhile.
         let now = local::others(self.app, &settled)?;
-        let by_remote: HashMap<&str, &Existing> = now.iter().map(|t| (t.remote_name(), t)).collect();
-        for w in stale {
+        let mut found: Vec<(&Existing, &Wanted, u32)> = Vec::new();
+        for (w, e) in stale {
             let wanted = &self.wanted[w];
-            let Some(table) = by_remote.get(wanted.name.as_str()) else {
-                continue;
-            };
-            let Some(remote_oid) = wanted.remote_oid else {
-                continue;
-            };
+            if let (Some(table), Some(remote_oid)) = (self.now(&now, wanted, e), wanted.remote_oid) {
+                found.push((table, wanted, remote_oid));
+            }
+        }
+        // One table of the product is one here, also where two of them have changed places.
+        spi::run(
+            "DELETE FROM wh.fdw_table WHERE fdw = $1 AND remote_oid = ANY ($2) OR relation = ANY ($3)",
+            &[
+                self.app.name.as_str().into(),
+                found.iter().map(|(_, _, oid)| i64::from(*oid)).collect::<Vec<_>>().into(),
+                spi::oids(found.iter().map(|(table, ..)| table.oid)),
+            ],
+        )?;
+        for (table, wanted, remote_oid) in found {
             let nums: HashMap<&str, i16> =
                 wanted.columns.iter().filter_map(|c| Some((c.name.as_str(), c.remote_num?))).collect();
             let (names, nums): (Vec<String>, Vec<i16>) = table
@@ -55,9 +64,7 @@ impl Work<'_> {
                 .unzip();
             spi::run(
                 "INSERT INTO wh.fdw_table (fdw, relation, remote_oid, column_names, column_nums)
-                 VALUES ($1, $2::regclass, $3, $4::text[]::name[], $5)
-                 ON CONFLICT (relation) DO UPDATE SET fdw = excluded.fdw, remote_oid = excluded.remote_oid,
-                    column_names = excluded.column_names, column_nums = excluded.column_nums",
+                 VALUES ($1, $2::regclass, $3, $4::text[]::name[], $5)",
                 &[
                     self.app.name.as_str().into(),
                     spi::oid(table.oid),
@@ -68,5 +75,18 @@ impl Work<'_> {
             )?;
         }
         Ok(())
+    }
+
+    /// The table that a wanted one is now: the one that it was paired with, or what was made in its place, which a second
+    /// table over the same remote one is not.
+    fn now<'a>(&self, now: &'a [Existing], wanted: &Wanted, paired: Option<usize>) -> Option<&'a Existing> {
+        let before = paired.map(|e| &self.existing[e]);
+        if let Some(kept) = before.and_then(|e| now.iter().find(|t| t.oid == e.oid)) {
+            return Some(kept);
+        }
+        // One that was made again has its name still, or has got the product's.
+        let names = [before.map(|e| e.name.as_str()), Some(wanted.name.as_str())];
+        let made = |t: &&Existing| t.remote_name() == wanted.name && self.existing.iter().all(|e| e.oid != t.oid);
+        names.into_iter().flatten().find_map(|name| now.iter().filter(made).find(|t| t.name == name))
     }
 }

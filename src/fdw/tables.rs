@@ -9,7 +9,7 @@ use super::rename::dropped_column;
 use super::{behind, masking};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
-use crate::pg::{spi, sql, subxact};
+use crate::pg::{lock, spi, sql, subxact};
 
 impl Work<'_> {
     /// Everything but renames, in one statement a table.
@@ -101,6 +101,21 @@ impl Work<'_> {
         let statement = format!("ALTER FOREIGN TABLE {place} {}", commands.join(", "));
         if !commands.is_empty() {
             subxact::run(|| spi::run(&statement, &[]).map(|_| ())).map_err(|e| in_the_way(e, &table))?;
+        }
+        Ok(())
+    }
+
+    /// Second tables over a remote one are their makers' own, but for its name.
+    pub fn alter_seconds(&self, done: &mut Done) -> Result<()> {
+        for (e, w) in &self.diff.seconds {
+            let (existing, name) = (&self.existing[*e], &self.wanted[*w].name);
+            let exists = existing.options.contains_key("table_name");
+            let option = OptionDiff { name: "table_name".into(), value: name.clone(), exists };
+            let place = self.place(existing, &existing.name);
+            lock::access_exclusive([existing.oid])?;
+            spi::run(&format!("ALTER FOREIGN TABLE {place} {}", set_options(&[option])), &[])?;
+            let detail = format!("table_name is \"{name}\" now");
+            done.changes.push(Change::new(self.table(&existing.name), "foreign table", "altered").detail(detail));
         }
         Ok(())
     }
