@@ -239,3 +239,47 @@ fn a_partition_keys_code_does_not_run_when_the_partition_is_made_again() {
     assert_eq!(warehouse.table("SELECT inhrelid::regclass FROM pg_inherits"), "app.users");
     nothing_was_gained(&pair, &roles, "an attachment to a plain key");
 }
+
+#[test]
+fn what_an_analyst_can_drop_is_not_what_columns_are_made_of() {
+    let pair = Pair::new("droppable");
+    pair.product().exec("CREATE TABLE users (id int)");
+    pair.create_fdw();
+    let mut warehouse = pair.warehouse();
+    warehouse.exec(&format!("GRANT CREATE ON DATABASE {} TO ana", pair.warehouse_database()));
+    // The owner of a schema drops what others have in it.
+    warehouse.exec("CREATE COLLATION ana.theirs (locale = 'C'); GRANT CREATE ON SCHEMA app TO ana");
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec(
+        "CREATE COLLATION ana.ci (locale = 'C'); CREATE COLLATION app.here (locale = 'C'); CREATE TYPE app.mood AS ENUM ('sad');
+         CREATE EXTENSION citext SCHEMA ana",
+    );
+    pair.product().exec(
+        "CREATE COLLATION ci (locale = 'C'); CREATE COLLATION theirs (locale = 'C'); CREATE COLLATION here (locale = 'C');
+         CREATE TYPE mood AS ENUM ('sad'); CREATE EXTENSION citext;
+         CREATE TABLE t (a text COLLATE ci, b text COLLATE theirs, c text COLLATE here, d mood, e citext, f text);
+         INSERT INTO t VALUES ('a', 'b', 'c', 'sad', 'e', 'f')",
+    );
+    let done = pair.recreate_fdw();
+    assert!(
+        done.iter().any(|c| c.object == "app.t.e" && c.detail.contains("\"citext\" can be dropped by")),
+        "{done:?}"
+    );
+    assert!(done.iter().any(|c| c.object == "app.mood" && c.action == "skipped"), "{done:?}");
+    warehouse.exec("GRANT SELECT ON app.t TO ben");
+    pair.warehouse_as("ben").exec("CREATE VIEW ben.v AS SELECT * FROM app.t");
+    ana.exec(
+        "DROP COLLATION ana.ci CASCADE; DROP COLLATION ana.theirs CASCADE; DROP COLLATION app.here CASCADE;
+         DROP TYPE app.mood CASCADE; DROP EXTENSION citext CASCADE",
+    );
+    assert_eq!(pair.warehouse_as("ben").table("SELECT * FROM ben.v"), "a|b|c|sad|e|f");
+    // An administrator's are taken.
+    warehouse
+        .exec("CREATE SCHEMA tools; CREATE COLLATION tools.ci (locale = 'C'); CREATE EXTENSION citext SCHEMA tools");
+    let lines = pg_test::actions(&pair.recreate_fdw());
+    assert!(
+        ["app.t.a", "app.t.d", "app.t.e"].iter().all(|c| lines.contains(&format!("column {c} retyped"))),
+        "{lines:?}"
+    );
+    assert_eq!(pair.warehouse_as("ben").table("SELECT * FROM ben.v"), "a|b|c|sad|e|f");
+}

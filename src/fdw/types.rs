@@ -7,8 +7,9 @@
 //! A mirrored domain has no checks: the product enforces them, and here they could only make reads fail.
 
 mod make;
+mod trust;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use pgrx::datum::DatumWithOid;
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use super::model::{Change, ColumnType};
 use super::registry::Registered;
 use super::remote::{Remote, RemoteColumn, RemoteType, FIRST_GENERATED_OID};
 use crate::error::Result;
-use crate::pg::{spi, sql};
+use crate::pg::{session, spi, sql};
 
 const TEXT: u32 = 25;
 const DEFAULT_COLLATION: u32 = 100;
@@ -62,6 +63,8 @@ pub struct Types<'a> {
     /// Local types by the remote one that each stands for: of two with one name only one can have it.
     claimed: HashMap<u32, u32>,
     collations: HashMap<u32, u32>,
+    /// Extensions that are here, and that somebody could drop who must not take other people's columns with them.
+    untrusted: HashSet<String>,
     pub changes: Vec<Change>,
     /// Types that were replaced by a new one of the same name.
     pub replaced: Vec<Replaced>,
@@ -91,6 +94,7 @@ impl<'a> Types<'a> {
             resolved: HashMap::new(),
             claimed: HashMap::new(),
             collations: HashMap::new(),
+            untrusted: HashSet::new(),
             changes: Vec::new(),
             replaced: Vec::new(),
         })
@@ -126,6 +130,10 @@ impl<'a> Types<'a> {
         let t = self.remote.types.get(&remote)?;
         let t = self.remote.types.get(&t.element).unwrap_or(t);
         Some(match &t.extension {
+            Some(extension) if self.untrusted.contains(extension) => format!(
+                "type \"{}\" is text here: extension \"{extension}\" can be dropped by somebody who is not of wh_admin",
+                t.name
+            ),
             Some(extension) => format!("type \"{}\" is text here: extension \"{extension}\" is not installed", t.name),
             None => format!("type \"{}\" is text here: it cannot be mirrored", t.name),
         })
@@ -139,12 +147,7 @@ impl<'a> Types<'a> {
             return Ok(*local);
         }
         let found: Option<u32> = match self.remote.collations.get(&remote) {
-            Some((_, name)) => spi::first(
-                "SELECT to_json(oid::int8)::text FROM pg_collation
-                 WHERE collname = $1 AND collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))
-                 ORDER BY collnamespace = 'pg_catalog'::regnamespace DESC, oid LIMIT 1",
-                &[name.as_str().into()],
-            )?,
+            Some((_, name)) => trust::collation(self.app, name)?,
             None => None,
         };
         let local = found.unwrap_or(DEFAULT_COLLATION);
@@ -172,7 +175,13 @@ impl<'a> Types<'a> {
                     &[spi::oid(element.oid)],
                 )?,
             },
-            Some(t) if t.extension.is_some() => of_extension(t.extension.as_deref().unwrap_or(""), &t.name)?,
+            Some(RemoteType { extension: Some(extension), name, .. }) => {
+                let found = trust::of_extension(self.app, &extension, &name)?;
+                if found.is_some_and(|(_, trusted)| !trusted) {
+                    self.untrusted.insert(extension);
+                }
+                found.filter(|(_, trusted)| *trusted).map(|(oid, _)| oid)
+            }
             Some(t) => match t.kind {
                 'e' => self.r#enum(&t)?,
                 'd' => self.domain(&t)?,
@@ -225,16 +234,20 @@ impl<'a> Types<'a> {
         }
         let adopted = self.in_use.get(&t.oid).copied();
         let found: Option<Remembered> = spi::first(
-            "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', 0,
-                    'remote_name', t.typname, 'labels', '[]'::json)::text
-             FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-             WHERE t.typtype::text = $1 AND (t.oid = $2 OR n.nspname = $3 AND t.typname = $4)
-               AND (t.typrelid = 0 OR (SELECT relkind FROM pg_class WHERE oid = t.typrelid) = 'c')
-             ORDER BY t.oid = $2 DESC LIMIT 1",
+            &format!(
+                "SELECT json_build_object('oid', t.oid::int8, 'schema', n.nspname, 'name', t.typname, 'remote_oid', 0,
+                        'remote_name', t.typname, 'labels', '[]'::json)::text
+                 FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+                 WHERE t.typtype::text = $3 AND (t.oid = $4 OR n.nspname = $1 AND t.typname = $5 AND {})
+                   AND (t.typrelid = 0 OR (SELECT relkind FROM pg_class WHERE oid = t.typrelid) = 'c')
+                 ORDER BY t.oid = $4 DESC LIMIT 1",
+                trust::is_trusted("t.typowner")
+            ),
             &[
+                self.app.local_schema.as_str().into(),
+                spi::oid(session::current_user()),
                 t.kind.to_string().into(),
                 spi::oid(adopted.unwrap_or(0)),
-                self.app.local_schema.as_str().into(),
                 t.name.as_str().into(),
             ],
         )?;
@@ -307,15 +320,5 @@ fn named(schema: &str, name: &str) -> Result<Option<u32>> {
     spi::first(
         "SELECT to_json(t.oid::int8)::text FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = $1 AND t.typname = $2",
         &[schema.into(), name.into()],
-    )
-}
-
-fn of_extension(extension: &str, name: &str) -> Result<Option<u32>> {
-    spi::first(
-        "SELECT to_json(t.oid::int8)::text FROM pg_type t
-         JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
-         JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
-         WHERE e.extname = $1 AND t.typname = $2",
-        &[extension.into(), name.into()],
     )
 }
