@@ -128,18 +128,18 @@ SELECT f.name, f.server, f.remote_schema, f.local_schema, f.only_tables, f.excep
 FROM wh.fdw f;
 COMMENT ON VIEW wh.fdws IS 'The foreign applications: product databases that wh.recreate_fdw follows';
 
--- A run holds an advisory lock from its start to the end of its transaction, so a row that says "running"
--- without that lock belongs to a transaction that is gone.
+-- A run locks its row from its start to the end of its transaction, which puts the transaction's number there. A row that
+-- says "running" and whose transaction does not go on belongs to one that is gone. The number is the lower half of the one
+-- that pg_xact_status takes, and less than half of all numbers away from the present one.
 CREATE VIEW wh.fdw_runs AS
 SELECT r.id AS run, r.fdw, r.action, r.role, r.pid, r.started, r.ended,
-       CASE WHEN r.status = 'running' AND NOT EXISTS (
-              SELECT FROM pg_catalog.pg_locks l
-              WHERE l.locktype = 'advisory' AND l.classid = 1464353356::oid AND l.objsubid = 2
-                AND l.objid = (r.id % 2147483648)::oid AND l.granted
-                AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()))
-            THEN 'aborted' ELSE r.status END AS status,
+       CASE WHEN r.status <> 'running' THEN r.status
+            WHEN r.xmax::text <> '0' AND pg_catalog.pg_xact_status((n.next
+                   + (((r.xmax::text::bigint - n.next + 2147483648) & 4294967295) - 2147483648))::text::pg_catalog.xid8) = 'in progress'
+            THEN 'running' ELSE 'aborted' END AS status,
        r.attempts, r.waited, r.tables, r.changes, r.broken, r.healed, r.sqlstate, r.error
-FROM wh.fdw_run r;
+FROM wh.fdw_run r
+CROSS JOIN (SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint AS next) n;
 COMMENT ON VIEW wh.fdw_runs IS 'Every run of create_fdw, recreate_fdw, hide and repair_views: start, end, status (running, succeeded, failed, aborted: its session died or its transaction rolled back), attempts and time spent waiting for locks, counts, error';
 
 CREATE VIEW wh.fdw_changes AS

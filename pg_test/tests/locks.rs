@@ -280,3 +280,21 @@ fn a_broken_view_that_cannot_heal_costs_its_readers_no_lock() {
     let done = deploy.changes("SELECT * FROM wh.recreate_fdw('app')");
     assert_eq!(done.iter().filter(|c| c.action == "healed").count(), 1, "{done:?}");
 }
+
+#[test]
+fn advisory_locks_of_others_stop_nobody() {
+    let pair = fixture("advisory");
+    let mut ana = pair.warehouse_as("ana");
+    // With the keys that runs had once, and with others.
+    ana.exec("SELECT pg_advisory_lock(1464353356, g), pg_advisory_lock(g), pg_advisory_lock(g, g) FROM generate_series(1, 500) g");
+    let mut deploy = pair.warehouse_as("deploy");
+    deploy.exec("SET statement_timeout = '20s'");
+    assert_eq!(deploy.changes("SELECT * FROM wh.recreate_fdw('app', max_wait => '1s')"), []);
+    pair.product().exec("ALTER TABLE users ADD email text");
+    deploy.exec("BEGIN");
+    assert_eq!(deploy.changes("SELECT * FROM wh.recreate_fdw('app', max_wait => '1s')").len(), 1);
+    let status = "SELECT status FROM wh.fdw_runs ORDER BY run DESC LIMIT 1";
+    assert_eq!(ana.value(status), "running");
+    deploy.exec("ROLLBACK");
+    assert_eq!(ana.value(status), "aborted");
+}

@@ -12,10 +12,6 @@ use crate::error::{sqlstate, Error, Result};
 use crate::pg::subxact::Outcome;
 use crate::pg::{guc, lock, recorder, session, spi, subxact};
 
-/// First key of the advisory lock that a run holds while it lives; the second is its number. wh.fdw_runs looks
-/// for it.
-const LIVE: i32 = 1_464_353_356;
-
 /// What the caller asked for.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -65,7 +61,7 @@ fn recorded(
     let outcome = if options.plan { Outcome::Discard } else { Outcome::Keep };
     let result = subxact::run_as(outcome, || {
         if run != 0 {
-            spi::run("SELECT pg_advisory_xact_lock($1, $2)", &[LIVE.into(), ((run % (1 << 31)) as i32).into()])?;
+            mark_as_alive(run)?;
         }
         let done = work(run, &attempts, &waited)?;
         if run != 0 {
@@ -91,6 +87,12 @@ fn recorded(
         }
     }
     result
+}
+
+/// Has the row of a run say that it lives, until it ends or is rolled back: the lock puts the transaction's number there,
+/// and wh.fdw_runs asks what became of that. Nobody else can take it; an advisory lock is anybody's.
+fn mark_as_alive(run: i64) -> Result<()> {
+    spi::run("SELECT FROM wh.fdw_run WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED", &[run.into()]).map(|_| ())
 }
 
 /// In REPEATABLE READ the catalogs would be read as they were when the transaction began.
