@@ -224,7 +224,18 @@ fn no_function_of_others_runs_in_a_fetch() {
     fill(&s.api, "people", 5, 60);
     let said = s.client.value(again);
     assert!(said.contains("trigger take on shared.people would run with the rights of a fetch"), "{said}");
-    s.client.exec("DROP TRIGGER take ON shared.people; ALTER TABLE shared.people OWNER TO ana");
+    // A key that cascades deletes from their table, and its triggers run as whoever fetches.
+    s.client.exec("DROP TRIGGER take ON shared.people");
+    ana.exec(
+        "CREATE TABLE anas.notes (id text REFERENCES shared.people ON DELETE CASCADE);
+         INSERT INTO anas.notes SELECT id FROM shared.people;
+         CREATE TRIGGER take AFTER DELETE ON anas.notes FOR EACH ROW EXECUTE FUNCTION anas.take()",
+    );
+    fill(&s.api, "people", 2, 60);
+    let said = s.client.value(again);
+    assert!(said.contains("foreign key notes_id_fkey of anas.notes would have its table changed"), "{said}");
+    ana.exec("ALTER TABLE anas.notes DROP CONSTRAINT notes_id_fkey");
+    s.client.exec("ALTER TABLE shared.people OWNER TO ana");
     let said = s.client.value(again);
     assert!(said.contains("shared.people is ana's"), "{said}");
     s.client.exec("ALTER TABLE shared.people OWNER TO CURRENT_USER");

@@ -40,7 +40,7 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
                 .cloned()
                 .collect();
             let locked = standing.above().with_views_above(touched.iter().collect());
-            let locked = standing.above().from_the_top(&locked);
+            let locked = standing.above().highest_first(&locked);
             lock::access_exclusive(locked.into_iter().chain(family))?;
             standing.hold(&touched.iter().collect::<Vec<_>>(), &HashMap::new())?;
             touched

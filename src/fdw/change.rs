@@ -81,7 +81,7 @@ impl Work<'_> {
         properties::read(tables.first().copied())?;
         // A rebuild changes no type, and as many locks as it takes are enough.
         let locked = if rebuild { touched.clone() } else { standing.above().with_views_above(touched.clone()) };
-        let locked = standing.above().from_the_top(&locked);
+        let locked = standing.above().highest_first(&locked);
         lock::access_exclusive(locked.into_iter().chain(masking.views()).chain(tables.iter().copied()))?;
         self.refuse_if_moved(&tables, &edges, &losing)?;
 

@@ -135,7 +135,7 @@ pub struct Above {
 impl Above {
     /// Relations that a change of what `touched` stand on has to lock, the highest first. A view's readers lock it before
     /// what it reads (parserOpenTable, then AcquireRewriteLocks): in another order each would wait for the other.
-    pub fn from_the_top(&self, touched: &[&Dependent]) -> Vec<u32> {
+    pub fn highest_first(&self, touched: &[&Dependent]) -> Vec<u32> {
         let level = |d: &Dependent| self.level.get(&d.oid).copied().unwrap_or(usize::MAX);
         let mut all: Vec<(usize, u32)> = touched.iter().map(|d| (level(d), d.relation)).collect();
         all.retain(|(_, relation)| *relation != 0);

@@ -298,7 +298,7 @@ impl<'a> Standing<'a> {
     /// Takes hold of what stands on a relation that is to be dropped.
     pub fn hold_above(&mut self, held: &Held) -> Result<()> {
         let above = dependents::direct([held.oid])?;
-        lock::access_exclusive(self.above.from_the_top(&above.iter().collect::<Vec<_>>()))?;
+        lock::access_exclusive(self.above.highest_first(&above.iter().collect::<Vec<_>>()))?;
         self.hold(&above.iter().collect::<Vec<_>>(), &HashMap::new())?;
         self.release(&dependents::row_types([held.oid])?)
     }

@@ -46,16 +46,21 @@ impl Table {
     }
 
     /// Whoever was given the table, or TRIGGER on it, could have their functions run with our rights: Postgres runs a
-    /// trigger as whoever writes (CREATE TRIGGER in the reference). Locked first, so that none comes after the look.
+    /// trigger as whoever writes (CREATE TRIGGER in the reference). So could who was given REFERENCES: a foreign key that
+    /// cascades changes their table as its owner, but leaves its triggers to the statement that it came from
+    /// (ri_PerformCheck, src/backend/utils/adt/ri_triggers.c). Locked first, so that none comes after the look.
     pub fn refuse_others_code(&self) -> Result<()> {
         spi::run(&format!("LOCK TABLE {} IN ROW EXCLUSIVE MODE", self.name), &[])?;
-        let (owner, triggers): (Option<String>, Vec<String>) = spi::first(
+        let (owner, triggers, keys): (Option<String>, Vec<String>, Vec<(String, String)>) = spi::first(
             "SELECT pg_catalog.json_build_array(
                CASE WHEN pg_catalog.pg_get_userbyid(c.relowner) <> CURRENT_USER THEN c.relowner::regrole END,
                ARRAY(SELECT t.tgname FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
                      JOIN pg_catalog.pg_roles o ON o.oid = p.proowner
                      WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D'
-                       AND (NOT o.rolsuper OR t.tgqual IS NOT NULL)))::text
+                       AND (NOT o.rolsuper OR t.tgqual IS NOT NULL)),
+               ARRAY(SELECT pg_catalog.json_build_array(k.conname, k.conrelid::regclass) FROM pg_catalog.pg_constraint k
+                     WHERE k.contype = 'f' AND k.confrelid = c.oid
+                       AND (k.confdeltype NOT IN ('a', 'r') OR k.confupdtype NOT IN ('a', 'r'))))::text
              FROM pg_catalog.pg_class c WHERE c.oid = $1",
             &[spi::oid(self.oid)],
         )?
@@ -70,6 +75,16 @@ impl Table {
                 format!("trigger {} on {} would run with the rights of a fetch", sql::ident(trigger), self.name);
             return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
                 .hint("Drop it. Only a superuser's functions may be triggers here, without WHEN."));
+        }
+        if let Some((key, table)) = keys.first() {
+            let message = format!(
+                "foreign key {} of {table} would have its table changed, and triggers run, with the rights of a fetch",
+                sql::ident(key)
+            );
+            return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).hint(format!(
+                "Drop it: ALTER TABLE {table} DROP CONSTRAINT {}. One without CASCADE, SET NULL or SET DEFAULT may stay.",
+                sql::ident(key)
+            )));
         }
         Ok(())
     }
