@@ -36,5 +36,6 @@ pub mod storage;
 pub mod stored;
 pub mod subxact;
 pub mod utility;
+mod walkers;
 pub mod watch;
 pub mod worker;
