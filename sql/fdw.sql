@@ -100,7 +100,7 @@ CREATE TABLE wh.broken (
   run bigint,
   outputs jsonb NOT NULL,
   populated boolean NOT NULL DEFAULT true,
-  -- Foreign tables that it reads, by OID and attribute number, with the names that its definition calls them.
+  -- What it reads: OIDs, attribute numbers, the names that its definition says, and those of now.
   reads jsonb NOT NULL DEFAULT '[]',
   properties jsonb NOT NULL DEFAULT '[]'
 );

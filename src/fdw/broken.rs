@@ -7,13 +7,13 @@ use super::held::{what, Held};
 use super::model::Change;
 use super::outputs::nulls;
 use super::properties::{self, Properties, Property};
+use super::reads::{self, Present, Read};
 use super::rebuild;
-use super::renamed::{self, Read, Renamed};
 use super::standing::{Policy, Standing};
 use super::text::{self, Literals};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
-use crate::pg::{identity, lock, rewrite, spi, sql, subxact};
+use crate::pg::{lock, rewrite, spi, sql, subxact};
 
 /// Puts a query in the view's place that raises the reason, and keeps its definition in `wh.broken`.
 ///
@@ -42,8 +42,11 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
          SELECT c.oid, n.nspname, c.relname, $2, pg_get_userbyid(c.relowner), $3, $4, $5, c.relacl::text, $6, nullif($7, 0),
                 $8::jsonb, $9, $10::jsonb, $11::jsonb
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1
-         ON CONFLICT (relation) DO UPDATE SET reason = excluded.reason, missing = excluded.missing, run = excluded.run,
-            definition = excluded.definition, outputs = excluded.outputs, reads = excluded.reads",
+         ON CONFLICT (relation) DO UPDATE SET schema = excluded.schema, name = excluded.name, kind = excluded.kind,
+            owner = excluded.owner, reason = excluded.reason, missing = excluded.missing, fdw = excluded.fdw, run = excluded.run,
+            definition = excluded.definition, grants = excluded.grants, outputs = excluded.outputs,
+            populated = excluded.populated, properties = excluded.properties, reads = excluded.reads,
+            broken_since = excluded.broken_since",
         &[
             spi::oid(relation),
             what(held.kind).into(),
@@ -55,7 +58,7 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
             serde_json::to_string(&held.outputs)?.into(),
             held.populated.into(),
             serde_json::to_string(&held.properties)?.into(),
-            serde_json::to_string(&renamed::names(&held.reads)?)?.into(),
+            serde_json::to_string(&reads::present(&held.reads, true)?.reads)?.into(),
         ],
     )?;
     Ok(())
@@ -78,16 +81,6 @@ struct Broken {
     properties: Properties,
     missing: Vec<String>,
     reads: Vec<Read>,
-}
-
-impl Broken {
-    /// Analyses the definition as its owner, under the names that it calls things.
-    fn analyse(&self, renamed: &[Renamed]) -> Result<rewrite::Query> {
-        renamed::under_old_names(renamed, || {
-            let _owner = identity::As::named(&self.owner)?;
-            rewrite::analyze(&self.definition)
-        })
-    }
 }
 
 /// Tries each broken view of `fdw` (all with `None`) again; what still fails stays as it is.
@@ -132,29 +125,32 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
 /// Heals what can be healed, and returns the rest.
 fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) -> Result<Vec<Broken>> {
     let mut left = Vec::new();
-    for b in broken {
-        let renamed = renamed::since(&b.reads)?;
-        if !renamed.is_empty() && !renamed::is_back(&b.missing, &b.reads)? {
-            left.push(b);
-            continue;
+    for mut b in broken {
+        let present = reads::present(&b.reads, true)?;
+        if present.reads != b.reads {
+            // A dump takes along the names that things have now.
+            b.reads.clone_from(&present.reads);
+            let reads = serde_json::to_string(&b.reads)?;
+            spi::run("UPDATE wh.broken SET reads = $2::jsonb WHERE relation = $1", &[spi::oid(b.oid), reads.into()])?;
         }
         // The analysis alone, first: one that cannot heal costs its readers no lock.
-        let attempt = match renamed.is_empty() {
-            true => subxact::run(|| b.analyse(&renamed).map(|_| ())),
-            false => Ok(()),
-        }
-        .and_then(|()| subxact::run(|| heal_one(&b, &renamed, policy)));
+        let attempt = subxact::run(|| present.analyse(&b.owner, &b.definition).map(|_| ()))
+            .and_then(|()| subxact::run(|| heal_one(&b, &present, policy)));
         match attempt {
             Ok(mut more) => changes.append(&mut more),
             // Its owner may not use what came back: that is a grant away, and nobody else's run should wait for it.
             Err(e) if e.is_the_owners() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
-                let denied = e.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE;
+                // What is missing is said in the words of the run that took it away, for as long as it is.
+                let reason = match (present.gone.is_empty(), b.missing.is_empty()) {
+                    (false, false) => format!("{} is gone", b.missing.join(", ")),
+                    _ => e.message,
+                };
+                if present.gone.is_empty() {
+                    b.missing.clear();
+                }
                 spi::run(
-                    "UPDATE wh.broken SET reason = n.reason
-                     FROM (SELECT CASE WHEN $3 OR missing = '{}' THEN $2 ELSE array_to_string(missing, ', ') || ' is gone' END AS reason
-                           FROM wh.broken WHERE relation = $1) n
-                     WHERE relation = $1 AND broken.reason <> n.reason",
-                    &[spi::oid(b.oid), e.message.as_str().into(), denied.into()],
+                    "UPDATE wh.broken SET reason = $2, missing = $3 WHERE relation = $1 AND (reason <> $2 OR missing <> $3)",
+                    &[spi::oid(b.oid), reason.into(), b.missing.clone().into()],
                 )?;
                 left.push(b);
             }
@@ -164,17 +160,18 @@ fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) ->
     Ok(left)
 }
 
-fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Change>> {
+fn heal_one(b: &Broken, present: &Present, policy: &Policy) -> Result<Vec<Change>> {
     lock::access_exclusive([b.oid])?;
     let current = properties::of(b.oid)?;
     let materialized = b.kind == what(Kind::MaterializedView);
     let mut detail = None;
     let mut changes = Vec::new();
-    let query = b.analyse(renamed)?;
+    let query = present.analyse(&b.owner, &b.definition)?;
     let saved = |p: &&Property| p.2 == CHECK_OPTION;
     let new_name = |sql: &str| text::renamed(sql, &b.old_name, &b.name, Literals::Keep);
     if !materialized && query.outputs == b.outputs {
         rewrite::store(b.oid, query);
+        present.check(Kind::View, b.oid)?;
         for statement in b.properties.iter().filter(saved).filter_map(Property::statement) {
             spi::run(&new_name(statement), &[])?;
         }
@@ -191,7 +188,8 @@ fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Chan
         above.survey([b.oid])?;
         above.hold_above(&held)?;
         let kind = if materialized { Kind::MaterializedView } else { Kind::View };
-        let failure = rebuild::view(&held, rebuild::Text::Analysed(query), &saved, kind, policy.refresh, true)?;
+        let failure =
+            rebuild::view(&held, rebuild::Text::Analysed(query, present.clone()), &saved, kind, policy.refresh, true)?;
         detail = failure.map(|f| format!("not refreshed: {f}"));
         above.put_back()?;
         changes = above.changes;
