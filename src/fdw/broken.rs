@@ -84,6 +84,9 @@ struct Broken {
 }
 
 /// Tries each broken view of `fdw` (all with `None`) again; what still fails stays as it is.
+///
+/// A view that cannot be locked ends the unit, so that it is tried again, until the policy's patience is over: then that
+/// view stays broken, and nothing else waits for it.
 pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
     // A restored warehouse has other OIDs; names lead back to the stubs.
     spi::run(
@@ -138,6 +141,7 @@ fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) ->
             .and_then(|()| subxact::run(|| heal_one(&b, &present, policy)));
         match attempt {
             Ok(mut more) => changes.append(&mut more),
+            Err(e) if e.is_lock_conflict() && policy.is_out_of_patience() => left.push(b),
             // Its owner may not use what came back: that is a grant away, and nobody else's run should wait for it.
             Err(e) if e.is_the_owners() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
                 // What is missing is said in the words of the run that took it away, for as long as it is.

@@ -6,6 +6,7 @@
 //! cannot be analysed at all is it broken ([`super::broken`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
 use super::dependents::{self, Above, Dependent, Kind};
 use super::held::{self, what, Held};
@@ -43,6 +44,14 @@ pub struct Policy {
     /// Name and run that a broken view is recorded under.
     pub fdw: Option<String>,
     pub run: i64,
+    /// When to leave a broken view that cannot be locked; `None` is never.
+    pub leave_broken: Option<Instant>,
+}
+
+impl Policy {
+    pub fn is_out_of_patience(&self) -> bool {
+        self.leave_broken.is_some_and(|end| Instant::now() >= end)
+    }
 }
 
 /// All that is held in one unit of work.
