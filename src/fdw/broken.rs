@@ -13,7 +13,7 @@ use super::standing::{Policy, Standing};
 use super::text::{self, Literals};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
-use crate::pg::{lock, rewrite, spi, sql, subxact};
+use crate::pg::{catalog, lock, rewrite, spi, sql, subxact};
 
 /// Puts a query in the view's place that raises the reason, and keeps its definition in `wh.broken`.
 ///
@@ -38,11 +38,11 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
         held.oid
     };
     spi::run(
-        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties, reads)
+        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties, reads, place)
          SELECT c.oid, n.nspname, c.relname, $2, pg_get_userbyid(c.relowner), $3, $4, $5, c.relacl::text, $6, nullif($7, 0),
-                $8::jsonb, $9, $10::jsonb, $11::jsonb
+                $8::jsonb, $9, $10::jsonb, $11::jsonb, $12
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1
-         ON CONFLICT (relation) DO UPDATE SET schema = excluded.schema, name = excluded.name, kind = excluded.kind,
+         ON CONFLICT (place, relation) DO UPDATE SET schema = excluded.schema, name = excluded.name, kind = excluded.kind,
             owner = excluded.owner, reason = excluded.reason, missing = excluded.missing, fdw = excluded.fdw, run = excluded.run,
             definition = excluded.definition, grants = excluded.grants, outputs = excluded.outputs,
             populated = excluded.populated, properties = excluded.properties, reads = excluded.reads,
@@ -59,6 +59,7 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
             held.populated.into(),
             serde_json::to_string(&held.properties)?.into(),
             serde_json::to_string(&reads::present(&held.reads, true)?.reads)?.into(),
+            catalog::place().into(),
         ],
     )?;
     Ok(())
@@ -88,21 +89,15 @@ struct Broken {
 /// A view that cannot be locked ends the unit, so that it is tried again, until the policy's patience is over: then that
 /// view stays broken, and nothing else waits for it.
 pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
-    // A restored warehouse has other OIDs; names lead back to the stubs.
-    spi::run(
-        "UPDATE wh.broken b SET relation = to_regclass(format('%I.%I', b.schema, b.name))::oid
-         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = b.relation)
-           AND to_regclass(format('%I.%I', b.schema, b.name)) IS NOT NULL",
-        &[],
-    )?;
     // Views that are gone, or that their owners have written anew.
     spi::run(
-        "DELETE FROM wh.broken b WHERE NOT EXISTS (
+        "DELETE FROM wh.broken b WHERE b.place = $1 AND NOT EXISTS (
            SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
            WHERE w.ev_class = b.relation AND d.refclassid = 'pg_proc'::regclass
              AND d.refobjid = 'wh.raise_broken(text, bigint, text)'::regprocedure)",
-        &[],
+        &[catalog::place().into()],
     )?;
+    take_in_restored()?;
     let broken: Vec<Broken> = spi::rows(
         "SELECT json_build_object('oid', b.relation::int8, 'kind', b.kind, 'schema', n.nspname,
                 'name', format('%I.%I', n.nspname, c.relname), 'old_name', format('%I.%I', b.schema, b.name),
@@ -110,8 +105,8 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
                 'populated', b.populated, 'properties', b.properties, 'missing', b.missing,
                 'reads', b.reads)::text
          FROM wh.broken b JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation",
-        &[fdw.map(str::to_owned).into()],
+         WHERE b.place = $2 AND ($1 IS NULL OR b.fdw = $1) ORDER BY b.run, b.relation",
+        &[fdw.map(str::to_owned).into(), catalog::place().into()],
     )?;
     // One that waited for another may come first in the order: again, for as long as something heals.
     let mut changes = Vec::new();
@@ -125,6 +120,42 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
     }
 }
 
+/// Numbers of another database are nobody's here, or somebody else's: what was restored is found by its names, and its
+/// numbers are learned anew. What its names do not lead to yet waits.
+fn take_in_restored() -> Result<()> {
+    let restored: Vec<(u32, String, u32, Vec<Read>)> = spi::rows(RESTORED, &[catalog::place().into()])?;
+    for (relation, place, stub, then) in restored {
+        spi::run(
+            "UPDATE wh.broken SET relation = $3, place = $4, reads = $5::jsonb WHERE relation = $1 AND place = $2
+               AND NOT EXISTS (SELECT FROM wh.broken o WHERE o.place = $4 AND o.relation = $3)",
+            &[
+                spi::oid(relation),
+                place.into(),
+                spi::oid(stub),
+                catalog::place().into(),
+                serde_json::to_string(&reads::present(&then, false)?.reads)?.into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The stub of a row says the row's name and run. A name that leads to a stub will do; a stub that was renamed before the
+/// dump is its owner's still, for nobody else's view is ever taken for it.
+const RESTORED: &str = "
+SELECT json_build_array(b.relation::int8, b.place, s.oid::int8, b.reads)::text
+FROM wh.broken b CROSS JOIN LATERAL (
+  SELECT c.oid FROM pg_depend d JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+  JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+  CROSS JOIN LATERAL (SELECT n.nspname = b.schema AND c.relname = b.name AS named,
+    strpos(pg_get_viewdef(c.oid), format('raise_broken(%s::text, (%s)::bigint,', quote_literal(format('%I.%I', b.schema, b.name)),
+                                         coalesce(b.run, 0))) > 0 AS says) x
+  WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = 'wh.raise_broken(text, bigint, text)'::regprocedure
+    AND (x.named OR x.says AND pg_get_userbyid(c.relowner) = b.owner)
+    AND NOT EXISTS (SELECT FROM wh.broken o WHERE o.place = $1 AND o.relation = c.oid)
+  ORDER BY x.says DESC, x.named DESC LIMIT 1) s
+WHERE b.place <> $1 ORDER BY b.run, b.relation";
+
 /// Heals what can be healed, and returns the rest.
 fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) -> Result<Vec<Broken>> {
     let mut left = Vec::new();
@@ -134,7 +165,10 @@ fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) ->
             // A dump takes along the names that things have now.
             b.reads.clone_from(&present.reads);
             let reads = serde_json::to_string(&b.reads)?;
-            spi::run("UPDATE wh.broken SET reads = $2::jsonb WHERE relation = $1", &[spi::oid(b.oid), reads.into()])?;
+            spi::run(
+                "UPDATE wh.broken SET reads = $3::jsonb WHERE place = $2 AND relation = $1",
+                &[spi::oid(b.oid), catalog::place().into(), reads.into()],
+            )?;
         }
         // The analysis alone, first: one that cannot heal costs its readers no lock.
         let attempt = subxact::run(|| present.analyse(&b.owner, &b.definition).map(|_| ()))
@@ -153,8 +187,9 @@ fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) ->
                     b.missing.clear();
                 }
                 spi::run(
-                    "UPDATE wh.broken SET reason = $2, missing = $3 WHERE relation = $1 AND (reason <> $2 OR missing <> $3)",
-                    &[spi::oid(b.oid), reason.into(), b.missing.clone().into()],
+                    "UPDATE wh.broken SET reason = $3, missing = $4
+                     WHERE place = $2 AND relation = $1 AND (reason <> $3 OR missing <> $4)",
+                    &[spi::oid(b.oid), catalog::place().into(), reason.into(), b.missing.clone().into()],
                 )?;
                 left.push(b);
             }
@@ -198,7 +233,7 @@ fn heal_one(b: &Broken, present: &Present, policy: &Policy) -> Result<Vec<Change
         above.put_back()?;
         changes = above.changes;
     }
-    spi::run("DELETE FROM wh.broken WHERE relation = $1", &[spi::oid(b.oid)])?;
+    spi::run("DELETE FROM wh.broken WHERE place = $2 AND relation = $1", &[spi::oid(b.oid), catalog::place().into()])?;
     let kind = what(if materialized { Kind::MaterializedView } else { Kind::View });
     let mut healed = Change::new(&b.name, kind, "healed").detail(format!("owner \"{}\"", b.owner));
     if let (Some(more), Some(text)) = (detail, healed.detail.as_mut()) {
