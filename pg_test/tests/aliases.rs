@@ -99,14 +99,17 @@ fn a_key_is_swapped_under_a_join_by_its_name() {
     let mut ana = pair.warehouse_as("ana");
     ana.exec(
         "CREATE VIEW ana.v AS SELECT id, email, amt FROM app.u JOIN app.o USING (id);
-         CREATE VIEW ana.other AS SELECT u.n, u.e FROM app.u u (i, e, n)",
+         CREATE VIEW ana.other AS SELECT u.n, u.e FROM app.u u (i, e, n);
+         CREATE VIEW ana.listed AS SELECT u.i, u.e FROM app.u u (i, e, n)",
     );
     assert_eq!(ana.table("SELECT * FROM ana.v"), "");
     pair.product().exec("ALTER TABLE u DROP id; ALTER TABLE u RENAME new_id TO id");
     let done = actions(&pair.recreate_fdw());
     assert_eq!(with(&done, "broken"), [""; 0], "{done:?}");
     assert_eq!(ana.table("SELECT * FROM ana.v"), "5|ida|50");
-    assert_eq!(ana.table("SELECT * FROM ana.other"), "5|ida");
+    for view in ["other", "listed"] {
+        assert_eq!(ana.table(&format!("SELECT * FROM ana.{view}")), "5|ida", "{view}");
+    }
 }
 
 #[test]
@@ -133,4 +136,36 @@ fn altering_a_table_keeps_alias_lists_to_their_columns() {
     ana.exec("DROP FUNCTION ana.f()");
     ana.exec("SELECT * FROM wh.alter_with_dependents('ana.lt', 'ALTER TABLE ana.lt DROP b, ADD d int DEFAULT 99')");
     assert_eq!(ana.table("SELECT * FROM ana.v"), "1|42");
+}
+
+#[test]
+fn alias_lists_over_a_masked_table_keep_their_columns_and_its_masks() {
+    let pair = Pair::new("alias_masked");
+    pair.product().exec(
+        "CREATE TABLE users (id int, x int, name text, note text, k int); INSERT INTO users VALUES (1, 2, 'ida', 'noted', 7)",
+    );
+    pair.create_fdw();
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec(
+        "CREATE VIEW ana.v AS SELECT u.i, u.n, u.k FROM app.users u (i, x, n, t, k);
+         CREATE VIEW ana.noted AS SELECT u.n, u.t FROM app.users u (i, x, n, t, k);
+         CREATE MATERIALIZED VIEW ana.m AS SELECT u.i, u.k FROM app.users u (i, x, n, t, k)",
+    );
+    pair.as_deploy("mask('app.users.name', 'null')");
+    assert_eq!(ana.table("SELECT * FROM ana.v"), "1||7");
+    pair.product().exec(
+        "ALTER TABLE users DROP x; ALTER TABLE users ADD z int; UPDATE users SET z = 99; ALTER TABLE users ALTER k TYPE bigint;
+         ALTER TABLE users DROP note; ALTER TABLE users ADD phone text; UPDATE users SET phone = 'wrong'",
+    );
+    let done = actions(&pair.recreate_fdw());
+    assert_eq!(with(&done, "broken"), ["view ana.noted broken"], "{done:?}");
+    assert_eq!(ana.table("SELECT * FROM ana.v"), "1||7");
+    assert_eq!(ana.table("SELECT * FROM ana.m"), "1|7");
+    pair.product().exec("ALTER TABLE users ADD note text; UPDATE users SET note = 'again'");
+    let done = actions(&pair.recreate_fdw());
+    assert_eq!(with(&done, "healed"), ["view ana.noted healed"], "{done:?}");
+    assert_eq!(ana.table("SELECT * FROM ana.noted"), "|again");
+    pair.as_deploy("unmask('app.users.name')");
+    assert_eq!(ana.table("SELECT * FROM ana.v"), "1|ida|7");
+    assert_eq!(ana.table("SELECT * FROM ana.noted"), "ida|again");
 }
