@@ -86,7 +86,7 @@ COMMENT ON TABLE wh.hidden_pattern IS 'What never crosses the wire; read it as w
 
 CREATE TABLE wh.broken (
   -- An OID and not a regclass: one view that a restore cannot make must not keep the others' definitions out.
-  relation oid PRIMARY KEY,
+  relation oid NOT NULL,
   schema name NOT NULL,
   name name NOT NULL,
   kind text NOT NULL,
@@ -100,9 +100,12 @@ CREATE TABLE wh.broken (
   run bigint,
   outputs jsonb NOT NULL,
   populated boolean NOT NULL DEFAULT true,
-  -- Foreign tables that it reads, by OID and attribute number, with the names that its definition calls them.
+  -- What it reads: OIDs, attribute numbers, the names that its definition says, and those of now.
   reads jsonb NOT NULL DEFAULT '[]',
-  properties jsonb NOT NULL DEFAULT '[]'
+  properties jsonb NOT NULL DEFAULT '[]',
+  -- The cluster and database that the OIDs and numbers are of: in a restored warehouse they are other objects'.
+  place text NOT NULL,
+  PRIMARY KEY (place, relation)
 );
 COMMENT ON TABLE wh.broken IS 'Views that cannot stand at present, with all that is needed to bring them back; read it as wh.broken_views';
 
@@ -151,20 +154,29 @@ CREATE VIEW wh.hidden AS
 SELECT h.fdw AS app, h.table_pattern, h.column_pattern, h.created_at, h.created_by FROM wh.hidden_pattern h;
 COMMENT ON VIEW wh.hidden IS 'Tables and columns that never cross the wire, as LIKE patterns';
 
-CREATE VIEW wh.broken_views AS
-SELECT coalesce((SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
-                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = b.relation),
-                pg_catalog.format('%I.%I', b.schema, b.name)) AS view, b.kind, b.owner, b.broken_since, b.reason, b.missing,
-       b.definition, b.grants, b.fdw, b.run
+-- Which view stands for a broken one: it calls wh.raise_broken. In a restored warehouse the number that was written down is
+-- another relation's, and until the first run only the name leads to it. No function here looks up anything on the path of
+-- whoever reads this: pg_get_viewdef would, for one, and to_regclass wants them to be allowed to use the schema.
+CREATE VIEW wh.broken_stub AS
+SELECT b.place, b.relation, c.oid AS stub
 FROM wh.broken b
--- A view that its owner has written anew since then no longer calls wh.raise_broken. After a restore names lead to it.
+JOIN pg_catalog.pg_class c ON c.relkind = 'v' AND CASE
+  WHEN b.place = (SELECT pg_catalog.format('%s/%s', s.system_identifier, d.oid) FROM pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+                  WHERE d.datname = pg_catalog.current_database())
+  THEN c.oid = b.relation
+  ELSE c.relname = b.name AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = b.schema) END
 WHERE EXISTS (SELECT FROM pg_catalog.pg_rewrite w
               JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
               JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.refobjid = p.oid
-              WHERE p.proname = 'raise_broken' AND p.pronamespace = 'wh'::pg_catalog.regnamespace
-                -- Not to_regclass: it is called as who reads the view, and they need not be allowed to use the schema.
-                AND (w.ev_class = b.relation OR w.ev_class = (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                                                              WHERE n.nspname = b.schema AND c.relname = b.name)));
+              WHERE w.ev_class = c.oid AND p.proname = 'raise_broken' AND p.pronamespace = 'wh'::pg_catalog.regnamespace);
+COMMENT ON VIEW wh.broken_stub IS 'Internal: the view that stands in the place of each broken one';
+
+CREATE VIEW wh.broken_views AS
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS view, b.kind, b.owner, b.broken_since, b.reason, b.missing,
+       b.definition, b.grants, b.fdw, b.run
+-- A view that its owner has written anew since then no longer calls wh.raise_broken.
+FROM wh.broken b JOIN wh.broken_stub s USING (place, relation)
+JOIN pg_catalog.pg_class c ON c.oid = s.stub JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace;
 COMMENT ON VIEW wh.broken_views IS 'Views that cannot stand at present, because a column or table that they read is gone. Their definitions are kept here, and every run tries them again';
 
 -- What one calls --------------------------------------------------------------------------------------------------

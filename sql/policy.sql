@@ -136,8 +136,8 @@ WITH analyst AS MATERIALIZED (
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
     -- What is behind a view is out of reach by its schema.
     AND NOT EXISTS (SELECT FROM wh.masked_table t WHERE t.relation = c.oid)
-    -- A broken view shows nothing. After a restore names lead to it.
-    AND NOT EXISTS (SELECT FROM wh.broken b WHERE c.oid = b.relation OR n.nspname = b.schema AND c.relname = b.name)
+    -- A broken view shows nothing.
+    AND NOT EXISTS (SELECT FROM wh.broken_stub b WHERE b.stub = c.oid)
 )
 SELECT p.pattern, p.reason, m."column", m.kind, coalesce(m.state, CASE WHEN m.relation IS NULL THEN NULL WHEN r.roles = '{}' THEN 'out of reach' ELSE 'readable' END) AS state,
        r.roles AS readable_by,

@@ -168,6 +168,40 @@ fn broken_views_outlive_a_restore_and_heal_after_it() {
 }
 
 #[test]
+fn numbers_of_the_old_database_mean_nothing_in_a_restored_one() {
+    let pair = fixture("broken_numbers");
+    pair.warehouse_as("ana").exec("CREATE VIEW ana.both AS SELECT u.email, u.age FROM app.users u");
+    pair.product().exec("ALTER TABLE orders DROP note; ALTER TABLE users DROP age");
+    pair.recreate_fdw();
+    pair.product().exec("ALTER TABLE users RENAME email TO mail; ALTER TABLE users ADD email text");
+    pair.recreate_fdw();
+    // Its name when it broke was another.
+    pair.warehouse_as("ana").exec("ALTER VIEW ana.both RENAME TO mails");
+    let mut new = restore(&pair, "broken_numbers_copy");
+    const BROKEN: &str = "SELECT view, definition FROM wh.broken_views ORDER BY 1";
+    const NAMES: &str = "SELECT string_agg(view, ' ' ORDER BY view) FROM wh.broken_views";
+    let broken = pair.warehouse().table(BROKEN);
+    // In another cluster the old numbers are other objects': here they are made so. One of them is another stub's.
+    new.exec(
+        "UPDATE wh.broken SET relation = 'ana.emails'::regclass WHERE name = 'notes';
+         UPDATE wh.broken SET relation = 'ana.notes'::regclass WHERE name = 'cached';
+         UPDATE wh.broken SET reads = (SELECT jsonb_agg(jsonb_set(r, '{oid}', to_jsonb(('app.' || CASE r->'now'->>1 WHEN 'users' THEN 'orders' ELSE 'users' END)::regclass::oid::int8)))
+                                       FROM jsonb_array_elements(reads) r)",
+    );
+    assert_eq!(new.value(NAMES), "ana.cached ana.notes");
+    assert_eq!(new.changes("SELECT * FROM wh.repair_views()"), []);
+    assert_eq!(new.value(NAMES), "ana.cached ana.mails ana.notes");
+    assert_eq!(new.table(BROKEN), broken);
+    pair.product().exec(
+        "ALTER TABLE users ADD age int; UPDATE users SET age = 31, email = 'new@example.org'; ALTER TABLE orders ADD note text",
+    );
+    let done = new.changes("SELECT * FROM wh.recreate_fdw('app')");
+    assert_eq!(done.iter().filter(|c| c.action == "healed").count(), 3, "{done:?}");
+    assert_eq!(new.table("SELECT * FROM ana.mails"), "ida@example.org|31");
+    drop_database(&pair, new, "broken_numbers_copy");
+}
+
+#[test]
 fn a_restore_without_data_teaches_itself_the_identities() {
     let pair = fixture("structure");
     let cluster = pair.warehouse_cluster();

@@ -268,14 +268,17 @@ fn a_broken_view_that_cannot_heal_costs_its_readers_no_lock() {
     assert_eq!(deploy.changes("SELECT * FROM wh.repair_views()"), []);
     assert_eq!(locks(&pair, pid, "mode <> 'AccessShareLock'"), "");
     deploy.exec("COMMIT");
-    // Where one can heal, its lock is had or it is tried again, like any other.
+    // Where one can heal and its lock is not to be had, the run goes on without it at the end of its patience; who asks for
+    // nothing else waits on.
     pair.product().exec("ALTER TABLE orders ADD note text");
     let mut reader = pair.warehouse_as("ben");
     reader.exec("BEGIN; LOCK TABLE ana.bought IN ACCESS SHARE MODE");
-    let error = deploy.error("SELECT * FROM wh.recreate_fdw('app', max_wait => '200ms')");
-    assert_eq!(error.code().code(), "55P03", "{error:?}");
-    assert!(error.message().starts_with("could not lock \"ana.bought\" within "), "{error:?}");
-    assert!(error.detail().is_some_and(|d| d.contains(&format!("User \"ben\", pid {},", reader.pid()))), "{error:?}");
+    let done = deploy.changes("SELECT * FROM wh.recreate_fdw('app', max_wait => '200ms')");
+    assert_eq!(done.iter().map(|c| c.action.as_str()).collect::<Vec<_>>(), ["added"], "{done:?}");
+    deploy.exec("SET statement_timeout = '2s'");
+    let error = deploy.error("SELECT * FROM wh.repair_views()");
+    deploy.exec("RESET statement_timeout");
+    assert_eq!(error.code().code(), "57014", "{error:?}");
     reader.exec("COMMIT");
     let done = deploy.changes("SELECT * FROM wh.recreate_fdw('app')");
     assert_eq!(done.iter().filter(|c| c.action == "healed").count(), 1, "{done:?}");

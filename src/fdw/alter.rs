@@ -17,7 +17,14 @@ pub fn with_dependents(relation: u32, ddl: &str) -> Result<Vec<Change>> {
         return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "ddl is about another relation than the one given")
             .hint("Qualify the table's name in both arguments."));
     }
-    let policy = Policy { types: TypePolicy::Follow, on_broken: OnBroken::Fail, refresh: true, fdw: None, run: 0 };
+    let policy = Policy {
+        types: TypePolicy::Follow,
+        on_broken: OnBroken::Fail,
+        refresh: true,
+        fdw: None,
+        run: 0,
+        leave_broken: None,
+    };
     let options = run::Options { max_wait: Duration::from_secs(60), ..run::Options::default() };
     let waits = Default::default();
     run::with_locks(&options, (&waits, &Default::default()), || {

@@ -7,13 +7,13 @@ use super::held::{what, Held};
 use super::model::Change;
 use super::outputs::nulls;
 use super::properties::{self, Properties, Property};
+use super::reads::{self, Present, Read};
 use super::rebuild;
-use super::renamed::{self, Read, Renamed};
 use super::standing::{Policy, Standing};
 use super::text::{self, Literals};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
-use crate::pg::{identity, lock, rewrite, spi, sql, subxact};
+use crate::pg::{catalog, lock, rewrite, spi, sql, subxact};
 
 /// Puts a query in the view's place that raises the reason, and keeps its definition in `wh.broken`.
 ///
@@ -38,12 +38,15 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
         held.oid
     };
     spi::run(
-        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties, reads)
+        "INSERT INTO wh.broken (relation, schema, name, kind, owner, reason, missing, definition, grants, fdw, run, outputs, populated, properties, reads, place)
          SELECT c.oid, n.nspname, c.relname, $2, pg_get_userbyid(c.relowner), $3, $4, $5, c.relacl::text, $6, nullif($7, 0),
-                $8::jsonb, $9, $10::jsonb, $11::jsonb
+                $8::jsonb, $9, $10::jsonb, $11::jsonb, $12
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1
-         ON CONFLICT (relation) DO UPDATE SET reason = excluded.reason, missing = excluded.missing, run = excluded.run,
-            definition = excluded.definition, outputs = excluded.outputs, reads = excluded.reads",
+         ON CONFLICT (place, relation) DO UPDATE SET schema = excluded.schema, name = excluded.name, kind = excluded.kind,
+            owner = excluded.owner, reason = excluded.reason, missing = excluded.missing, fdw = excluded.fdw, run = excluded.run,
+            definition = excluded.definition, grants = excluded.grants, outputs = excluded.outputs,
+            populated = excluded.populated, properties = excluded.properties, reads = excluded.reads,
+            broken_since = excluded.broken_since",
         &[
             spi::oid(relation),
             what(held.kind).into(),
@@ -55,7 +58,8 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
             serde_json::to_string(&held.outputs)?.into(),
             held.populated.into(),
             serde_json::to_string(&held.properties)?.into(),
-            serde_json::to_string(&renamed::names(&held.reads)?)?.into(),
+            serde_json::to_string(&reads::present(&held.reads, true)?.reads)?.into(),
+            catalog::place().into(),
         ],
     )?;
     Ok(())
@@ -80,33 +84,20 @@ struct Broken {
     reads: Vec<Read>,
 }
 
-impl Broken {
-    /// Analyses the definition as its owner, under the names that it calls things.
-    fn analyse(&self, renamed: &[Renamed]) -> Result<rewrite::Query> {
-        renamed::under_old_names(renamed, || {
-            let _owner = identity::As::named(&self.owner)?;
-            rewrite::analyze(&self.definition)
-        })
-    }
-}
-
 /// Tries each broken view of `fdw` (all with `None`) again; what still fails stays as it is.
+///
+/// A view that cannot be locked ends the unit, so that it is tried again, until the policy's patience is over: then that
+/// view stays broken, and nothing else waits for it.
 pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
-    // A restored warehouse has other OIDs; names lead back to the stubs.
-    spi::run(
-        "UPDATE wh.broken b SET relation = to_regclass(format('%I.%I', b.schema, b.name))::oid
-         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = b.relation)
-           AND to_regclass(format('%I.%I', b.schema, b.name)) IS NOT NULL",
-        &[],
-    )?;
     // Views that are gone, or that their owners have written anew.
     spi::run(
-        "DELETE FROM wh.broken b WHERE NOT EXISTS (
+        "DELETE FROM wh.broken b WHERE b.place = $1 AND NOT EXISTS (
            SELECT FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
            WHERE w.ev_class = b.relation AND d.refclassid = 'pg_proc'::regclass
              AND d.refobjid = 'wh.raise_broken(text, bigint, text)'::regprocedure)",
-        &[],
+        &[catalog::place().into()],
     )?;
+    take_in_restored()?;
     let broken: Vec<Broken> = spi::rows(
         "SELECT json_build_object('oid', b.relation::int8, 'kind', b.kind, 'schema', n.nspname,
                 'name', format('%I.%I', n.nspname, c.relname), 'old_name', format('%I.%I', b.schema, b.name),
@@ -114,8 +105,8 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
                 'populated', b.populated, 'properties', b.properties, 'missing', b.missing,
                 'reads', b.reads)::text
          FROM wh.broken b JOIN pg_class c ON c.oid = b.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE $1 IS NULL OR b.fdw = $1 ORDER BY b.run, b.relation",
-        &[fdw.map(str::to_owned).into()],
+         WHERE b.place = $2 AND ($1 IS NULL OR b.fdw = $1) ORDER BY b.run, b.relation",
+        &[fdw.map(str::to_owned).into(), catalog::place().into()],
     )?;
     // One that waited for another may come first in the order: again, for as long as something heals.
     let mut changes = Vec::new();
@@ -129,32 +120,76 @@ pub fn heal(fdw: Option<&str>, policy: &Policy) -> Result<Vec<Change>> {
     }
 }
 
+/// Numbers of another database are nobody's here, or somebody else's: what was restored is found by its names, and its
+/// numbers are learned anew. What its names do not lead to yet waits.
+fn take_in_restored() -> Result<()> {
+    let restored: Vec<(u32, String, u32, Vec<Read>)> = spi::rows(RESTORED, &[catalog::place().into()])?;
+    for (relation, place, stub, then) in restored {
+        spi::run(
+            "UPDATE wh.broken SET relation = $3, place = $4, reads = $5::jsonb WHERE relation = $1 AND place = $2
+               AND NOT EXISTS (SELECT FROM wh.broken o WHERE o.place = $4 AND o.relation = $3)",
+            &[
+                spi::oid(relation),
+                place.into(),
+                spi::oid(stub),
+                catalog::place().into(),
+                serde_json::to_string(&reads::present(&then, false)?.reads)?.into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// The stub of a row says the row's name and run. A name that leads to a stub will do; a stub that was renamed before the
+/// dump is its owner's still, for nobody else's view is ever taken for it.
+const RESTORED: &str = "
+SELECT json_build_array(b.relation::int8, b.place, s.oid::int8, b.reads)::text
+FROM wh.broken b CROSS JOIN LATERAL (
+  SELECT c.oid FROM pg_depend d JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+  JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+  CROSS JOIN LATERAL (SELECT n.nspname = b.schema AND c.relname = b.name AS named,
+    strpos(pg_get_viewdef(c.oid), format('raise_broken(%s::text, (%s)::bigint,', quote_literal(format('%I.%I', b.schema, b.name)),
+                                         coalesce(b.run, 0))) > 0 AS says) x
+  WHERE d.refclassid = 'pg_proc'::regclass AND d.refobjid = 'wh.raise_broken(text, bigint, text)'::regprocedure
+    AND (x.named OR x.says AND pg_get_userbyid(c.relowner) = b.owner)
+    AND NOT EXISTS (SELECT FROM wh.broken o WHERE o.place = $1 AND o.relation = c.oid)
+  ORDER BY x.says DESC, x.named DESC LIMIT 1) s
+WHERE b.place <> $1 ORDER BY b.run, b.relation";
+
 /// Heals what can be healed, and returns the rest.
 fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) -> Result<Vec<Broken>> {
     let mut left = Vec::new();
-    for b in broken {
-        let renamed = renamed::since(&b.reads)?;
-        if !renamed.is_empty() && !renamed::is_back(&b.missing, &b.reads)? {
-            left.push(b);
-            continue;
+    for mut b in broken {
+        let present = reads::present(&b.reads, true)?;
+        if present.reads != b.reads {
+            // A dump takes along the names that things have now.
+            b.reads.clone_from(&present.reads);
+            let reads = serde_json::to_string(&b.reads)?;
+            spi::run(
+                "UPDATE wh.broken SET reads = $3::jsonb WHERE place = $2 AND relation = $1",
+                &[spi::oid(b.oid), catalog::place().into(), reads.into()],
+            )?;
         }
         // The analysis alone, first: one that cannot heal costs its readers no lock.
-        let attempt = match renamed.is_empty() {
-            true => subxact::run(|| b.analyse(&renamed).map(|_| ())),
-            false => Ok(()),
-        }
-        .and_then(|()| subxact::run(|| heal_one(&b, &renamed, policy)));
+        let attempt = subxact::run(|| present.analyse(&b.owner, &b.definition).map(|_| ()))
+            .and_then(|()| subxact::run(|| heal_one(&b, &present, policy)));
         match attempt {
             Ok(mut more) => changes.append(&mut more),
+            Err(e) if e.is_lock_conflict() && policy.is_out_of_patience() => left.push(b),
             // Its owner may not use what came back: that is a grant away, and nobody else's run should wait for it.
             Err(e) if e.is_the_owners() || e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
-                let denied = e.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE;
+                // What is missing is said in the words of the run that took it away, for as long as it is.
+                let reason = match (present.gone.is_empty(), b.missing.is_empty()) {
+                    (false, false) => format!("{} is gone", b.missing.join(", ")),
+                    _ => e.message,
+                };
+                if present.gone.is_empty() {
+                    b.missing.clear();
+                }
                 spi::run(
-                    "UPDATE wh.broken SET reason = n.reason
-                     FROM (SELECT CASE WHEN $3 OR missing = '{}' THEN $2 ELSE array_to_string(missing, ', ') || ' is gone' END AS reason
-                           FROM wh.broken WHERE relation = $1) n
-                     WHERE relation = $1 AND broken.reason <> n.reason",
-                    &[spi::oid(b.oid), e.message.as_str().into(), denied.into()],
+                    "UPDATE wh.broken SET reason = $3, missing = $4
+                     WHERE place = $2 AND relation = $1 AND (reason <> $3 OR missing <> $4)",
+                    &[spi::oid(b.oid), catalog::place().into(), reason.into(), b.missing.clone().into()],
                 )?;
                 left.push(b);
             }
@@ -164,17 +199,18 @@ fn heal_some(broken: Vec<Broken>, policy: &Policy, changes: &mut Vec<Change>) ->
     Ok(left)
 }
 
-fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Change>> {
+fn heal_one(b: &Broken, present: &Present, policy: &Policy) -> Result<Vec<Change>> {
     lock::access_exclusive([b.oid])?;
     let current = properties::of(b.oid)?;
     let materialized = b.kind == what(Kind::MaterializedView);
     let mut detail = None;
     let mut changes = Vec::new();
-    let query = b.analyse(renamed)?;
+    let query = present.analyse(&b.owner, &b.definition)?;
     let saved = |p: &&Property| p.2 == CHECK_OPTION;
     let new_name = |sql: &str| text::renamed(sql, &b.old_name, &b.name, Literals::Keep);
     if !materialized && query.outputs == b.outputs {
         rewrite::store(b.oid, query);
+        present.check(Kind::View, b.oid)?;
         for statement in b.properties.iter().filter(saved).filter_map(Property::statement) {
             spi::run(&new_name(statement), &[])?;
         }
@@ -191,12 +227,13 @@ fn heal_one(b: &Broken, renamed: &[Renamed], policy: &Policy) -> Result<Vec<Chan
         above.survey([b.oid])?;
         above.hold_above(&held)?;
         let kind = if materialized { Kind::MaterializedView } else { Kind::View };
-        let failure = rebuild::view(&held, rebuild::Text::Analysed(query), &saved, kind, policy.refresh, true)?;
+        let failure =
+            rebuild::view(&held, rebuild::Text::Analysed(query, present.clone()), &saved, kind, policy.refresh, true)?;
         detail = failure.map(|f| format!("not refreshed: {f}"));
         above.put_back()?;
         changes = above.changes;
     }
-    spi::run("DELETE FROM wh.broken WHERE relation = $1", &[spi::oid(b.oid)])?;
+    spi::run("DELETE FROM wh.broken WHERE place = $2 AND relation = $1", &[spi::oid(b.oid), catalog::place().into()])?;
     let kind = what(if materialized { Kind::MaterializedView } else { Kind::View });
     let mut healed = Change::new(&b.name, kind, "healed").detail(format!("owner \"{}\"", b.owner));
     if let (Some(more), Some(text)) = (detail, healed.detail.as_mut()) {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::dependents::Kind;
 use super::properties::Properties;
+use super::reads::Read;
 use crate::error::Result;
 use crate::pg::rewrite::Output;
 use crate::pg::spi;
@@ -23,8 +24,8 @@ pub struct Held {
     pub properties: Properties,
     /// Columns and tables that are about to go, as it names them.
     pub missing: Vec<String>,
-    /// Relations that it reads, and their columns.
-    pub reads: Vec<(u32, Vec<i16>)>,
+    /// What it reads, under the names of its definition.
+    pub reads: Vec<Read>,
     /// A view among some session's temporary objects: it can be changed in place only.
     pub temporary: bool,
     /// Schemas that it reads from and its owner may not use any more.
@@ -89,16 +90,6 @@ pub fn definitions(kind: Kind, oids: Vec<u32>) -> Result<Vec<Definition>> {
         _ => VIEWS,
     };
     spi::prepared(query, &[spi::oids(oids)])
-}
-
-/// Relations and columns that a view reads, as far as columns are recorded.
-pub fn reads(view: u32) -> Result<Vec<(u32, Vec<i16>)>> {
-    spi::prepared(
-        "SELECT json_build_array(d.refobjid::int8, json_agg(d.refobjsubid))::text
-         FROM pg_rewrite w JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
-         WHERE w.ev_class = $1 AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> $1 GROUP BY d.refobjid",
-        &[spi::oid(view)],
-    )
 }
 
 pub fn what(kind: Kind) -> &'static str {

@@ -1,10 +1,11 @@
 //! The columns that a view gives: queries of the same columns, and how two lists of them differ.
 
-use super::rebuild;
+use super::held::Held;
+use super::{reads, rebuild};
 use crate::error::Result;
 use crate::pg::catalog::format_type;
 use crate::pg::rewrite::{self, Output};
-use crate::pg::{identity, sql, subxact};
+use crate::pg::{sql, subxact};
 
 /// Outcome of putting a definition into a view.
 pub enum Filled {
@@ -13,19 +14,18 @@ pub enum Filled {
     Differs(Vec<Output>),
 }
 
-/// Analyses `definition` as its owner and stores it if its columns are those of the view.
+/// Analyses `definition` as the view's owner and stores it if its columns are those of the view.
 ///
 /// Analysis runs code: the input of an array, a record or a range of somebody's domain checks the domain.
-pub fn fill(view: u32, owner: &str, definition: &str, outputs: &[Output]) -> Result<Filled> {
+pub fn fill(held: &Held, definition: &str) -> Result<Filled> {
     subxact::run(|| {
-        let query = {
-            let _owner = identity::As::named(owner)?;
-            rewrite::analyze(definition)?
-        };
-        if query.outputs != outputs {
+        let present = reads::present(&held.reads, true)?;
+        let query = present.analyse(&held.owner, definition)?;
+        if query.outputs != held.outputs {
             return Ok(Filled::Differs(query.outputs));
         }
-        rewrite::store(view, query);
+        rewrite::store(held.oid, query);
+        present.check(held.kind, held.oid)?;
         Ok(Filled::Same)
     })
 }

@@ -7,6 +7,7 @@ use super::held::Held;
 use super::model::Existing;
 use super::outputs::nulls;
 use super::properties::{self, Property};
+use super::reads::{self, Present};
 use super::standing::unexplained;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
@@ -16,8 +17,8 @@ use crate::pg::{identity, rewrite, spi, sql, subxact};
 pub enum Text<'a> {
     Owners(&'a str),
     Ours(&'a str),
-    /// Analysed already, as its owner.
-    Analysed(rewrite::Query),
+    /// Analysed already, as its owner, with what it is to read.
+    Analysed(rewrite::Query, Present),
 }
 
 /// Makes a view or materialized view again. What stands on it must be held by now.
@@ -35,13 +36,13 @@ pub fn view(
     properties::refuse_to_make_again(keyword(held.kind), &held.name, saved)?;
     // Its owner's query is the owner's code. What is made here is a shell of the right columns; the query goes in
     // once the shell is the owner's.
-    let query = match text {
-        Text::Analysed(query) => query,
-        Text::Ours(stub) => rewrite::analyze(stub)?,
+    let (query, present) = match text {
+        Text::Analysed(query, present) => (query, present),
+        Text::Ours(stub) => (rewrite::analyze(stub)?, Present::default()),
         Text::Owners(definition) => {
             let _open = identity::Usable::schemas(&held.closed, &held.owner)?;
-            let _owner = identity::As::named(&held.owner)?;
-            rewrite::analyze(definition)?
+            let present = reads::present(&held.reads, true)?;
+            (present.analyse(&held.owner, definition)?, present)
         }
     };
     let shell = nulls(&query.outputs, "")?;
@@ -57,6 +58,7 @@ pub fn view(
     }
     let oid = oid_of(&held.name)?;
     rewrite::store(oid, query);
+    present.check(kind, oid)?;
     let fits = |p: &Property| kind == Kind::MaterializedView || p.6;
     let mut saved: Vec<Property> = saved.iter().filter(|p| fits(p)).cloned().collect();
     for p in &mut saved {

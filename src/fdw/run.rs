@@ -1,7 +1,7 @@
 //! A run: recorded before it begins, tried again while locks are not to be had, all or nothing.
 
 use std::cell::Cell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::apply::{self, Done, Source};
 use super::model::Change;
@@ -199,6 +199,8 @@ fn policy(options: &Options, name: &str, run: i64) -> Policy {
         refresh: !options.plan,
         fdw: Some(name.to_owned()),
         run,
+        // The last attempt begins when it is over (lock::patiently).
+        leave_broken: Some(Instant::now() + options.max_wait),
     }
 }
 
@@ -306,6 +308,8 @@ pub fn repair(name: Option<&str>) -> Result<Vec<Change>> {
     recorded(name.unwrap_or("*"), "repair_views", &options, |run, attempts, waited| {
         let mut policy = policy(&options, "", run);
         policy.fdw = name.map(str::to_owned);
+        // Nothing else is asked for.
+        policy.leave_broken = None;
         with_locks(&options, (attempts, waited), || {
             let changes = super::broken::heal(name, &policy)?;
             Ok(Done { healed: changes.len(), changes, ..Done::default() })

@@ -6,6 +6,7 @@
 //! cannot be analysed at all is it broken ([`super::broken`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Instant;
 
 use super::dependents::{self, Above, Dependent, Kind};
 use super::held::{self, what, Held};
@@ -14,7 +15,7 @@ use super::outputs::{describe, fill, nulls, pin, Filled};
 use super::properties;
 use super::rename::Asides;
 use super::text::{self, Literals};
-use super::{broken, rebuild};
+use super::{broken, reads, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
 use crate::pg::{guc, identity, lock, rewrite, session, spi, subxact};
@@ -43,6 +44,14 @@ pub struct Policy {
     /// Name and run that a broken view is recorded under.
     pub fdw: Option<String>,
     pub run: i64,
+    /// When to leave a broken view that cannot be locked; `None` is never.
+    pub leave_broken: Option<Instant>,
+}
+
+impl Policy {
+    pub fn is_out_of_patience(&self) -> bool {
+        self.leave_broken.is_some_and(|end| Instant::now() >= end)
+    }
 }
 
 /// All that is held in one unit of work.
@@ -120,10 +129,13 @@ impl<'a> Standing<'a> {
                 continue;
             }
             let mut properties = properties::read(oids.iter().copied())?;
+            let mut reads = reads::of(kind, oids.iter().copied())?;
             for d in held::definitions(kind, oids)? {
                 let definition = said(&self.asides, d.definition);
                 let mut saved = properties.remove(&d.oid).unwrap_or_default();
                 saved.iter_mut().for_each(|p| p.rewrite(|text| said(&self.asides, text)));
+                let mut reads = reads.remove(&d.oid).unwrap_or_default();
+                reads.iter_mut().for_each(|r| r.say(&self.asides));
                 let held = Held {
                     oid: d.oid,
                     kind,
@@ -135,7 +147,7 @@ impl<'a> Standing<'a> {
                     populated: d.populated,
                     properties: saved,
                     missing: missing.get(&d.oid).cloned().unwrap_or_default(),
-                    reads: if missing.contains_key(&d.oid) { held::reads(d.oid)? } else { Vec::new() },
+                    reads,
                     temporary: d.temporary,
                     closed: d.closed,
                     header: said(&self.asides, d.header),
@@ -186,7 +198,7 @@ impl<'a> Standing<'a> {
     fn put_view_back(&mut self, held: &Held) -> Result<()> {
         let filled = {
             let _open = identity::Usable::schemas(&held.closed, &held.owner)?;
-            fill(held.oid, &held.owner, &held.definition, &held.outputs)
+            fill(held, &held.definition)
         };
         match filled {
             Ok(Filled::Same) => {
@@ -228,7 +240,7 @@ impl<'a> Standing<'a> {
     fn pin(&mut self, held: &Held, why: &str) -> Result<bool> {
         let pinned = pin(&held.definition, &held.outputs);
         let _open = identity::Usable::schemas(&held.closed, &held.owner)?;
-        match fill(held.oid, &held.owner, &pinned, &held.outputs) {
+        match fill(held, &pinned) {
             Ok(Filled::Same) => {
                 self.in_place.push(held.oid);
                 let detail = format!("cast to its old types: {why}");
@@ -304,7 +316,12 @@ impl<'a> Standing<'a> {
     }
 
     fn replay(&self, held: &Held, statement: &str) -> Result<()> {
-        as_owner(held, statement).map_err(|e| {
+        subxact::run(|| {
+            let present = reads::present(&held.reads, true)?;
+            as_owner(held, statement)?;
+            present.check(held.kind, held.oid)
+        })
+        .map_err(|e| {
             if !e.is_about_the_definition() {
                 return e;
             }

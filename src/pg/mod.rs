@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod activity;
+pub mod called;
 pub mod catalog;
 pub mod copy;
 pub mod enums;
@@ -36,5 +37,6 @@ pub mod storage;
 pub mod stored;
 pub mod subxact;
 pub mod utility;
+mod walkers;
 pub mod watch;
 pub mod worker;

@@ -10,6 +10,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_sys, PgList};
 
+use super::called::{Called, Names};
 use super::sql::cstring;
 use crate::error::{sqlstate, Error, Result};
 
@@ -46,7 +47,13 @@ pub struct Query {
 
 /// Parses and analyses exactly one SELECT. Nothing is planned and nothing runs.
 pub fn analyze(text: &str) -> Result<Query> {
+    analyze_as(text, &[])
+}
+
+/// Like [`analyze`], where relations are called otherwise now than the text says, or have other columns.
+pub fn analyze_as(text: &str, called: &[Called]) -> Result<Query> {
     let source = cstring(text)?;
+    let mut names = Names::new(called);
     // SAFETY: the parser's own entry points, on a NUL-terminated string that outlives them (the raw tree keeps
     // only offsets); list cells are read under the tags that were checked.
     unsafe {
@@ -57,7 +64,9 @@ pub fn analyze(text: &str) -> Result<Query> {
         if (*(*stmt).stmt).type_ != pg_sys::NodeTag::T_SelectStmt {
             return Err(Error::new(sqlstate::SYNTAX_ERROR, "a definition must be a SELECT"));
         }
+        names.put_into((*stmt).stmt)?;
         let node = pg_sys::parse_analyze_fixedparams(stmt, source.as_ptr(), std::ptr::null(), 0, std::ptr::null_mut());
+        names.take_out_of(node)?;
         if (*node).commandType != pg_sys::CmdType::CMD_SELECT
             || (*node).hasModifyingCTE
             || !(*node).utilityStmt.is_null()

@@ -11,6 +11,7 @@ use pgrx::pg_sys::Node;
 use pgrx::{pg_guard, pg_sys, PgList, PgMemoryContexts};
 
 use super::sql::cstring;
+use super::walkers;
 use crate::error::Result;
 
 /// What one or more stored queries read and call.
@@ -26,8 +27,6 @@ pub struct Calls {
     /// nextval of an identity column.
     pub next_value: bool,
 }
-
-type Walker = unsafe extern "C-unwind" fn(*mut Node, *mut c_void) -> bool;
 
 /// Adds what `action`, a `pg_rewrite.ev_action`, reads and calls.
 pub fn add(calls: &mut Calls, action: &str) -> Result<()> {
@@ -77,42 +76,4 @@ unsafe extern "C-unwind" fn note(function: pg_sys::Oid, calls: *mut c_void) -> b
     // SAFETY: as above.
     unsafe { (*calls.cast::<Calls>()).functions.insert(function.to_u32()) };
     false
-}
-
-/// The server's walkers: functions of these names up to Postgres 15, macros over others since
-/// (src/include/nodes/nodeFuncs.h).
-#[cfg(feature = "pg15")]
-mod walkers {
-    use super::{c_void, pg_sys, Node, Walker};
-    use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-
-    unsafe extern "C-unwind" {
-        fn expression_tree_walker(node: *mut Node, walker: Walker, context: *mut c_void) -> bool;
-        fn query_tree_walker(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void, flags: i32) -> bool;
-    }
-
-    pub unsafe fn expression(node: *mut Node, walker: Walker, context: *mut c_void) -> bool {
-        // SAFETY: the caller's.
-        unsafe { pg_guard_ffi_boundary(|| expression_tree_walker(node, walker, context)) }
-    }
-
-    pub unsafe fn query(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void) -> bool {
-        // SAFETY: the caller's.
-        unsafe { pg_guard_ffi_boundary(|| query_tree_walker(query, walker, context, 0)) }
-    }
-}
-
-#[cfg(not(feature = "pg15"))]
-mod walkers {
-    use super::{c_void, pg_sys, Node, Walker};
-
-    pub unsafe fn expression(node: *mut Node, walker: Walker, context: *mut c_void) -> bool {
-        // SAFETY: the caller's.
-        unsafe { pg_sys::expression_tree_walker_impl(node, Some(walker), context) }
-    }
-
-    pub unsafe fn query(query: *mut pg_sys::Query, walker: Walker, context: *mut c_void) -> bool {
-        // SAFETY: the caller's.
-        unsafe { pg_sys::query_tree_walker_impl(query, Some(walker), context, 0) }
-    }
 }
