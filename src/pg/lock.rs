@@ -106,7 +106,6 @@ pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut() -> Result<T>) ->
 /// Who stands in the way of a lock on `relation`.
 #[derive(serde::Deserialize)]
 struct Holder {
-    relation: String,
     pid: i32,
     user: Option<String>,
     age: Option<String>,
@@ -116,33 +115,36 @@ struct Holder {
 /// The sessions that hold a lock on `relation`, the oldest transaction first.
 fn holders(relation: u32) -> Result<Vec<Holder>> {
     super::spi::rows(
-        "SELECT pg_catalog.json_build_object('relation', l.relation::pg_catalog.regclass::text, 'pid', l.pid,
+        "SELECT pg_catalog.json_build_object('pid', l.pid,
                 'user', a.usename, 'age', pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text,
                 'query_start', a.query_start::text)::text
          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_get_activity(l.pid) s ON true
          LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'relation' AND l.relation = $1 AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
            AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-         GROUP BY l.relation, l.pid, a.usename, a.xact_start, a.query_start ORDER BY a.xact_start",
+         GROUP BY l.pid, a.usename, a.xact_start, a.query_start ORDER BY a.xact_start",
         &[super::spi::oid(relation)],
     )
 }
 
-fn name_of(relation: u32) -> Option<String> {
-    super::spi::first("SELECT pg_catalog.to_json($1::pg_catalog.regclass::text)::text", &[super::spi::oid(relation)])
-        .ok()?
+fn name_of(relation: u32) -> Result<String> {
+    let name: Option<String> = super::spi::first(
+        "SELECT pg_catalog.to_json($1::pg_catalog.regclass::text)::text",
+        &[super::spi::oid(relation)],
+    )?;
+    Ok(name.unwrap_or_default())
 }
 
 /// The error of work that gave up on a lock: names who holds it.
 pub fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &str) -> Error {
     // A caller that runs as itself may have anything on its path by now, and operators are looked up there.
-    let Ok(holders) = guc::Scope::new(guc::DEPARSE).and_then(|_path| holders(relation)) else {
+    let found = guc::Scope::new(guc::DEPARSE).and_then(|_path| Ok((name_of(relation)?, holders(relation)?)));
+    let Ok((name, holders)) = found else {
         return cause;
     };
-    let waited = waited.as_secs_f64();
+    let error = Error::new(&cause.sqlstate, format!("could not lock \"{name}\" within {:.1} s", waited.as_secs_f64()));
     let Some(first) = holders.first() else {
-        let name = name_of(relation).unwrap_or_else(|| relation.to_string());
-        return Error::new(&cause.sqlstate, format!("could not lock \"{name}\" within {waited:.1} s"))
+        return error
             .detail("Whoever stood in the way has let go since.")
             .hint(format!("Nothing was changed. Run it again, {otherwise}."));
     };
@@ -158,10 +160,8 @@ pub fn not_available(cause: Error, relation: u32, waited: Duration, otherwise: &
             )
         })
         .collect();
-    Error::new(&cause.sqlstate, format!("could not lock \"{}\" within {waited:.1} s", first.relation))
-        .detail(sessions.join("\n"))
-        .hint(format!(
-            "Nothing was changed. Wait for the session, end it with SELECT pg_cancel_backend({}), {otherwise}.",
-            first.pid
-        ))
+    error.detail(sessions.join("\n")).hint(format!(
+        "Nothing was changed. Wait for the session, end it with SELECT pg_cancel_backend({}), {otherwise}.",
+        first.pid
+    ))
 }
