@@ -232,6 +232,13 @@ impl Jobs {
         taken.is_ok() || taken == Err(me)
     }
 
+    /// Wakes the scheduler of a database, if it has one.
+    fn rouse(&self, database: u32) {
+        if let Some(entry) = self.database(database) {
+            worker::wake(get(&entry.latch));
+        }
+    }
+
     /// Leaves it to another scheduler, if it was this process's.
     pub fn leave_watch(&self) {
         if get(&self.watchdog) == u64::from(std::process::id()) {
@@ -329,9 +336,7 @@ impl Jobs {
         set(&request.argument, argument.into());
         set(&request.run, run as u64);
         set(&request.state, what);
-        if let Some(d) = self.database(database) {
-            worker::wake(get(&d.latch));
-        }
+        self.rouse(database);
         Some(request)
     }
 }
@@ -353,8 +358,8 @@ pub fn wake_scheduler() {
 
 /// Has the scheduler of a database, if it has one, look at what it does besides jobs.
 pub fn rouse_scheduler(database: u32) {
-    if let Some(entry) = jobs().and_then(|shared| shared.database(database)) {
-        worker::wake(get(&entry.latch));
+    if let Some(shared) = jobs() {
+        shared.rouse(database);
     }
 }
 

@@ -170,6 +170,10 @@ fn taken() -> &'static [Entry] {
     ENTRIES.get().get(..taken).unwrap_or_default()
 }
 
+fn of_database(database: u32) -> impl Iterator<Item = &'static Entry> {
+    taken().iter().filter(move |e| load(&e.database) == u64::from(database))
+}
+
 /// The entry of a role, under the lock; a new one if there is room, or else that of all others.
 pub fn entry_of(database: u32, role: u32, name: &str) -> Option<usize> {
     if let Some((known, entry)) = taken().iter().enumerate().find(|(_, e)| e.is(database, role)) {
@@ -282,11 +286,17 @@ fn fold(slot: &Slot) {
     });
 }
 
+/// The entry that this process's slot belongs to.
+#[inline]
+fn my_entry() -> Option<&'static Entry> {
+    ENTRIES.get().get(ENTRY.load(Ordering::Relaxed))
+}
+
 fn begins(role: u32, may_refuse: bool) {
     if load(&ROLE) != u64::from(role) {
         join(role, true);
     }
-    let Some(entry) = ENTRIES.get().get(ENTRY.load(Ordering::Relaxed)) else { return };
+    let Some(entry) = my_entry() else { return };
     match load(&entry.verdict) {
         verdict::FINE => {}
         verdict => {
@@ -306,18 +316,16 @@ fn used(role: u32, counts: &Counts, until: i64) {
             store(&slot.until, until as u64);
         });
     }
-    if ENTRIES.get().get(ENTRY.load(Ordering::Relaxed)).is_some_and(|entry| load(&entry.quiet) != 0) {
-        rouse();
+    if let Some(entry) = my_entry().filter(|entry| load(&entry.quiet) != 0) {
+        rouse(entry);
     }
 }
 
 /// Wakes the scheduler that sleeps until something is counted.
 #[cold]
-fn rouse() {
-    if let Some(entry) = ENTRIES.get().get(ENTRY.load(Ordering::Relaxed)) {
-        store(&entry.quiet, 0);
-        crate::jobs::rouse_scheduler(catalog::my_database());
-    }
+fn rouse(entry: &Entry) {
+    store(&entry.quiet, 0);
+    crate::jobs::rouse_scheduler(catalog::my_database());
 }
 
 fn worker_used(leader: usize, counts: &Counts) {
@@ -377,12 +385,12 @@ pub fn seen(database: u32) -> Vec<Seen> {
 /// Has whoever counts something in a database wake its scheduler. What is counted at this very moment may do so without a
 /// word: who wants to sleep looks once more, a while later.
 pub fn hush(database: u32) {
-    taken().iter().filter(|e| load(&e.database) == u64::from(database)).for_each(|e| store(&e.quiet, 1));
+    of_database(database).for_each(|e| store(&e.quiet, 1));
 }
 
 /// Whether nobody has counted anything in a database since [`hush`].
 pub fn is_quiet(database: u32) -> bool {
-    taken().iter().filter(|e| load(&e.database) == u64::from(database)).all(|e| load(&e.quiet) != 0)
+    of_database(database).all(|e| load(&e.quiet) != 0)
 }
 
 /// Says that the table has what was seen of an entry.
@@ -448,7 +456,7 @@ pub fn judge(database: u32, verdicts: &[(u32, String, Verdict)]) {
                 store(&entry.verdict, said.verdict);
             }
         }
-        for entry in taken().iter().filter(|e| load(&e.database) == u64::from(database)) {
+        for entry in of_database(database) {
             let passed = |(role, _, said): &(u32, String, Verdict)| {
                 said.verdict != verdict::FINE && load(&entry.role) == u64::from(*role)
             };
