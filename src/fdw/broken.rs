@@ -209,8 +209,7 @@ fn heal_one(b: &Broken, present: &Present, policy: &Policy) -> Result<Vec<Change
     let saved = |p: &&Property| p.2 == CHECK_OPTION;
     let new_name = |sql: &str| text::renamed(sql, &b.old_name, &b.name, Literals::Keep);
     if !materialized && query.outputs == b.outputs {
-        rewrite::store(b.oid, query);
-        present.check(Kind::View, b.oid)?;
+        present.store(b.oid, query)?;
         for statement in b.properties.iter().filter(saved).filter_map(Property::statement) {
             spi::run(&new_name(statement), &[])?;
         }

@@ -133,11 +133,15 @@ pub struct Above {
 }
 
 impl Above {
+    /// The level of one of them; what is none of them comes last.
+    pub fn level_of(&self, oid: u32) -> usize {
+        self.level.get(&oid).copied().unwrap_or(usize::MAX)
+    }
+
     /// Relations that a change of what `touched` stand on has to lock, the highest first. A view's readers lock it before
     /// what it reads (parserOpenTable, then AcquireRewriteLocks): in another order each would wait for the other.
     pub fn highest_first(&self, touched: &[&Dependent]) -> Vec<u32> {
-        let level = |d: &Dependent| self.level.get(&d.oid).copied().unwrap_or(usize::MAX);
-        let mut all: Vec<(usize, u32)> = touched.iter().map(|d| (level(d), d.relation)).collect();
+        let mut all: Vec<(usize, u32)> = touched.iter().map(|d| (self.level_of(d.oid), d.relation)).collect();
         all.retain(|(_, relation)| *relation != 0);
         all.sort_unstable_by(|a, b| b.cmp(a));
         all.into_iter().map(|(_, relation)| relation).collect()

@@ -427,6 +427,7 @@ mod tests {
             assert_eq!((both[e].oid, diff.drop.len(), diff.alter.len()), (1, 0, 0));
         }
     }
+
     #[test]
     fn of_two_that_claim_one_table_the_one_of_its_name_is_followed() {
         let first = existing(Some(7), "users", &[(1, "id")]);

@@ -48,7 +48,7 @@ pub fn mask(schema: &str, table: &str, column: &str, mask: Mask) -> Result<Vec<C
         let tables = local::tables(app)?;
         let Some((remote_table, remote_column, here)) = find(app, &tables, table, column) else {
             return Err(Error::new(
-                "42703",
+                sqlstate::UNDEFINED_COLUMN,
                 format!("column \"{column}\" of {} does not exist", sql::qualified(schema, table)),
             )
             .hint("Masks are for columns of foreign applications. One that wh.hide hides is masked enough."));

@@ -4,7 +4,7 @@ use super::held::Held;
 use super::{reads, rebuild};
 use crate::error::Result;
 use crate::pg::catalog::format_type;
-use crate::pg::rewrite::{self, Output};
+use crate::pg::rewrite::Output;
 use crate::pg::{sql, subxact};
 
 /// Outcome of putting a definition into a view.
@@ -24,8 +24,7 @@ pub fn fill(held: &Held, definition: &str) -> Result<Filled> {
         if query.outputs != held.outputs {
             return Ok(Filled::Differs(query.outputs));
         }
-        rewrite::store(held.oid, query);
-        present.check(held.kind, held.oid)?;
+        present.store(held.oid, query)?;
         Ok(Filled::Same)
     })
 }

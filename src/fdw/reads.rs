@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dependents::Kind;
 use super::rename::Asides;
-use crate::error::{Error, Result};
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::called::{self, Called};
 use crate::pg::{identity, rewrite, spi, sql};
 
@@ -162,8 +162,14 @@ impl Present {
         };
         match self.gone.first() {
             None => Ok(query),
-            Some(gone) => Err(Error::new(UNDEFINED_COLUMN, format!("{gone} is gone"))),
+            Some(gone) => Err(Error::new(sqlstate::UNDEFINED_COLUMN, format!("{gone} is gone"))),
         }
+    }
+
+    /// Stores an analysed text in its view.
+    pub fn store(&self, view: u32, query: rewrite::Query) -> Result<()> {
+        rewrite::store(view, query);
+        self.check(Kind::View, view)
     }
 
     /// Alias lists of a join, and of rows that a function returns, still go by places: what was stored must read what the
@@ -183,21 +189,18 @@ impl Present {
         let (wrong, lost) =
             (words(uses.difference(&self.uses).collect()), words(self.uses.difference(&uses).collect()));
         Err(Error::new(
-            UNDEFINED_COLUMN,
+            sqlstate::UNDEFINED_COLUMN,
             format!("its column aliases go by position, and would show \"{wrong}\" in the place of \"{lost}\" now"),
         ))
     }
 }
 
-/// The SQLSTATE undefined_column.
-const UNDEFINED_COLUMN: &str = "42703";
-
 impl Read {
     /// Says the names that a text says.
     pub fn say(&mut self, asides: &Asides) {
         let said = |name: &mut String| {
-            for (_, new) in asides.iter().filter(|(aside, _)| aside == name).cloned().collect::<Vec<_>>() {
-                *name = unquoted(&new);
+            if let Some((_, new)) = asides.iter().rfind(|(aside, _)| aside == name) {
+                *name = unquoted(new);
             }
         };
         said(&mut self.then.1);

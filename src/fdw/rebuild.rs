@@ -57,8 +57,7 @@ pub fn view(
         spi::run(&format!("CREATE VIEW {} AS {shell}", held.name), &[])?;
     }
     let oid = oid_of(&held.name)?;
-    rewrite::store(oid, query);
-    present.check(kind, oid)?;
+    present.store(oid, query)?;
     let fits = |p: &Property| kind == Kind::MaterializedView || p.6;
     let mut saved: Vec<Property> = saved.iter().filter(|p| fits(p)).cloned().collect();
     for p in &mut saved {

@@ -14,12 +14,12 @@ pub fn refresh_above(relation: u32) -> Result<Vec<Change>> {
         .edges
         .iter()
         .filter(|d| d.kind == Kind::MaterializedView)
-        .map(|d| (above.level.get(&d.oid).copied().unwrap_or(usize::MAX), d.oid, d.name.as_str()))
+        .map(|d| (above.level_of(d.oid), d.oid, d.name.as_str()))
         .collect();
     views.sort_unstable();
     views.dedup();
     // All of them at once and briefly: a refresh that waits would have readers of what it holds wait, too.
-    lock::access_exclusive(views.iter().map(|v| v.1))?;
+    lock::access_exclusive(views.iter().rev().map(|v| v.1))?;
     let mut changes = Vec::new();
     for (_, oid, name) in views {
         let filled: Vec<bool> =

@@ -154,7 +154,7 @@ impl<'a> Standing<'a> {
                 };
                 hollow(&held)?;
                 self.rules |= kind == Kind::Rule;
-                let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
+                let level = self.above.level_of(held.oid);
                 self.waiting.insert((level, held.oid));
                 self.held.insert(held.oid, held);
             }
@@ -298,7 +298,7 @@ impl<'a> Standing<'a> {
             let shell = nulls(&outputs, "")?;
             rebuild::view(&held, rebuild::Text::Ours(&shell), &held.properties, held.kind, false, true)?;
             let oid = rebuild::oid_of(&held.name)?;
-            let level = self.above.level.get(&held.oid).copied().unwrap_or(usize::MAX);
+            let level = self.above.level_of(held.oid);
             self.waiting.remove(&(level, held.oid));
             self.held.remove(&held.oid);
             self.above.level.insert(oid, level);

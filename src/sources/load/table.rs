@@ -77,13 +77,11 @@ impl Table {
                 .hint("Drop it. Only a superuser's functions may be triggers here, without WHEN."));
         }
         if let Some((key, table)) = keys.first() {
-            let message = format!(
-                "foreign key {} of {table} would have its table changed, and triggers run, with the rights of a fetch",
-                sql::ident(key)
-            );
+            let key = sql::ident(key);
+            let message =
+                format!("foreign key {key} of {table} would have its table changed, and triggers run, with the rights of a fetch");
             return Err(Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message).hint(format!(
-                "Drop it: ALTER TABLE {table} DROP CONSTRAINT {}. One without CASCADE, SET NULL or SET DEFAULT may stay.",
-                sql::ident(key)
+                "Drop it: ALTER TABLE {table} DROP CONSTRAINT {key}. One without CASCADE, SET NULL or SET DEFAULT may stay."
             )));
         }
         Ok(())
