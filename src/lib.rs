@@ -47,6 +47,7 @@ extension_sql_file!("../sql/my_usage.sql", name = "my_usage", requires = ["queri
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
+    pg::watch::init();
     if pg::shmem::is_preloading() {
         static MEMORY: &[&dyn pg::shmem::Block] = &[jobs::MEMORY, &usage::HEAD, &usage::SLOTS, &usage::ENTRIES];
         pg::shmem::reserve(MEMORY, usage::begin);

@@ -391,8 +391,6 @@ fn somebody_elses_query_runs_nobodys_code_with_ones_rights() {
         ("inlined", "SELECT ana.inlined()"),
         ("view", "SELECT x FROM ana.v"),
         ("path", "SELECT lower('X')"),
-        ("text", "SELECT query_to_xml('SELECT ana.spring()', true, true, '')"),
-        ("cursor", "SELECT ts_stat('SELECT to_tsvector(ana.spring())')"),
         ("where", "SELECT 1 WHERE ana.spring() IS NULL"),
         ("order", "SELECT 1 ORDER BY ana.spring()"),
         ("limit", "SELECT 1 LIMIT length(ana.spring())"),

@@ -36,6 +36,7 @@ pub mod sql;
 pub mod storage;
 pub mod stored;
 pub mod subxact;
+pub mod trojan;
 pub mod utility;
 mod walkers;
 pub mod watch;

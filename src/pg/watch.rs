@@ -1,20 +1,22 @@
 //! Watches what runs in this process while somebody's query does: the columns that are read, also in functions, and whose
-//! functions run.
+//! code runs.
 //!
 //! Every plan asks for its rights when it starts (ExecCheckRTPerms, src/backend/executor/execMain.c): with views expanded,
-//! so that what lies under them is there too. Every function that is about to be called is announced
+//! so that what lies under them is there too. Every function that an expression is about to call is announced
 //! (InvokeFunctionExecuteHook, src/include/catalog/objectaccess.h); one whose body was taken into the plan is not, and what
-//! the body calls is.
+//! the body calls is. What the server calls by itself, such as the functions of a range type, is not announced: those pass
+//! by the function manager, which asks for each that is no built-in (FmgrHookIsNeeded in fmgr_info_cxt_security, and
+//! FHET_START in fmgr_security_definer, src/backend/utils/fmgr/fmgr.c).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_guard, pg_sys, PgList, PgLogLevel};
 
-use crate::error::{sqlstate, Error};
+use super::trojan::{self, Guard};
+use crate::error::Error;
 
 /// Relations by OID, and the role whose rights counted (a view's owner, 0: whoever asked), with the numbers of the columns
 /// that were read; 0 is the whole row. None at all: that there are rows. Views are there besides what lies under them.
@@ -22,8 +24,7 @@ pub type Used = BTreeMap<(u32, u32), BTreeSet<i16>>;
 
 struct Watch {
     used: Used,
-    /// The query is somebody else's.
-    of_another: bool,
+    guard: Option<Guard>,
 }
 
 thread_local! {
@@ -34,11 +35,9 @@ thread_local! {
 pub struct Watching(());
 
 impl Watching {
-    /// `of_another`: functions that neither a superuser nor the current user has made are refused, but for those that
-    /// run as their own owner.
-    pub fn begin(of_another: bool) -> Self {
+    pub fn begin(guard: Option<Guard>) -> Self {
         install();
-        WATCH.set(Some(Watch { used: Used::new(), of_another }));
+        WATCH.set(Some(Watch { used: Used::new(), guard }));
         Watching(())
     }
 
@@ -56,6 +55,8 @@ impl Drop for Watching {
 
 static mut EARLIER_CHECK: pg_sys::ExecutorCheckPerms_hook_type = None;
 static mut EARLIER_ACCESS: pg_sys::object_access_hook_type = None;
+static mut EARLIER_NEEDED: pg_sys::needs_fmgr_hook_type = None;
+static mut EARLIER_CALL: pg_sys::fmgr_hook_type = None;
 
 fn install() {
     static INSTALLED: AtomicBool = AtomicBool::new(false);
@@ -71,9 +72,24 @@ fn install() {
     }
 }
 
+/// Looks at the function manager's calls from the library's loading on: what it looked up earlier, a session keeps.
+pub fn init() {
+    // SAFETY: as in install; the library is loaded once a process.
+    unsafe {
+        EARLIER_NEEDED = pg_sys::needs_fmgr_hook;
+        pg_sys::needs_fmgr_hook = Some(looked_up);
+        EARLIER_CALL = pg_sys::fmgr_hook;
+        pg_sys::fmgr_hook = Some(called);
+    }
+}
+
 /// # Safety
 /// `columns` is a set of the server's.
 unsafe fn note(relation: pg_sys::Oid, role: pg_sys::Oid, permissions: u64, columns: *mut pg_sys::Bitmapset) {
+    if let Some(guard) = guard() {
+        // SAFETY: within the transaction of the plan.
+        refuse(unsafe { guard.refuses_relation(relation) });
+    }
     if permissions & u64::from(pg_sys::ACL_SELECT) == 0 {
         return;
     }
@@ -151,40 +167,55 @@ unsafe extern "C-unwind" fn accessed(
         if let Some(earlier) = EARLIER_ACCESS {
             earlier(access, class, object, sub, argument);
         }
-        let another = WATCH.with_borrow(|w| w.as_ref().is_some_and(|w| w.of_another));
-        if another && access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && class == pg_sys::ProcedureRelationId {
-            if let Some(error) = refused(object) {
-                ErrorReport::from(error).report(PgLogLevel::ERROR);
-            }
+        if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && class == pg_sys::ProcedureRelationId {
+            check_function(object);
         }
     }
 }
 
-/// Why a function must not be called with the current user's rights.
-///
+/// SAFETY: called by the server.
+#[pg_guard]
+unsafe extern "C-unwind" fn looked_up(function: pg_sys::Oid) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        check_function(function);
+        trojan::is_kept_for_later(function) || EARLIER_NEEDED.is_some_and(|earlier| earlier(function))
+    }
+}
+
+/// SAFETY: called by the server.
+#[pg_guard]
+unsafe extern "C-unwind" fn called(
+    event: pg_sys::FmgrHookEventType::Type,
+    function: *mut pg_sys::FmgrInfo,
+    argument: *mut pg_sys::Datum,
+) {
+    // SAFETY: as above.
+    unsafe {
+        if event == pg_sys::FmgrHookEventType::FHET_START {
+            check_function((*function).fn_oid);
+        }
+        if let Some(earlier) = EARLIER_CALL {
+            earlier(event, function, argument);
+        }
+    }
+}
+
+fn guard() -> Option<Guard> {
+    WATCH.with_borrow(|w| w.as_ref().and_then(|w| w.guard))
+}
+
 /// # Safety
 /// Within a transaction.
-unsafe fn refused(function: pg_sys::Oid) -> Option<Error> {
-    // SAFETY: a syscache look-up; the tuple is read under its catalog's struct before it is released.
-    unsafe {
-        let key = pg_sys::Datum::from(function);
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, key);
-        if tuple.is_null() {
-            return None;
-        }
-        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
-        let (owner, definer) = ((*row).proowner, (*row).prosecdef);
-        pg_sys::ReleaseSysCache(tuple);
-        if definer || pg_sys::superuser_arg(owner) || pg_sys::has_privs_of_role(pg_sys::GetUserId(), owner) {
-            return None;
-        }
-        let name = CStr::from_ptr(pg_sys::format_procedure_qualified(function)).to_string_lossy().into_owned();
-        let owner = CStr::from_ptr(pg_sys::GetUserNameFromId(owner, false)).to_string_lossy().into_owned();
-        let message = format!("function {name} of \"{owner}\" would run with your rights");
-        Some(
-            Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
-                .detail("A query that somebody else saved runs functions of superusers, and of yours, and no others.")
-                .hint("Read what the function does. If you trust it, save the query under a name of your own and run that."),
-        )
+unsafe fn check_function(function: pg_sys::Oid) {
+    if let Some(guard) = guard() {
+        // SAFETY: as above.
+        refuse(unsafe { guard.refuses_function(function) });
+    }
+}
+
+fn refuse(reason: Option<Error>) {
+    if let Some(error) = reason {
+        ErrorReport::from(error).report(PgLogLevel::ERROR);
     }
 }

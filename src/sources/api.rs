@@ -12,7 +12,7 @@ use serde_json::{json, Value};
 use super::{define, look, presets, secrets};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::identity::As;
-use crate::pg::{secret, spi};
+use crate::pg::{secret, session, spi};
 
 fn given<T>(argument: &str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Error::new(sqlstate::INVALID_PARAMETER_VALUE, format!("{argument} must not be null")))
@@ -198,6 +198,7 @@ fn fetch(
     >,
     ErrorReport,
 > {
+    session::refuse_read_only(c"wh.fetch()");
     let name = given("name", name)?;
     let (caller, _owner) = As::on_behalf()?;
     let known: Option<bool> = spi::first("SELECT 'true' FROM wh.source WHERE name = $1", &[name.into()])?;
