@@ -53,16 +53,48 @@ fn remove(expired: &Expired) -> Result<()> {
     if let Some(data) = expired.data {
         let _timeout = guc::Scope::new(&[("lock_timeout", &lock::QUEUE_MS.to_string())])?;
         lock::briefly(data, lock::Mode::AccessExclusive)?;
-        // Who made a view on it keeps it, and the result with it.
-        spi::run(&format!("DROP VIEW wh_results.r{0}", expired.id), &[])?;
-        spi::run(&format!("DROP TABLE wh_results.data_{0}", expired.id), &[])?;
+        match subxact::run(|| drop_table(expired.id)) {
+            // What somebody made on the view stays, and the rows do not.
+            Err(e) if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
+                spi::run(&format!("TRUNCATE wh_results.data_{}", expired.id), &[])?;
+            }
+            other => other?,
+        }
     }
     spi::run("DELETE FROM wh.result WHERE id = $1", &[expired.id.into()])?;
     Ok(())
 }
 
-/// Removes what is due of a role's results, or of all; or the one that is named. Those that somebody is reading, and those
-/// that views of somebody's read, stay.
+fn drop_table(id: i64) -> Result<()> {
+    spi::run(&format!("DROP VIEW wh_results.r{id}"), &[])?;
+    spi::run(&format!("DROP TABLE wh_results.data_{id}"), &[])?;
+    Ok(())
+}
+
+/// Drops the empty tables of results that are gone, on whose views nothing stands any more.
+fn drop_empty() -> Result<()> {
+    let left: Vec<(i64, u32)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(n.id, c.oid::int8)::text
+         FROM pg_catalog.pg_class c CROSS JOIN LATERAL (SELECT pg_catalog.substr(c.relname, 6)::bigint AS id) n
+         WHERE c.relnamespace = 'wh_results'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^data_[0-9]{1,18}$'
+           AND NOT EXISTS (SELECT FROM wh.result r WHERE r.id = n.id)",
+        &[],
+    )?;
+    for (id, data) in left {
+        match subxact::run(|| {
+            let _timeout = guc::Scope::new(&[("lock_timeout", &lock::QUEUE_MS.to_string())])?;
+            lock::briefly(data, lock::Mode::AccessExclusive)?;
+            drop_table(id)
+        }) {
+            Err(e) if e.is_an_interrupt() => return Err(e),
+            // It is still in use, and takes no room.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes what is due of a role's results, or of all; or the one that is named. Those that somebody is reading stay.
 pub fn expire(caller: u32, one: Option<i64>) -> Result<Vec<Expired>> {
     let admin: Vec<bool> = spi::prepared(
         "SELECT pg_catalog.to_json(pg_catalog.pg_has_role($1, 'wh_admin', 'USAGE'))::text",
@@ -89,6 +121,9 @@ pub fn expire(caller: u32, one: Option<i64>) -> Result<Vec<Expired>> {
             Err(e) => pgrx::notice!("result {} stays: {}", expired.id, e.message),
         }
     }
+    if one.is_none() {
+        drop_empty()?;
+    }
     Ok(gone)
 }
 
@@ -96,6 +131,7 @@ pub fn expire(caller: u32, one: Option<i64>) -> Result<Vec<Expired>> {
 pub fn expire_due() -> Result<bool> {
     let due = due(None, None)?;
     let many = due.len() == 1000;
+    drop_empty()?;
     for expired in due {
         match subxact::run(|| remove(&expired)) {
             Ok(()) => {}
