@@ -68,6 +68,10 @@ CREATE TABLE wh.result (
   version int NOT NULL,
   sql text NOT NULL,
   runner regrole NOT NULL,
+  -- Somebody else ran it, who left.
+  inherited boolean NOT NULL DEFAULT false,
+  -- The runner owned the query when it ran: shares of the query are of such results.
+  of_owner boolean NOT NULL,
   login name NOT NULL,
   ran_at timestamptz NOT NULL,
   elapsed interval NOT NULL,
@@ -240,11 +244,13 @@ BEGIN ATOMIC
       WHERE r.uses <> (SELECT pg_catalog.count(*) FROM wh.result_use u WHERE u.result = r.id)) END)
   FROM wh.result r
   CROSS JOIN LATERAL (SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles v WHERE v.oid = r.runner::oid)
-                             THEN pg_catalog.pg_has_role(viewer, r.runner::oid, 'USAGE') ELSE false END AS own) o
-  -- Shared where its runner owns the query: a run of somebody else's is the runner's alone.
-  CROSS JOIN LATERAL (SELECT EXISTS (
+                             THEN pg_catalog.pg_has_role(viewer, r.runner::oid, 'USAGE') ELSE false END AS runs) m
+  CROSS JOIN LATERAL (SELECT m.runs AND NOT r.inherited AS own) o
+  -- Shared where its runner owned the query: a run of somebody else's is the runner's alone. What one inherited is like
+  -- shared with one.
+  CROSS JOIN LATERAL (SELECT (m.runs AND r.inherited) OR (r.of_owner AND EXISTS (
       SELECT FROM wh.saved_query q JOIN wh.query_share s ON s.query = q.id JOIN pg_catalog.pg_roles v ON v.oid = s.role::oid
-      WHERE q.id = r.query AND q.owner = r.runner AND pg_catalog.pg_has_role(viewer, v.oid, 'USAGE')) AS shared) h
+      WHERE q.id = r.query AND q.owner = r.runner AND pg_catalog.pg_has_role(viewer, v.oid, 'USAGE'))) AS shared) h
   WHERE r.id = result_access.id;
 END;
 COMMENT ON FUNCTION wh.result_access(bigint, oid, text) IS

@@ -16,6 +16,16 @@ fn save(c: &mut Client, slug: &str, sql: &str) {
     c.exec(&format!("SELECT wh.save_query('{slug}', $q${sql}$q$)"));
 }
 
+/// Values that JSON in a jsonb does not bring back.
+const LOST: [&str; 6] = [
+    "'{\"b\":1,  \"b\":2}'::json",
+    "'-0'::float8",
+    "'{-0,0}'::float4[]",
+    "'null'::jsonb",
+    "ARRAY['null'::jsonb, NULL, '[[1]]']",
+    "'[0:1]={1,2}'::int[]",
+];
+
 /// As JSON and as a table.
 fn both_ways(w: &Warehouse, mut f: impl FnMut(&mut Client, &str)) {
     for (size, kind) in [("1MB", "json"), ("0", "table")] {
@@ -73,6 +83,11 @@ fn rows_come_back_as_they_were() {
             ("ROW(1, NULL)", "jsonb", "{\"f1\": 1, \"f2\": null}"),
             ("'a=>1'::public.hstore", "text", "\"a\"=>\"1\""),
             ("'pg_class'::regclass", "text", "pg_class"),
+            ("'-0'::float8", "double precision", "-0"),
+            ("'{-0,0}'::float4[]", "real[]", "{-0,0}"),
+            ("'null'::jsonb", "jsonb", "null"),
+            ("ARRAY['null'::jsonb, NULL, '[[1]]']", "jsonb[]", "{\"null\",NULL,[[1]]}"),
+            ("'[0:1]={1,2}'::int[]", "integer[]", "[0:1]={1,2}"),
             ("NULL", "text", ""),
             ("NULL::app.pair", "jsonb", ""),
             ("pg_sleep(0)", "text", ""),
@@ -89,7 +104,8 @@ fn rows_come_back_as_they_were() {
                 "{kind}: {expression}"
             );
             let is_table = ana.value(&format!("SELECT relation IS NOT NULL FROM wh.results WHERE id = {id}")) == "t";
-            assert_eq!(is_table, kind == "table" || stored == "json", "{kind}: {expression}");
+            let in_json = !LOST.contains(&expression);
+            assert_eq!(is_table, kind == "table" || !in_json, "{kind}: {expression}");
         }
         // Whatever becomes of what it was made from.
         save(ana, "made", "SELECT 'glad'::app.mood AS m, ROW(1, 'x')::app.pair AS p");

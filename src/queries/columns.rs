@@ -47,16 +47,8 @@ const KEPT: &[u32] = &[
     3910, 3912, 3926, 4072, 4451, 4532, 4533, 4534, 4535, 4536, 5069,
 ];
 
-/// json and json[]: jsonb does not keep how it was written.
-const JSON: [u32; 2] = [114, 199];
-
 pub fn is_kept(type_oid: u32) -> bool {
     KEPT.contains(&type_oid)
-}
-
-/// Whether rows with such columns can stand in a jsonb and come back as they were.
-pub fn fits_json(how: How) -> bool {
-    !matches!(how, How::Kept { type_oid, .. } if JSON.contains(&type_oid))
 }
 
 pub fn how(facts: &Facts) -> How {
@@ -120,6 +112,5 @@ mod tests {
         assert_eq!(how(&array(Element { declared: 16_400, base: 16_400, ..int })), How::TextArray);
         assert_eq!(how(&array(Element { declared: 16_400, base: 16_400, comma: false, ..int })), How::Text);
         assert_eq!(how(&array(Element { is_row: true, ..int })), How::Json);
-        assert!(fits_json(kept(3802)) && !fits_json(kept(114)) && fits_json(How::Text));
     }
 }

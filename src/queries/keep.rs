@@ -4,7 +4,6 @@
 use pgrx::datum::DatumWithOid;
 use serde_json::json;
 
-use super::columns;
 use super::run::Ran;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::identity::As;
@@ -42,7 +41,7 @@ pub fn keep(ran: &Ran) -> Result<Kept> {
         .map(|c| Column { name: c.name.clone(), kind: catalog::format_type(c.type_oid, c.typmod) })
         .collect();
     let limit = super::expire::kilobytes(&crate::settings::RESULT_INLINE_SIZE);
-    let as_table = rows.bytes > limit || !rows.columns.iter().all(|c| columns::fits_json(c.how));
+    let as_table = rows.bytes > limit || !comes_back(rows, &described)?;
     let used = relations(ran)?;
     let id = record(ran, &described, &used, as_table)?;
     if as_table {
@@ -57,6 +56,22 @@ pub fn keep(ran: &Ran) -> Result<Kept> {
         elapsed: ran.elapsed,
         read: super::read::statement(id, &described, as_table),
     })
+}
+
+/// Whether every row is as it was after a way through JSON, as its columns print: JSON knows neither -0 nor an array's bounds,
+/// nor a JSON null beside NULL.
+fn comes_back(rows: &Rows, described: &[Column]) -> Result<bool> {
+    if described.is_empty() {
+        return Ok(true);
+    }
+    let check = format!(
+        "SELECT coalesce(pg_catalog.bool_and(ROW(r.*)::text = (
+           SELECT ROW(c.*)::text FROM pg_catalog.jsonb_to_record(pg_catalog.to_jsonb(r.*)) AS c ({}))), true)
+         FROM {} r",
+        super::read::declared(described),
+        NAME.to_string_lossy()
+    );
+    rows.read(NAME, |client| Ok(client.select(&check, None, &[])?.first().get(1)?.unwrap_or(false)))
 }
 
 /// startup_wh.link_base and what comes after it.
@@ -109,9 +124,10 @@ fn record(ran: &Ran, described: &[Column], used: &str, as_table: bool) -> Result
         false => "(SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.to_jsonb(r.*)), '[]') FROM wh_rows r)",
     };
     let statement = format!(
-        "INSERT INTO wh.result (query, slug, version, sql, runner, login, ran_at, elapsed, params, columns, rows, content, uses, place,
+        "INSERT INTO wh.result (query, slug, version, sql, runner, of_owner, login, ran_at, elapsed, params, columns, rows, content, uses, place,
            by_rows, job, job_name, run)
-         SELECT $1, $2, $3, $4, $5::regrole, session_user, pg_catalog.clock_timestamp() - $6 * interval '1 microsecond',
+         SELECT $1, $2, $3, $4, $5::regrole,
+                EXISTS (SELECT FROM wh.saved_query q WHERE q.id = $1 AND q.owner::oid = $5), session_user, pg_catalog.clock_timestamp() - $6 * interval '1 microsecond',
                 $6 * interval '1 microsecond', $7::jsonb, $8::jsonb, $9, {content},
                 (SELECT pg_catalog.count(*) FROM pg_catalog.json_array_elements($10::json)), $11,
                 EXISTS (SELECT FROM pg_catalog.json_to_recordset($10::json) AS u (relation oid)

@@ -78,8 +78,12 @@ pub fn statement(id: i64, columns: &[Column], as_table: bool) -> String {
     if columns.is_empty() {
         return format!("SELECT FROM wh.result({id})");
     }
-    let list: Vec<String> = columns.iter().map(|c| format!("{} {}", sql::ident(&c.name), c.kind)).collect();
-    format!("SELECT c.* FROM wh.result({id}) r, jsonb_to_record(r) AS c ({})", list.join(", "))
+    format!("SELECT c.* FROM wh.result({id}) r, jsonb_to_record(r) AS c ({})", declared(columns))
+}
+
+/// Columns as a statement declares those of a record.
+pub fn declared(columns: &[Column]) -> String {
+    columns.iter().map(|c| format!("{} {}", sql::ident(&c.name), c.kind)).collect::<Vec<_>>().join(", ")
 }
 
 impl Readable {

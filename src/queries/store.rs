@@ -205,13 +205,16 @@ pub fn unshare(caller: u32, slug: &str, with: &str) -> Result<bool> {
 }
 
 /// Gives a role's queries and results to another one, and takes what was shared with it; returns how many of each were
-/// given. Who wrote which version stays: its new owner runs it as somebody else's.
+/// given. Who wrote which version stays: its new owner runs it as somebody else's. Results the new owner reads as far as
+/// they may read what those were computed from.
 pub fn hand_over(from: u32, to: u32) -> Result<(usize, usize)> {
     let both = [spi::oid(from), spi::oid(to)];
     let queries: Vec<i64> =
         spi::rows("UPDATE wh.saved_query SET owner = $2::regrole WHERE owner::oid = $1 RETURNING id::text", &both)?;
-    let results: Vec<i64> =
-        spi::rows("UPDATE wh.result SET runner = $2::regrole WHERE runner::oid = $1 RETURNING id::text", &both)?;
+    let results: Vec<i64> = spi::rows(
+        "UPDATE wh.result SET runner = $2::regrole, inherited = true WHERE runner::oid = $1 RETURNING id::text",
+        &both,
+    )?;
     spi::run("DELETE FROM wh.query_share WHERE role::oid = $1", &[spi::oid(from)])?;
     Ok((queries.len(), results.len()))
 }
