@@ -252,11 +252,11 @@ pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
         spi::run(&format!("DROP TABLE {helper}"), &[])?;
     }
     if drop_tables {
-        let tables: Vec<String> = spi::rows(
-            "SELECT pg_catalog.to_json(c.oid::pg_catalog.regclass::text)::text FROM wh.source_state s JOIN pg_catalog.pg_class c ON c.oid = s.relation
-             WHERE s.source = $1",
-            &[name.into()],
-        )?;
+        let (ours, others): (Vec<_>, Vec<_>) = super::store::tables(name)?.into_iter().partition(|(_, ours)| *ours);
+        for (table, _) in others {
+            pgrx::warning!("{table} stays: its owner, columns or comment are not those of a stream of \"{name}\"");
+        }
+        let tables: Vec<String> = ours.into_iter().map(|(table, _)| table).collect();
         if !tables.is_empty() {
             spi::run(&format!("DROP TABLE {}", tables.join(", ")), &[])?;
         }
@@ -276,12 +276,8 @@ pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
 /// Forgets how far streams have come.
 pub fn reset(caller: u32, name: &str, stream: Option<&str>) -> Result<()> {
     mine(caller, name)?;
-    let reset: Vec<bool> = spi::rows(
-        "UPDATE wh.source_state SET state = '{}' WHERE source = $1 AND ($2 IS NULL OR stream = $2) RETURNING 'true'",
-        &[name.into(), stream.map(str::to_owned).into()],
-    )?;
-    match (reset.is_empty(), stream) {
-        (true, Some(stream)) => Err(Error::new(
+    match (super::store::reset(name, stream)?, stream) {
+        (0, Some(stream)) => Err(Error::new(
             sqlstate::UNDEFINED_OBJECT,
             format!("stream \"{stream}\" of source \"{name}\" was never fetched"),
         )
