@@ -8,8 +8,9 @@ use pgrx::datum::{DatumWithOid, Uuid};
 
 use super::keys::Keys;
 use super::layout::Layout;
-use super::rows::{is_newer, Batch, Rejected, Row, Written};
+use super::rows::{Batch, Rejected, Row, Written};
 use super::table::Table;
+use super::version::is_newer;
 use crate::error::{Error, Result};
 use crate::pg::insert::{self, Cell};
 use crate::pg::{copy, guc, spi, sql, subxact};

@@ -2,11 +2,12 @@
 //! Pure.
 
 use std::borrow::Cow;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use siphasher::sip128::SipHasher13;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::layout::{self, Change, Layout};
 use crate::sources::columns::{self, Member};
@@ -353,6 +354,17 @@ impl Parts {
     }
 }
 
+/// The hash of what is stored: of the record, and of what its parent fills in.
+fn content(text: &str, bound: Option<&[Option<String>]>, salt: u64) -> u128 {
+    let Some(bound) = bound.filter(|bound| !bound.is_empty()) else {
+        return SipHasher13::new_with_keys(salt, 0).hash(text.as_bytes()).as_u128();
+    };
+    let mut hasher = SipHasher13::new_with_keys(salt, bound.len() as u64);
+    text.hash(&mut hasher);
+    bound.hash(&mut hasher);
+    hasher.finish128().as_u128()
+}
+
 /// The places of cells have 32 bits; Postgres takes no value of this size either.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -382,17 +394,9 @@ fn parts(
     let at = |pointer: &Option<Pointer>| pointer.as_ref().and_then(|p| columns::pointer(record, p));
     let version = at(&layout.version).map(|v| columns::render(v, &columns::Type::Text, None)).transpose()?.flatten();
     let deleted = at(&layout.flag).is_some_and(|v| !["null", "false", "0", "\"\""].contains(&v));
-    let hash = SipHasher13::new_with_keys(salt, 0).hash(text.as_bytes()).as_u128();
+    let hash = content(text, bound, salt);
     let arrays = layout.arrays.iter().map(|p| columns::pointer(record, p).map(str::to_owned)).collect();
     Ok(Parts { key, version: version.map(Cow::into_owned), deleted, hash, cells, arrays })
-}
-
-/// Whether version `a` is newer than `b`: numbers by value, everything else by its text (ISO times of one format sort so).
-pub fn is_newer(a: &str, b: &str) -> bool {
-    match (a.parse::<i128>(), b.parse::<i128>()) {
-        (Ok(a), Ok(b)) => a > b,
-        _ => a > b,
-    }
 }
 
 #[cfg(test)]
