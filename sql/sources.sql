@@ -116,7 +116,7 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'alter_source_wrapper';
 COMMENT ON FUNCTION wh.alter_source(text, jsonb, jsonb, text, text[]) IS
-'Changes what is given of a source and leaves the rest; tables and states stay. schedule => '''' takes the schedule away';
+'Changes what is given of a source and leaves the rest. Tables stay: their columns follow the spec at once, or it is refused with what to do. schedule => '''' takes the schedule away';
 
 CREATE FUNCTION wh.drop_source(name text, drop_tables boolean DEFAULT false)
 RETURNS void

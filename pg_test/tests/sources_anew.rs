@@ -142,7 +142,7 @@ fn a_reset_during_a_run_holds() {
     s.create(&[incremental("people", &json!({"limits": {"batch_rows": 100}}))]);
     assert_eq!(
         meanwhile(&mut s, "SELECT wh.reset_source('api')"),
-        "failed|stream \"people\" was reset while it was fetched"
+        "failed|stream \"people\" was reset or altered while it was fetched"
     );
     assert_eq!(s.fetch(), "people|succeeded|250|150|0|100|0|0|0");
     assert_ledger(&mut s.client, "api");

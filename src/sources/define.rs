@@ -224,6 +224,8 @@ pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<()> {
         let (json, parsed) = effective(&wish)?;
         let names: Vec<String> = parsed.auth.secrets().into_iter().map(String::from).collect();
         secrets::of(caller, &names)?;
+        let old = spec::parse(&spec).map_err(|p| refused(&p))?;
+        super::alter::follow(name, &old, &parsed)?;
         spi::run(
             "UPDATE wh.source SET spec = $2::jsonb, settings = $3::jsonb, preset = CASE WHEN $4 THEN NULL ELSE preset END WHERE name = $1",
             &[name.into(), json.to_string().into(), settings.to_string().into(), changes.spec.is_some().into()],

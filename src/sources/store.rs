@@ -130,6 +130,15 @@ pub fn reset(source: &str, stream: Option<&str>) -> Result<usize> {
     Ok(reset.len())
 }
 
+/// Writes down the columns of a stream's table.
+pub fn remember_columns(source: &str, stream: &str, columns: &[Field]) -> Result<()> {
+    spi::run(
+        "UPDATE wh.source_state SET columns = $3::jsonb WHERE source = $1 AND stream = $2",
+        &[source.into(), stream.into(), serde_json::to_string(columns)?.into()],
+    )?;
+    Ok(())
+}
+
 /// Has a stream read and written as a whole again, because the table of an array of its records is gone.
 pub fn read_again(source: &str, stream: &str, table: Option<&Table>, array: &str) -> Result<()> {
     reset(source, Some(stream))?;

@@ -11,7 +11,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::layout::{self, Change, Layout};
 use crate::sources::columns::{self, Member};
-use crate::sources::spec::{Pointer, Stream};
+use crate::sources::spec::{Drift, Pointer, Stream};
 
 /// A row on its way in.
 #[derive(Debug, Clone, PartialEq)]
@@ -225,7 +225,8 @@ impl Batch {
 
 /// A change of what is stored of each record makes every row differ from what is there.
 pub fn salt(stream: &Stream) -> u64 {
-    let stored = format!("{:?} {:?} {} {:?}", stream.columns, stream.hide, stream.raw, stream.children);
+    let known_only = stream.drift == Drift::Ignore;
+    let stored = format!("{:?} {:?} {} {:?} {known_only}", stream.columns, stream.hide, stream.raw, stream.children);
     SipHasher13::new().hash(stored.as_bytes()).h1
 }
 

@@ -295,7 +295,7 @@ impl Loading {
 /// What was read so far would pass for all of it: the state that this run began with holds no more.
 fn begun_anew(stream: &str, lost: bool) -> Error {
     let what = if lost { "the table of stream" } else { "stream" };
-    let how = if lost { "dropped" } else { "reset" };
+    let how = if lost { "dropped" } else { "reset or altered" };
     Error::new(
         sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("{what} \"{stream}\" was {how} while it was fetched"),
