@@ -11,6 +11,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::layout::{self, Change, Layout};
 use crate::sources::columns::{self, Member};
+use crate::sources::http::body;
 use crate::sources::spec::{Drift, Pointer, Stream};
 
 /// A row on its way in.
@@ -49,6 +50,13 @@ impl Row {
             self.cells = Some(cells(layout, &self.record.0, &members, self.bound.as_deref())?);
         }
         Ok(())
+    }
+
+    /// What each column gets under a layout that may be another than the one that the row was made with.
+    pub fn values(&self, layout: &Layout) -> Result<Vec<Option<String>>, String> {
+        let members = columns::members(&self.record.0)?;
+        let cells = cells(layout, &self.record.0, &members, self.bound.as_deref())?;
+        Ok((0..layout.fields.len()).map(|at| cells.get(self.record.get(), at).map(str::to_owned)).collect())
     }
 
     /// As a record that can't be stored.
@@ -253,6 +261,9 @@ pub fn prepare(layout: &mut Layout, records: Vec<Record>, salt: u64, make: Make)
     let learned: Vec<Result<Vec<Member>, String>> = records
         .iter()
         .map(|r| {
+            if body::is_too_long(&r.raw) {
+                return Err("longer than max_record_bytes, which stands in the stream's limits".into());
+            }
             let members = columns::members(&r.raw)?;
             layout.learn(&r.raw, &members, &mut changes)?;
             Ok(members)
