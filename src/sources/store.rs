@@ -268,8 +268,8 @@ pub fn account(
 ) -> Result<()> {
     let n = |value: u64| value as i64;
     spi::prepared::<bool>(
-        "UPDATE wh.fetch_stream SET received = received + $3, inserted = inserted + $4, updated = updated + $5,
-           unchanged = unchanged + $6, stale = stale + $7, duplicate = duplicate + $8, quarantined = quarantined + $9,
+        "UPDATE wh.fetch_stream SET received = received + $3, inserted = inserted + $4 - $14, updated = updated + $5,
+           unchanged = unchanged + $6 + $14, stale = stale + $7, duplicate = duplicate + $8, quarantined = quarantined + $9,
            deleted = deleted + $10, bytes = $11, requests = $12, waited = $13 * interval '1 millisecond' WHERE run = $1 AND stream = $2 RETURNING 'true'",
         &[
             run.into(),
@@ -285,6 +285,7 @@ pub fn account(
             n(spent.bytes).into(),
             n(spent.requests).into(),
             n(spent.waited_ms).into(),
+            n(counts.again).into(),
         ],
     )?;
     for r in rejected {

@@ -79,8 +79,14 @@ impl Loading {
             }
             if end.is_some() {
                 if self.plan.aside {
-                    let (came, went) = aside::take_over(&table, &into, stream.write == Write::Replace)?;
+                    let how = match (stream.write, &stream.incremental) {
+                        (Write::Replace, _) => aside::Into::Instead,
+                        (_, Some(_)) => aside::Into::BesideOnce,
+                        (_, None) => aside::Into::Beside,
+                    };
+                    let (came, went, again) = aside::take_over(&table, &into, how)?;
                     did.deleted += went;
+                    did.again = again;
                     rows += came as i64 - went as i64;
                 } else if let Some(seen) = seen {
                     refused = self.sweep(&table, stream, seen, &mut did, &mut rows)?;
