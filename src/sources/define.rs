@@ -66,8 +66,24 @@ fn refuse_unknown(spec: &Spec, chosen: Option<&[String]>) -> Result<()> {
     }
 }
 
+/// What comes from an API is UTF-8, and so are the names and values that we hand to Postgres.
+pub fn refuse_another_encoding() -> Result<()> {
+    let encoding: Option<String> =
+        spi::first("SELECT pg_catalog.to_json(pg_catalog.getdatabaseencoding())::text", &[])?;
+    match encoding {
+        Some(encoding) if encoding != "UTF8" && encoding != "SQL_ASCII" => {
+            let message = format!("sources need a database in UTF8, and this one is in {encoding}");
+            Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .detail("An API may send any character, and most of them do not exist there.")
+                .hint("CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8' makes one that takes them."))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes a source, its schema and its job.
 pub fn create(caller: u32, wish: &Wish) -> Result<()> {
+    refuse_another_encoding()?;
     let fits = (1..=63).contains(&wish.name.len()) && !wish.name.chars().any(char::is_control);
     if !fits {
         return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "name must be a name of 1 to 63 bytes"));
