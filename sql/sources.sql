@@ -19,8 +19,11 @@ COMMENT ON TABLE wh.source IS 'The sources; read it as wh.sources';
 CREATE TABLE wh.source_state (
   source text NOT NULL REFERENCES wh.source ON DELETE CASCADE ON UPDATE CASCADE,
   stream text NOT NULL,
-  relation oid,
+  -- By its name in a dump: a number would be another table's after a restore.
+  relation regclass,
   state jsonb NOT NULL DEFAULT '{}',
+  -- Grows with each reset: a run that began before it stores nothing more.
+  epoch bigint NOT NULL DEFAULT 0,
   -- API member → column, in order of their coming; a name once given stays.
   columns jsonb NOT NULL DEFAULT '[]',
   rows bigint NOT NULL DEFAULT 0,
@@ -90,7 +93,7 @@ CREATE TABLE wh.secret (
 COMMENT ON TABLE wh.secret IS 'Secrets of sources. Nobody is granted it; wh.secrets shows names and dates';
 
 SELECT pg_catalog.pg_extension_config_dump('wh.source', 'WHERE owner::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles)');
-SELECT pg_catalog.pg_extension_config_dump('wh.source_state', 'WHERE source IN (SELECT name FROM wh.source WHERE owner::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles))');
+SELECT pg_catalog.pg_extension_config_dump('wh.source_state', 'WHERE source IN (SELECT name FROM wh.source WHERE owner::pg_catalog.oid IN (SELECT oid FROM pg_catalog.pg_roles)) AND (relation IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation))');
 SELECT pg_catalog.pg_extension_config_dump('wh.fetch_run', '');
 SELECT pg_catalog.pg_extension_config_dump('wh.fetch_stream', '');
 SELECT pg_catalog.pg_extension_config_dump('wh.fetch_error', '');
@@ -113,7 +116,7 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'alter_source_wrapper';
 COMMENT ON FUNCTION wh.alter_source(text, jsonb, jsonb, text, text[]) IS
-'Changes what is given of a source and leaves the rest; tables and states stay. schedule => '''' takes the schedule away';
+'Changes what is given of a source and leaves the rest. Tables stay: their columns follow the spec at once, or it is refused with what to do. schedule => '''' takes the schedule away';
 
 CREATE FUNCTION wh.drop_source(name text, drop_tables boolean DEFAULT false)
 RETURNS void
@@ -190,7 +193,7 @@ LEFT JOIN wh.running_jobs() x ON x.job = j.id;
 COMMENT ON VIEW wh.sources IS 'The sources: where they come from, when they are fetched, how the last fetch ended; of one that runs, how many pages it has asked for and records it has stored so far';
 
 CREATE VIEW wh.source_streams AS
-SELECT s.name AS source, d.stream, t.relation::pg_catalog.regclass::text AS "table", d.key, d.cursor, t.state, t.rows, f.last_success,
+SELECT s.name AS source, d.stream, t.relation::text AS "table", d.key, d.cursor, t.state, t.rows, f.last_success,
        pg_catalog.now() - f.last_success AS lag, v.next_run, d.parent, d.pointer
 FROM wh.source s
 CROSS JOIN LATERAL (

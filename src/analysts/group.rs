@@ -98,7 +98,7 @@ fn cover(group: &str, schema: &str) -> Result<()> {
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.pg_extension e
          WHERE n.nspname = $1 AND e.extname = 'startup_wh' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
            AND (c.relkind = 'f' OR c.relowner = e.extowner)
-           AND NOT EXISTS (SELECT FROM wh.source_state s WHERE c.relname IN ('_aside_' || s.relation, '_seen_' || s.relation))",
+           AND NOT EXISTS (SELECT FROM wh.source_state s WHERE c.relname IN ('_aside_' || s.relation::oid, '_seen_' || s.relation::oid))",
         &[schema.into()],
     )?;
     for some in relations.chunks(500) {

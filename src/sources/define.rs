@@ -66,8 +66,24 @@ fn refuse_unknown(spec: &Spec, chosen: Option<&[String]>) -> Result<()> {
     }
 }
 
+/// What comes from an API is UTF-8, and so are the names and values that we hand to Postgres.
+pub fn refuse_another_encoding() -> Result<()> {
+    let encoding: Option<String> =
+        spi::first("SELECT pg_catalog.to_json(pg_catalog.getdatabaseencoding())::text", &[])?;
+    match encoding {
+        Some(encoding) if encoding != "UTF8" && encoding != "SQL_ASCII" => {
+            let message = format!("sources need a database in UTF8, and this one is in {encoding}");
+            Err(Error::new(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                .detail("An API may send any character, and most of them do not exist there.")
+                .hint("CREATE DATABASE ... TEMPLATE template0 ENCODING 'UTF8' makes one that takes them."))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes a source, its schema and its job.
 pub fn create(caller: u32, wish: &Wish) -> Result<()> {
+    refuse_another_encoding()?;
     let fits = (1..=63).contains(&wish.name.len()) && !wish.name.chars().any(char::is_control);
     if !fits {
         return Err(Error::new(sqlstate::INVALID_PARAMETER_VALUE, "name must be a name of 1 to 63 bytes"));
@@ -224,6 +240,8 @@ pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<()> {
         let (json, parsed) = effective(&wish)?;
         let names: Vec<String> = parsed.auth.secrets().into_iter().map(String::from).collect();
         secrets::of(caller, &names)?;
+        let old = spec::parse(&spec).map_err(|p| refused(&p))?;
+        super::alter::follow(name, &old, &parsed)?;
         spi::run(
             "UPDATE wh.source SET spec = $2::jsonb, settings = $3::jsonb, preset = CASE WHEN $4 THEN NULL ELSE preset END WHERE name = $1",
             &[name.into(), json.to_string().into(), settings.to_string().into(), changes.spec.is_some().into()],
@@ -252,11 +270,11 @@ pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
         spi::run(&format!("DROP TABLE {helper}"), &[])?;
     }
     if drop_tables {
-        let tables: Vec<String> = spi::rows(
-            "SELECT pg_catalog.to_json(c.oid::pg_catalog.regclass::text)::text FROM wh.source_state s JOIN pg_catalog.pg_class c ON c.oid = s.relation
-             WHERE s.source = $1",
-            &[name.into()],
-        )?;
+        let (ours, others): (Vec<_>, Vec<_>) = super::store::tables(name)?.into_iter().partition(|(_, ours)| *ours);
+        for (table, _) in others {
+            pgrx::warning!("{table} stays: its owner, columns or comment are not those of a stream of \"{name}\"");
+        }
+        let tables: Vec<String> = ours.into_iter().map(|(table, _)| table).collect();
         if !tables.is_empty() {
             spi::run(&format!("DROP TABLE {}", tables.join(", ")), &[])?;
         }
@@ -276,12 +294,8 @@ pub fn drop(caller: u32, name: &str, drop_tables: bool) -> Result<()> {
 /// Forgets how far streams have come.
 pub fn reset(caller: u32, name: &str, stream: Option<&str>) -> Result<()> {
     mine(caller, name)?;
-    let reset: Vec<bool> = spi::rows(
-        "UPDATE wh.source_state SET state = '{}' WHERE source = $1 AND ($2 IS NULL OR stream = $2) RETURNING 'true'",
-        &[name.into(), stream.map(str::to_owned).into()],
-    )?;
-    match (reset.is_empty(), stream) {
-        (true, Some(stream)) => Err(Error::new(
+    match (super::store::reset(name, stream)?, stream) {
+        (0, Some(stream)) => Err(Error::new(
             sqlstate::UNDEFINED_OBJECT,
             format!("stream \"{stream}\" of source \"{name}\" was never fetched"),
         )

@@ -6,6 +6,7 @@
 //! - [`columns`]: from a value of JSON to a column
 //! - [`http`]: reads a stream, in a thread of its own
 
+mod alter;
 mod api;
 pub mod columns;
 mod define;

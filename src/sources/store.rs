@@ -62,8 +62,12 @@ struct Kept {
 #[derive(Default)]
 pub struct Known {
     pub relation: Option<u32>,
+    /// There was a table, and it is no more: what was known of it, but for the names of its columns, is forgotten.
+    pub lost: bool,
     pub state: State,
     pub progress: Progress,
+    /// How often the stream was reset.
+    pub epoch: i64,
     pub columns: Vec<Field>,
     /// Seconds since the last success, and since the last complete scan.
     pub success_age: Option<f64>,
@@ -82,10 +86,17 @@ pub fn seen(source: &str, stream: &str) -> Result<Known> {
     read(source, stream, "")
 }
 
+/// Whether `c` of pg_class is a table as we make them for a stream. A number alone may be another table's by now.
+const IS_A_STREAMS: &str = "c.relkind = 'r' AND 4 =
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
+     AND (a.attname, a.atttypid::pg_catalog.regtype::text) IN (('_hash', 'uuid'), ('_version', 'text'),
+          ('_fetched_at', 'timestamp with time zone'), ('_deleted_at', 'timestamp with time zone')))";
+
 fn read(source: &str, stream: &str, lock: &str) -> Result<Known> {
-    type Found = (Option<u32>, Kept, Vec<Field>, Option<f64>, Option<f64>);
+    type Found = (Option<u32>, bool, Kept, i64, Vec<Field>, Option<f64>, Option<f64>);
     let query = format!(
-        "SELECT pg_catalog.json_build_array(relation::int8, state, columns, extract(epoch FROM pg_catalog.clock_timestamp() - last_success),
+        "SELECT pg_catalog.json_build_array(relation::oid::int8, EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = relation AND {IS_A_STREAMS}),
+                state, epoch, columns, extract(epoch FROM pg_catalog.clock_timestamp() - last_success),
                 extract(epoch FROM pg_catalog.clock_timestamp() - last_full))::text
          FROM wh.source_state WHERE source = $1 AND stream = $2 {lock}"
     );
@@ -95,10 +106,68 @@ fn read(source: &str, stream: &str, lock: &str) -> Result<Known> {
         &[],
     )?;
     let now = now.unwrap_or_default();
-    let Some((relation, kept, columns, success_age, full_age)) = found else {
+    let Some((relation, there, kept, epoch, columns, success_age, full_age)) = found else {
         return Ok(Known { now, ..Known::default() });
     };
-    Ok(Known { relation, state: kept.state, progress: kept.progress, columns, success_age, full_age, now })
+    if relation.is_some() && !there {
+        // What is new since the last run would not be all that a new table is to hold.
+        let state = State { not_before: kept.state.not_before, ..State::default() };
+        let progress = Progress { gone: kept.progress.gone, ..Progress::default() };
+        return Ok(Known { lost: true, state, progress, epoch, columns, now, ..Known::default() });
+    }
+    let (state, progress) = (kept.state, kept.progress);
+    Ok(Known { relation, lost: false, state, progress, epoch, columns, success_age, full_age, now })
+}
+
+/// Forgets how far streams have come, one or all of a source; returns how many that were. Deleted rows stay counted: those
+/// that follow them compare the number with theirs.
+pub fn reset(source: &str, stream: Option<&str>) -> Result<usize> {
+    let reset: Vec<bool> = spi::rows(
+        "UPDATE wh.source_state SET state = pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('gone', state->'gone')), epoch = epoch + 1
+         WHERE source = $1 AND ($2 IS NULL OR stream = $2) RETURNING 'true'",
+        &[source.into(), stream.map(str::to_owned).into()],
+    )?;
+    Ok(reset.len())
+}
+
+/// Writes down the columns of a stream's table.
+pub fn remember_columns(source: &str, stream: &str, columns: &[Field]) -> Result<()> {
+    spi::run(
+        "UPDATE wh.source_state SET columns = $3::jsonb WHERE source = $1 AND stream = $2",
+        &[source.into(), stream.into(), serde_json::to_string(columns)?.into()],
+    )?;
+    Ok(())
+}
+
+/// Has a stream read and written as a whole again, because the table of an array of its records is gone.
+pub fn read_again(source: &str, stream: &str, table: Option<&Table>, array: &str) -> Result<()> {
+    reset(source, Some(stream))?;
+    spi::run(
+        "UPDATE wh.source_state SET last_full = NULL WHERE source = $1 AND stream = $2",
+        &[source.into(), stream.into()],
+    )?;
+    spi::run(
+        "UPDATE wh.source_state SET relation = NULL WHERE source = $1 AND stream = $2",
+        &[source.into(), array.into()],
+    )?;
+    if let Some(table) = table {
+        // No record has this hash, so that each of them is written, and its elements with it.
+        spi::run(&format!("UPDATE {} SET _hash = '00000000-0000-0000-0000-000000000000'", table.name), &[])?;
+    }
+    Ok(())
+}
+
+/// The tables of a source's streams, quoted, and whether they still are what we made: the owner's, and by their comment.
+pub fn tables(source: &str) -> Result<Vec<(String, bool)>> {
+    spi::rows(
+        &format!(
+            "SELECT pg_catalog.json_build_array(c.oid::pg_catalog.regclass::text, {IS_A_STREAMS}
+               AND pg_catalog.pg_get_userbyid(c.relowner) = CURRENT_USER AND coalesce(pg_catalog.obj_description(c.oid, 'pg_class')
+                   = pg_catalog.format('Stream %s of source %s, kept by startup_wh', s.stream, s.source), false))::text
+             FROM wh.source_state s JOIN pg_catalog.pg_class c ON c.oid = s.relation WHERE s.source = $1"
+        ),
+        &[source.into()],
+    )
 }
 
 /// Writes a stream's state, in the transaction of the rows that it stands for.
@@ -114,8 +183,10 @@ pub fn remember(
     spi::prepared::<bool>(
         "INSERT INTO wh.source_state AS s (source, stream, relation, state, columns, rows)
          VALUES ($1, $2, $3, $4::jsonb, $5::jsonb, greatest($6, 0))
-         ON CONFLICT (source, stream) DO UPDATE SET relation = excluded.relation, state = excluded.state,
-           columns = excluded.columns, rows = greatest(s.rows + $6, 0) RETURNING 'true'",
+         ON CONFLICT (source, stream) DO UPDATE SET relation = excluded.relation, state = excluded.state, columns = excluded.columns,
+           rows = greatest(CASE WHEN s.relation = excluded.relation THEN s.rows ELSE 0 END + $6, 0),
+           last_success = CASE WHEN s.relation = excluded.relation THEN s.last_success END,
+           last_full = CASE WHEN s.relation = excluded.relation THEN s.last_full END RETURNING 'true'",
         &[
             source.into(),
             stream.into(),
@@ -197,8 +268,8 @@ pub fn account(
 ) -> Result<()> {
     let n = |value: u64| value as i64;
     spi::prepared::<bool>(
-        "UPDATE wh.fetch_stream SET received = received + $3, inserted = inserted + $4, updated = updated + $5,
-           unchanged = unchanged + $6, stale = stale + $7, duplicate = duplicate + $8, quarantined = quarantined + $9,
+        "UPDATE wh.fetch_stream SET received = received + $3, inserted = inserted + $4 - $14, updated = updated + $5,
+           unchanged = unchanged + $6 + $14, stale = stale + $7, duplicate = duplicate + $8, quarantined = quarantined + $9,
            deleted = deleted + $10, bytes = $11, requests = $12, waited = $13 * interval '1 millisecond' WHERE run = $1 AND stream = $2 RETURNING 'true'",
         &[
             run.into(),
@@ -214,6 +285,7 @@ pub fn account(
             n(spent.bytes).into(),
             n(spent.requests).into(),
             n(spent.waited_ms).into(),
+            n(counts.again).into(),
         ],
     )?;
     for r in rejected {

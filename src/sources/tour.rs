@@ -183,6 +183,11 @@ pub fn changed(
         key.push(format!("({}) #>> ARRAY[]::text[]", inside(pointer.tokens())?));
     }
     let kind = format!("({}) #>> ARRAY[]::text[]", other.value(changes.type_at.tokens(), &stream.name)?);
+    // Of a record's events the last one says whether it is deleted: it may have been restored since.
+    let when = match &other.stream.incremental {
+        Some(rule) => other.value(rule.cursor.tokens(), &stream.name)?,
+        None => "NULL::jsonb".to_owned(),
+    };
     let like = |patterns: &[String]| -> Vec<String> { patterns.iter().map(|p| pattern(p)).collect() };
     let mut wanted = like(&changes.types);
     if !wanted.is_empty() {
@@ -192,10 +197,11 @@ pub fn changed(
     spi::rows(
         &format!(
             "SELECT pg_catalog.json_build_object('places', p.b, 'key', p.k, 'deleted', p.gone, 'at', pg_catalog.json_build_array(p.at, p.b::text))::text
-             FROM (SELECT e.b, e.k, pg_catalog.max(e.at) AS at, pg_catalog.bool_or(coalesce(e.kind LIKE ANY ($4), false)) AS gone
-                   FROM (SELECT pg_catalog.jsonb_build_object({}) AS b, ARRAY[{}] AS k, {kind} AS kind, {MICROSECONDS} AS at FROM {} t) e
-                   WHERE ($3 = '{{}}' OR e.kind LIKE ANY ($3)) AND pg_catalog.array_position(e.k, NULL) IS NULL
-                     AND (e.at, e.b::text COLLATE \"C\") > ($1, $2 COLLATE \"C\")
+             FROM (SELECT e.b, e.k, pg_catalog.max(e.at) AS at, pg_catalog.bool_or(e.last AND coalesce(e.kind LIKE ANY ($4), false)) AS gone
+                   FROM (SELECT e.*, pg_catalog.rank() OVER (PARTITION BY e.b, e.k ORDER BY e.c DESC NULLS LAST) = 1 AS last
+                         FROM (SELECT pg_catalog.jsonb_build_object({}) AS b, ARRAY[{}] AS k, {kind} AS kind, {when} AS c, {MICROSECONDS} AS at FROM {} t) e
+                         WHERE ($3 = '{{}}' OR e.kind LIKE ANY ($3)) AND pg_catalog.array_position(e.k, NULL) IS NULL
+                           AND (e.at, e.b::text COLLATE \"C\") > ($1, $2 COLLATE \"C\")) e
                    GROUP BY e.b, e.k) p
              ORDER BY p.at, p.b::text COLLATE \"C\" LIMIT {most}",
             places.join(", "),

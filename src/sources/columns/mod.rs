@@ -13,6 +13,7 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use number::Number;
 pub use record::{members, pointer, without, without_named, Member};
 pub use render::{infer, render, surely_fits};
 pub use types::Type;

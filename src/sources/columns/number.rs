@@ -55,6 +55,24 @@ impl<'a> Number<'a> {
         [self.whole, self.fraction].iter().all(|part| part.bytes().all(|b| b == b'0'))
     }
 
+    /// Which of two is the greater, by their values.
+    pub fn value_cmp(&self, other: &Number) -> std::cmp::Ordering {
+        let sign = |n: &Number| if n.is_zero() { 0 } else { 1 - 2 * i32::from(n.negative) };
+        let (mine, theirs) = (sign(self), sign(other));
+        if mine != theirs || mine == 0 {
+            return mine.cmp(&theirs);
+        }
+        let significant = |n: &Number| n.digits().trim_start_matches('0').trim_end_matches('0').to_owned();
+        // Digits as they stand, the first of them no zero, compare as fractions do.
+        let size =
+            self.whole_digits().cmp(&other.whole_digits()).then_with(|| significant(self).cmp(&significant(other)));
+        if mine < 0 {
+            size.reverse()
+        } else {
+            size
+        }
+    }
+
     /// The digits before the decimal point, without leading zeros, once the exponent is worked in.
     fn whole_digits(&self) -> i64 {
         let leading = match self.whole {

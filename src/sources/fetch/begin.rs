@@ -1,5 +1,6 @@
 //! What a stream's run is: from where it reads, whether it reads everything, what becomes of rows that it does not see.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -19,6 +20,8 @@ pub struct Plan {
     pub arrays: Vec<Array>,
     /// The stream has a table.
     pub there: bool,
+    /// How often the stream had been reset.
+    pub epoch: i64,
     pub state: State,
     pub progress: Progress,
     /// Everything is read.
@@ -48,8 +51,12 @@ pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
         let mut withhold = store::withhold(&patterns, &cx.source, &stream.name, known.relation)?;
         withhold.refuse_used(&cx.spec, stream)?;
         layout.withhold(withhold);
+        let lost = RefCell::new(Vec::new());
         let arrays = Array::all(stream, &layout, |name| {
             let known = store::known(&cx.source.name, name)?;
+            if known.lost {
+                lost.borrow_mut().push(name.to_owned());
+            }
             Ok((known.columns, store::withhold(&patterns, &cx.source, name, known.relation)?))
         })?;
         let keyed = !layout.key.is_empty() && stream.write != Write::Append;
@@ -57,6 +64,17 @@ pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
             Some(oid) => Table::find(oid, keyed)?,
             None => None,
         };
+        for array in lost.take() {
+            store::read_again(&cx.source.name, &stream.name, there.as_ref(), &array)?;
+            let again = store::known(&cx.source.name, &stream.name)?;
+            (known.state, known.progress, known.epoch) = (again.state, again.progress, again.epoch);
+            known.full_age = None;
+        }
+        if cx.full {
+            // What an unfinished scan has read already is not read again by what goes on with it.
+            known.state.scan = None;
+            known.progress.parents = None;
+        }
         let sweep_s = stream.deletes.as_ref().and_then(|d| d.sweep_s);
         let replaces = stream.write == Write::Replace;
         let is_old = |age: Option<f64>, most: u64| age.is_none_or(|age| age >= most as f64);
@@ -66,10 +84,8 @@ pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
         // The first scan of all has nothing to find gone.
         let is_first = known.full_age.is_none() && unfinished && !goes_on;
         let sweeping = keyed && there.is_some() && due && !is_first;
-        if cx.full || (sweeping && !goes_on) {
-            known.progress.parents = None;
-        }
         if sweeping && !goes_on {
+            known.progress.parents = None;
             known.state.scan = None;
         }
         known.progress.sweep = match sweeping {
@@ -97,13 +113,14 @@ pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
             Some(parent) => Some(parents(cx, stream, parent, &known)?),
             None => None,
         };
-        let (state, progress, began) = (known.state, known.progress, known.now);
+        let (state, progress, epoch, began) = (known.state, known.progress, known.epoch, known.now);
         let layout = Arc::new(layout);
         let there = there.is_some();
         Ok(Plan {
             layout,
             arrays,
             there,
+            epoch,
             state,
             progress,
             full,

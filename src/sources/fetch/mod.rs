@@ -67,6 +67,7 @@ fn ours<T>(owner: u32, f: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Runs a fetch; returns how many records came. `progress` is told requests and records as they come.
 pub fn run(run: i64, wish: &Wish, owner: u32, progress: impl Fn(u64, u64)) -> Result<i64> {
     let (source, spec, secrets) = ours(owner, || {
+        super::define::refuse_another_encoding()?;
         let source = store::source(&wish.source)?.ok_or_else(|| super::missing(&wish.source))?;
         let spec = spec::parse(&source.spec).map_err(|problems| super::define::refused(&problems))?;
         let names: Vec<String> = spec.auth.secrets().into_iter().map(String::from).collect();

@@ -17,6 +17,20 @@ use scan::Scanner;
 /// A value that the paginator asked for: a cursor, a flag, an address.
 const MAX_WANTED: usize = 1 << 20;
 
+/// Begins what stands in the place of a record that is longer than one may be.
+const TOO_LONG: &str = "\"startup_wh: a record of ";
+
+/// In the place of such a record: nothing of it, since what is hidden may be anywhere in it.
+fn too_long(bytes: u64) -> Box<RawValue> {
+    let text = format!("{TOO_LONG}{bytes} bytes, more than max_record_bytes\"");
+    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// Whether a record is none, but stands in the place of one that was too long.
+pub fn is_too_long(record: &RawValue) -> bool {
+    record.get().starts_with(TOO_LONG)
+}
+
 #[derive(Debug)]
 pub enum BodyError {
     /// The connection, a cap, or a cancel: what the reader said.
@@ -149,7 +163,7 @@ impl<R: Read> Records<R> {
                     let index = *next;
                     *next += 1;
                     if self.scan.element(index == 0)? {
-                        let record = self.scan.capture(self.max_record, self.stack.len())?;
+                        let record = self.scan.record(self.max_record, self.stack.len())?;
                         self.look_into(&record, index)?;
                         Some(record)
                     } else {
@@ -183,7 +197,7 @@ impl<R: Read> Records<R> {
                 return Err(self.scan.malformed(why));
             }
             if self.shape == Shape::One || (self.shape == Shape::ArrayOrOne && byte == b'{') {
-                let record = self.scan.capture(self.max_record, depth)?;
+                let record = self.scan.record(self.max_record, depth)?;
                 self.path.pop();
                 return Ok(Some(record));
             }
@@ -215,7 +229,7 @@ impl<R: Read> Records<R> {
                 self.stack.push(Frame::Array { next: 0 });
             }
             _ => {
-                self.scan.skip(None, depth)?;
+                self.scan.skip(None)?;
                 self.path.pop();
             }
         }
@@ -261,7 +275,7 @@ pub fn lookup(value: &RawValue, path: &[String]) -> Result<Option<Box<RawValue>>
                     if key == *token {
                         continue 'deeper;
                     }
-                    scan.skip(None, 0)?;
+                    scan.skip(None)?;
                 }
             }
             Some(b'[') => {
@@ -271,7 +285,7 @@ pub fn lookup(value: &RawValue, path: &[String]) -> Result<Option<Box<RawValue>>
                     if token.parse() == Ok(index) {
                         continue 'deeper;
                     }
-                    scan.skip(None, 0)?;
+                    scan.skip(None)?;
                     index += 1;
                 }
             }

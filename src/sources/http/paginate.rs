@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use url::Url;
 
-use values::{address, at, join, json, link, scalar, url_parameter, whole};
+use values::{address, at, is_a_count, join, json, link, scalar, url_parameter, whole};
 pub use values::{text, truthy};
 
 use super::incremental::{exactly, moment};
@@ -119,9 +119,23 @@ impl<'a> Pages<'a> {
         self.records
     }
 
-    /// Whether the place means anything to the API later on. A scroll is gone after a minute.
+    /// Whether the place still is where the listing stands when it is asked for later on. A scroll is gone after a
+    /// minute; and a place that counts, pages or records, is another one once records before it went away: those that
+    /// moved up to pages that were read already would never come.
     pub fn can_go_on_later(&self) -> bool {
-        !matches!(self.paginator, Paginator::Scroll { .. })
+        match (self.paginator, &self.place) {
+            (Paginator::Scroll { .. } | Paginator::Page { .. } | Paginator::Offset { .. }, _) => false,
+            (Paginator::Cursor { param: Target::Query(name), .. }, Place::Cursor(value)) => {
+                !is_a_count(name, &text(&json(value)))
+            }
+            (Paginator::Cursor { param: Target::Body(pointer), .. }, Place::Cursor(value)) => {
+                !pointer.tokens().last().is_some_and(|name| is_a_count(name, &text(&json(value))))
+            }
+            (_, Place::Url(address)) => {
+                !Url::parse(address).is_ok_and(|url| url.query_pairs().any(|(name, value)| is_a_count(&name, &value)))
+            }
+            _ => true,
+        }
     }
 
     /// Takes a parameter out of the next page's address: what proves who we are is added to each request anew, and is

@@ -49,12 +49,34 @@ pub fn open(table: &Table, fresh: bool) -> Result<(Table, bool)> {
     Ok((Table { oid, name, keyed: false }, true))
 }
 
-/// Moves what waits into the table, in the place of what was there or beside it. Returns how many rows came, and
-/// how many went.
-pub fn take_over(table: &Table, aside: &Table, replace: bool) -> Result<(u64, u64)> {
-    let removed = match replace {
-        true => spi::run(&format!("DELETE FROM {}", table.name), &[])? as u64,
-        false => 0,
+/// How what waits gets into the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Into {
+    /// In the place of what was there.
+    Instead,
+    Beside,
+    /// Beside it, but for what an earlier run has read already: a bound is inclusive.
+    BesideOnce,
+}
+
+/// Moves what waits into the table. Returns how many rows came, how many went, and how many were there already.
+pub fn take_over(table: &Table, aside: &Table, into: Into) -> Result<(u64, u64, u64)> {
+    let removed = match into {
+        Into::Instead => spi::run(&format!("DELETE FROM {}", table.name), &[])? as u64,
+        _ => 0,
+    };
+    // As often as it is there already, a content is not new: records without a key may be alike.
+    let again = match into {
+        Into::BesideOnce => spi::run(
+            &format!(
+                "DELETE FROM {0} a USING (SELECT ctid AS at, _hash, pg_catalog.row_number() OVER (PARTITION BY _hash) AS n FROM {0}) r
+                   JOIN (SELECT _hash, pg_catalog.count(*) AS n FROM {1} WHERE _hash IN (SELECT _hash FROM {0}) GROUP BY 1) t ON t._hash = r._hash
+                 WHERE a.ctid = r.at AND r.n <= t.n",
+                aside.name, table.name
+            ),
+            &[],
+        )? as u64,
+        _ => 0,
     };
     let columns: Vec<String> = spi::rows(
         "SELECT pg_catalog.to_json(a.attname)::text FROM pg_catalog.pg_attribute a
@@ -66,5 +88,5 @@ pub fn take_over(table: &Table, aside: &Table, replace: bool) -> Result<(u64, u6
     let came =
         spi::run(&format!("INSERT INTO {} ({columns}) SELECT {columns} FROM {}", table.name, aside.name), &[])? as u64;
     spi::run(&format!("DROP TABLE {}", aside.name), &[])?;
-    Ok((came, removed))
+    Ok((came, removed, again))
 }

@@ -91,6 +91,9 @@ fn single(pointer: &Pointer) -> Option<&str> {
     }
 }
 
+/// Postgres takes 1,600 columns in a table's life, those that were dropped among them (MaxHeapAttributeNumber, htup_details.h).
+const MOST_COLUMNS: usize = 1500;
+
 /// Names that are ours.
 const RESERVED: [&str; 6] = ["_raw", "_hash", "_version", "_fetched_at", "_deleted_at", "_position"];
 
@@ -243,6 +246,15 @@ impl Layout {
 
     /// Learns from a record's members: new ones, and wider types. Says the name of a member that must not be there.
     pub fn learn(&mut self, record: &RawValue, members: &[Member], changes: &mut Vec<Change>) -> Result<(), String> {
+        if self.drift == Drift::Add && self.fields.len() + members.len() > MOST_COLUMNS {
+            let new = members.iter().enumerate().filter(|(n, (name, _))| self.place(*n, name).is_none()).count();
+            if self.fields.len() + new > MOST_COLUMNS {
+                return Err(format!(
+                    "{new} new members beside {} columns are more than a table holds: declare those that matter, with drift \"ignore\"",
+                    self.fields.len()
+                ));
+            }
+        }
         for (n, (name, value)) in members.iter().enumerate() {
             if let Some(at) = self.place(n, name) {
                 self.usual.resize(self.usual.len().max(n + 1), at);

@@ -8,8 +8,9 @@ use pgrx::datum::{DatumWithOid, Uuid};
 
 use super::keys::Keys;
 use super::layout::Layout;
-use super::rows::{is_newer, Batch, Rejected, Row, Written};
+use super::rows::{Batch, Rejected, Row, Written};
 use super::table::Table;
+use super::version::is_newer;
 use crate::error::{Error, Result};
 use crate::pg::insert::{self, Cell};
 use crate::pg::{copy, guc, spi, sql, subxact};
@@ -30,6 +31,8 @@ pub struct Counts {
     pub deleted: u64,
     /// Rows that are no more, of those that were deleted.
     pub removed: u64,
+    /// Rows that an earlier batch counted as inserted, and that were there already.
+    pub again: u64,
 }
 
 /// What is there under a key.
@@ -255,9 +258,9 @@ fn apart(rows: &[&Row], rejected: &mut Vec<Rejected>, f: &impl Fn(&[&Row]) -> Re
     }
 }
 
-/// Bad data (22), or a constraint of the table's (23).
+/// Bad data (22), a constraint of the table's (23), or more than a row or an index holds (54).
 fn is_of_data(e: &Error) -> bool {
-    e.sqlstate.starts_with("22") || e.sqlstate.starts_with("23")
+    ["22", "23", "54"].iter().any(|class| e.sqlstate.starts_with(class))
 }
 
 /// The same, of rows that were refused together.

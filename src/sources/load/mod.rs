@@ -9,6 +9,7 @@ mod merge;
 mod rows;
 mod sweep;
 mod table;
+mod version;
 mod withhold;
 
 pub use children::Array;

@@ -2,15 +2,17 @@
 //! Pure.
 
 use std::borrow::Cow;
+use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use siphasher::sip128::SipHasher13;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::layout::{self, Change, Layout};
 use crate::sources::columns::{self, Member};
-use crate::sources::spec::{Pointer, Stream};
+use crate::sources::http::body;
+use crate::sources::spec::{Drift, Pointer, Stream};
 
 /// A row on its way in.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +50,13 @@ impl Row {
             self.cells = Some(cells(layout, &self.record.0, &members, self.bound.as_deref())?);
         }
         Ok(())
+    }
+
+    /// What each column gets under a layout that may be another than the one that the row was made with.
+    pub fn values(&self, layout: &Layout) -> Result<Vec<Option<String>>, String> {
+        let members = columns::members(&self.record.0)?;
+        let cells = cells(layout, &self.record.0, &members, self.bound.as_deref())?;
+        Ok((0..layout.fields.len()).map(|at| cells.get(self.record.get(), at).map(str::to_owned)).collect())
     }
 
     /// As a record that can't be stored.
@@ -224,7 +233,8 @@ impl Batch {
 
 /// A change of what is stored of each record makes every row differ from what is there.
 pub fn salt(stream: &Stream) -> u64 {
-    let stored = format!("{:?} {:?} {} {:?}", stream.columns, stream.hide, stream.raw, stream.children);
+    let known_only = stream.drift == Drift::Ignore;
+    let stored = format!("{:?} {:?} {} {:?} {known_only}", stream.columns, stream.hide, stream.raw, stream.children);
     SipHasher13::new().hash(stored.as_bytes()).h1
 }
 
@@ -251,6 +261,9 @@ pub fn prepare(layout: &mut Layout, records: Vec<Record>, salt: u64, make: Make)
     let learned: Vec<Result<Vec<Member>, String>> = records
         .iter()
         .map(|r| {
+            if body::is_too_long(&r.raw) {
+                return Err("longer than max_record_bytes, which stands in the stream's limits".into());
+            }
             let members = columns::members(&r.raw)?;
             layout.learn(&r.raw, &members, &mut changes)?;
             Ok(members)
@@ -353,6 +366,17 @@ impl Parts {
     }
 }
 
+/// The hash of what is stored: of the record, and of what its parent fills in.
+fn content(text: &str, bound: Option<&[Option<String>]>, salt: u64) -> u128 {
+    let Some(bound) = bound.filter(|bound| !bound.is_empty()) else {
+        return SipHasher13::new_with_keys(salt, 0).hash(text.as_bytes()).as_u128();
+    };
+    let mut hasher = SipHasher13::new_with_keys(salt, bound.len() as u64);
+    text.hash(&mut hasher);
+    bound.hash(&mut hasher);
+    hasher.finish128().as_u128()
+}
+
 /// The places of cells have 32 bits; Postgres takes no value of this size either.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -382,17 +406,9 @@ fn parts(
     let at = |pointer: &Option<Pointer>| pointer.as_ref().and_then(|p| columns::pointer(record, p));
     let version = at(&layout.version).map(|v| columns::render(v, &columns::Type::Text, None)).transpose()?.flatten();
     let deleted = at(&layout.flag).is_some_and(|v| !["null", "false", "0", "\"\""].contains(&v));
-    let hash = SipHasher13::new_with_keys(salt, 0).hash(text.as_bytes()).as_u128();
+    let hash = content(text, bound, salt);
     let arrays = layout.arrays.iter().map(|p| columns::pointer(record, p).map(str::to_owned)).collect();
     Ok(Parts { key, version: version.map(Cow::into_owned), deleted, hash, cells, arrays })
-}
-
-/// Whether version `a` is newer than `b`: numbers by value, everything else by its text (ISO times of one format sort so).
-pub fn is_newer(a: &str, b: &str) -> bool {
-    match (a.parse::<i128>(), b.parse::<i128>()) {
-        (Ok(a), Ok(b)) => a > b,
-        _ => a > b,
-    }
 }
 
 #[cfg(test)]

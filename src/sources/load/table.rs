@@ -127,7 +127,7 @@ impl Table {
             spi::first("SELECT pg_catalog.to_json($1::pg_catalog.regclass::oid::int8)::text", &[name.as_str().into()])?;
         let oid = oid.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, format!("{name} was not made")))?;
         let others: Vec<u32> = spi::rows(
-            "SELECT relation::int8::text FROM wh.source_state WHERE source = $1 AND relation IS NOT NULL",
+            "SELECT relation::oid::int8::text FROM wh.source_state WHERE source = $1 AND relation IS NOT NULL",
             &[source.into()],
         )?;
         let mut readers = crate::fdw::readers(others)?;

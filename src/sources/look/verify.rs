@@ -2,6 +2,7 @@
 //! held meanwhile.
 
 mod arrays;
+mod values;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::sources::spec::{Stream, Write};
 use crate::sources::store::{self, After};
 use crate::sources::tour;
 use arrays::Elements;
+use values::changed;
 
 /// One that the API and the table do not agree about.
 pub struct Difference {
@@ -48,6 +50,13 @@ impl Findings {
         }
     }
 
+    /// Another parent's record agrees with the row.
+    fn settle(&mut self, key: &str) {
+        if self.found.get(key).is_some_and(|difference| difference == "different") {
+            self.found.remove(key);
+        }
+    }
+
     fn told(self, stream: &str) -> impl Iterator<Item = Difference> + use<'_> {
         let more = (self.more > 0).then(|| ("…".to_owned(), format!("and {} more", self.more)));
         let all = self.found.into_iter().chain(more);
@@ -58,12 +67,16 @@ impl Findings {
 struct Comparison<'a> {
     stream: &'a Stream,
     layout: Layout,
+    /// As it was before this run's records taught anything: what the table has.
+    stored: Layout,
     salt: u64,
     table: Option<Table>,
     /// By hash of the key as the table writes it.
     seen: HashSet<i64>,
     /// Where there is no key: how often the API lists a content, and which of that is certain.
     contents: HashMap<u64, i64>,
+    /// By hash of the key, those that are as one of their parents lists them: a record of several is stored by one.
+    matched: HashSet<i64>,
     uncertain: Vec<u64>,
     findings: Findings,
     arrays: Vec<Elements>,
@@ -91,9 +104,11 @@ pub fn verify(caller: u32, name: &str) -> Result<Vec<Difference>> {
             stream,
             salt: load::salt(stream),
             table: known.relation.map(|oid| Table::find(oid, keyed)).transpose()?.flatten(),
+            stored: layout.clone(),
             layout,
             seen: HashSet::new(),
             contents: HashMap::new(),
+            matched: HashSet::new(),
             uncertain: Vec::new(),
             findings: Findings::default(),
             arrays: arrays.into_iter().map(|array| Elements::new(array, source)).collect::<Result<_>>()?,
@@ -196,9 +211,23 @@ impl Comparison<'_> {
         for (at, array) in self.arrays.iter_mut().enumerate() {
             array.compare(&self.layout, at, &rows, &self.round)?;
         }
+        let same = |n: &usize| there.get(n).is_some_and(|(hash, deleted, _)| *hash == batch.rows[*n].hash && !deleted);
+        let same: Vec<usize> = (0..batch.rows.len()).filter(same).collect();
+        let rows: Vec<&Row> = same.iter().map(|n| &batch.rows[*n]).collect();
+        for at in changed(self.table.as_ref(), &self.stored, &rows, &self.round)? {
+            self.find(batch.rows[same[at]].key.join(", "), values::CHANGED);
+        }
+        let shared = self.stream.parent.as_ref().is_some_and(|p| !p.in_key);
         for (n, row) in batch.rows.iter().enumerate() {
             let key = row.key.join(", ");
             let difference = match there.get(&n) {
+                Some((hash, false, at))
+                    if shared && !row.deleted && (*hash == row.hash || self.matched.contains(at)) =>
+                {
+                    self.matched.insert(*at);
+                    self.findings.settle(&key);
+                    continue;
+                }
                 None if row.deleted => continue,
                 None => "missing in the table",
                 Some((_, true, _)) if !row.deleted => "deleted in the table, and not in the API",

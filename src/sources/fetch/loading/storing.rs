@@ -40,6 +40,9 @@ impl Loading {
         let (refused, did) = ours(cx.owner, || {
             self.refuse_another_policy(stream)?;
             let known = store::known(&source.name, &stream.name)?;
+            if known.epoch != self.plan.epoch || (known.lost && self.plan.there) {
+                return Err(begun_anew(&stream.name, known.lost));
+            }
             let table = Table::open(&source.name, &source.schema, stream, known.relation, &self.plan.layout)?;
             let made = known.relation != Some(table.oid);
             if !made {
@@ -76,8 +79,14 @@ impl Loading {
             }
             if end.is_some() {
                 if self.plan.aside {
-                    let (came, went) = aside::take_over(&table, &into, stream.write == Write::Replace)?;
+                    let how = match (stream.write, &stream.incremental) {
+                        (Write::Replace, _) => aside::Into::Instead,
+                        (_, Some(_)) => aside::Into::BesideOnce,
+                        (_, None) => aside::Into::Beside,
+                    };
+                    let (came, went, again) = aside::take_over(&table, &into, how)?;
                     did.deleted += went;
+                    did.again = again;
                     rows += came as i64 - went as i64;
                 } else if let Some(seen) = seen {
                     refused = self.sweep(&table, stream, seen, &mut did, &mut rows)?;
@@ -99,6 +108,7 @@ impl Loading {
             }
             Ok((refused, did))
         })?;
+        self.plan.there = true;
         self.preparing.expect_unchanged(!self.plan.aside && did.unchanged + did.stale > did.received / 2);
         self.fresh = false;
         self.stored += received;
@@ -286,4 +296,15 @@ impl Loading {
         seen.forget()?;
         Ok(None)
     }
+}
+
+/// What was read so far would pass for all of it: the state that this run began with holds no more.
+fn begun_anew(stream: &str, lost: bool) -> Error {
+    let what = if lost { "the table of stream" } else { "stream" };
+    let how = if lost { "dropped" } else { "reset or altered" };
+    Error::new(
+        sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("{what} \"{stream}\" was {how} while it was fetched"),
+    )
+    .hint("The next run reads it from its start.")
 }

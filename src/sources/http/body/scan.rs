@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::{BodyError, Result, MAX_WANTED};
 use crate::json;
 
-/// No API nests deeper, and `jsonb` stops not far above.
-pub const MAX_DEPTH: usize = 512;
+/// Up to here a value is taken in one go; deeper ones are walked through. What stores them says what is too deep.
+const FAST_DEPTH: usize = 512;
 
 /// A strict reader of JSON text, byte by byte over a buffer.
 pub struct Scanner<R> {
@@ -18,11 +18,22 @@ pub struct Scanner<R> {
     pub end: usize,
     /// Bytes of earlier buffers.
     pub before: u64,
+    /// A value that is too long is passed over, and its text forgotten; else it is an error.
+    passing: bool,
+    passed: bool,
 }
 
 impl<R: Read> Scanner<R> {
     pub fn new(reader: R, size: usize) -> Self {
-        Scanner { reader, buffer: vec![0; size].into_boxed_slice(), start: 0, end: 0, before: 0 }
+        Scanner {
+            reader,
+            buffer: vec![0; size].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            before: 0,
+            passing: false,
+            passed: false,
+        }
     }
 
     pub fn position(&self) -> u64 {
@@ -127,34 +138,48 @@ impl<R: Read> Scanner<R> {
         Ok(true)
     }
 
+    /// The same of a record: one that is longer than `max` is passed over, and what stands in its place says so.
+    pub fn record(&mut self, max: usize, depth: usize) -> Result<Box<RawValue>> {
+        let at = self.position();
+        (self.passing, self.passed) = (true, false);
+        let captured = self.capture(max, depth);
+        self.passing = false;
+        match captured {
+            Err(BodyError::Malformed { .. }) if std::mem::take(&mut self.passed) => {
+                Ok(super::too_long(self.position() - at))
+            }
+            captured => captured,
+        }
+    }
+
     pub fn capture(&mut self, max: usize, depth: usize) -> Result<Box<RawValue>> {
         self.skip_space()?;
         let rest = &self.buffer[self.start..self.end];
         // Mostly all of it is here already, and right.
-        let found = json::well_formed(rest, MAX_DEPTH.saturating_sub(depth)).filter(|(text, _)| text.len() <= max);
+        let found = json::well_formed(rest, FAST_DEPTH.saturating_sub(depth)).filter(|(text, _)| text.len() <= max);
         if let Some((Ok(text), end)) = found.map(|(text, end)| (String::from_utf8(text), end)) {
             self.start += end;
             return Ok(crate::pg::json::well_formed(text));
         }
         let mut text = Vec::new();
         let at = self.position();
-        self.skip(Some((&mut text, max)), depth)?;
+        self.skip(Some((&mut text, max)))?;
+        if self.passed {
+            return Err(self.malformed("a value that is too long"));
+        }
         let text = String::from_utf8(text)
             .map_err(|_| BodyError::Malformed { at, why: "a value that is not UTF-8".to_owned() })?;
         RawValue::from_string(text).map_err(|e| BodyError::Malformed { at, why: e.to_string() })
     }
 
-    /// Passes over one value, `depth` levels down already, and keeps its text where asked.
-    pub fn skip(&mut self, mut into: Option<(&mut Vec<u8>, usize)>, depth: usize) -> Result<()> {
+    /// Passes over one value, however deep it is, and keeps its text where asked.
+    pub fn skip(&mut self, mut into: Option<(&mut Vec<u8>, usize)>) -> Result<()> {
         // What is open around here; `false` an array, `true` an object.
         let mut open: Vec<bool> = Vec::new();
         loop {
             self.skip_space()?;
             match self.need()? {
                 byte @ (b'{' | b'[') => {
-                    if depth + open.len() >= MAX_DEPTH {
-                        return Err(self.malformed(format!("nested deeper than {MAX_DEPTH} levels")));
-                    }
                     self.take(&mut into)?;
                     open.push(byte == b'{');
                     self.skip_space()?;
@@ -215,10 +240,16 @@ impl<R: Read> Scanner<R> {
     /// Moves `n` bytes of the buffer over.
     fn keep(&mut self, n: usize, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
         if let Some((text, max)) = into {
-            if text.len() + n > *max {
+            if text.len() + n > *max && self.passing {
+                self.passed = true;
+                **text = Vec::new();
+                *into = None;
+            } else if text.len() + n > *max {
                 let why = format!("a value of more than {max} bytes");
                 return Err(self.malformed(why));
             }
+        }
+        if let Some((text, _)) = into {
             text.extend_from_slice(&self.buffer[self.start..self.start + n]);
         }
         self.start += n;

@@ -1,4 +1,3 @@
-use super::scan::MAX_DEPTH;
 use super::*;
 use serde_json::Value;
 
@@ -151,15 +150,23 @@ fn what_is_not_json_is_an_error_beside_the_records_too() {
 }
 
 #[test]
-fn depth_and_sizes_are_bounded() {
+fn a_record_of_any_depth_is_one_and_a_longer_one_is_passed_over() {
     let nested = |n: usize| {
         format!("{{\"x\":{}{},\"data\":[{}{}]}}", "[".repeat(n), "]".repeat(n), "[".repeat(n), "]".repeat(n))
     };
-    assert_eq!(page(&nested(MAX_DEPTH - 2), "/data", &[]).0.len(), 1);
-    assert!(refusal(&nested(100_000), "/data").contains("nested deeper"));
-    assert!(refusal(&"[".repeat(100_000), "").contains("nested deeper"));
-    let long = format!("{{\"data\":[\"{}\"]}}", "a".repeat(1 << 20));
-    assert!(refusal(&long, "/data").contains("more than 1048576 bytes"));
+    for n in [511, 512, 513, 100_000] {
+        assert_eq!(page(&nested(n), "/data", &[]).0, ["[".repeat(n) + &"]".repeat(n)]);
+    }
+    assert!(matches!(read("[".repeat(100_000).as_bytes(), Shape::Array, "", &[]), Err(BodyError::Cut { .. })));
+    let long = format!("{{\"data\":[1,\"{}\",{{\"id\":2}}],\"more\":7}}", "a".repeat(1 << 20));
+    let (records, found) = page(&long, "/data", &["/more"]);
+    assert_eq!((records[0].as_str(), records[2].as_str(), found), ("1", "{\"id\":2}", vec![Some("7".to_owned())]));
+    let stand_in = RawValue::from_string(records[1].clone()).unwrap();
+    assert!(is_too_long(&stand_in) && stand_in.get().contains("1048578 bytes"), "{stand_in}");
+    assert!(!is_too_long(&RawValue::from_string("{}".into()).unwrap()));
+    // One that breaks off is no record, be it too long or not.
+    assert!(matches!(read(&long.as_bytes()[..1 << 20], Shape::Array, "/data", &[]), Err(BodyError::Cut { .. })));
+    assert!(matches!(read(&long.as_bytes()[..100], Shape::Array, "/data", &[]), Err(BodyError::Cut { .. })));
     let long = format!("{{\"more\":\"{}\",\"data\":[]}}", "a".repeat(1 << 20));
     assert!(refusal(&long, "/data").contains("more than 1048576 bytes"));
 }

@@ -222,6 +222,25 @@ fn a_scroll_goes_on_until_a_page_is_empty() {
 }
 
 #[test]
+fn a_place_that_counts_is_another_one_later_on() {
+    let can = |spec: Value, place: Place| Pages::new(&paginator(spec), place, 20).can_go_on_later();
+    let url = |query: &str| Place::Url(format!("https://api.example/v1/list?{query}"));
+    let cursor = |value: &str| Place::Cursor(value.into());
+    assert!(!can(json!({"type": "page", "param": "n", "size": 10}), Place::Number(3)));
+    assert!(!can(json!({"type": "offset", "param": "n", "size": 10}), Place::Number(20)));
+    for query in ["per_page=100&page=3", "page%5Bnumber%5D=3", "$skip=100", "startAt=50&maxResults=50", "at=20"] {
+        assert!(!can(json!({"type": "link_header"}), url(query)), "{query}");
+        assert!(!can(json!({"type": "next_url", "pointer": "/next"}), url(query)), "{query}");
+    }
+    for query in ["after=abc&per_page=100", "page=eyJpZCI6Mn0", "since_id=17", "page_size=10&cursor=3", ""] {
+        assert!(can(json!({"type": "link_header"}), url(query)), "{query}");
+    }
+    let by = |param: &str| json!({"type": "cursor", "param": param, "from": "body:/next"});
+    assert!(!can(by("page"), cursor("3")) && !can(by("body:/paging/offset"), cursor("\"20\"")));
+    assert!(can(by("page"), cursor("\"WzE3\"")) && can(by("starting_after"), cursor("17")));
+}
+
+#[test]
 fn a_keyset_asks_for_what_comes_after_the_last_record() {
     let p = paginator(json!({"type": "keyset", "pointer": "/at", "key": "/id", "param": "q",
         "first": "ORDER", "next": "(t = {cursor} AND id > {key}) OR t > {cursor}"}));

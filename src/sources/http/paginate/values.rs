@@ -69,6 +69,38 @@ pub fn url_parameter(base: &Url, value: &RawValue, name: &str) -> Option<Box<Raw
     serde_json::value::to_raw_value(&found).ok()
 }
 
+/// Names of parameters that count pages or records, without what is no letter. One too many costs a listing that starts
+/// over where it could have gone on; one too few costs records.
+const COUNTS: [&str; 21] = [
+    "at",
+    "currentpage",
+    "from",
+    "index",
+    "offset",
+    "p",
+    "page",
+    "pageindex",
+    "pageno",
+    "pagenum",
+    "pagenumber",
+    "pageoffset",
+    "pg",
+    "pos",
+    "position",
+    "record",
+    "row",
+    "skip",
+    "start",
+    "startat",
+    "startindex",
+];
+
+/// Whether a parameter says how many pages or records come before.
+pub fn is_a_count(name: &str, value: &str) -> bool {
+    let letters: String = name.chars().filter(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();
+    !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) && COUNTS.contains(&letters.as_str())
+}
+
 /// The target of the link with that relation (RFC 8288).
 pub fn link(header: &str, rel: &str) -> Option<String> {
     let mut rest = header;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{key, key_hash, look_up, Findings};
+use super::{key, key_hash, look_up, values, Findings};
 use crate::error::Result;
 use crate::pg::{spi, worker};
 use crate::sources::load::{by_columns, Array, Layout, Row, Table};
@@ -10,6 +10,8 @@ use crate::sources::load::{by_columns, Array, Layout, Row, Table};
 /// One table of arrays, under comparison.
 pub struct Elements {
     array: Array,
+    /// What the table has.
+    stored: Layout,
     table: Option<Table>,
     pub findings: Findings,
 }
@@ -17,7 +19,7 @@ pub struct Elements {
 impl Elements {
     pub fn new(array: Array, source: &str) -> Result<Elements> {
         let table = array.table(source)?;
-        Ok(Elements { array, table, findings: Findings::default() })
+        Ok(Elements { stored: array.layout().clone(), array, table, findings: Findings::default() })
     }
 
     pub fn stream(&self) -> &str {
@@ -44,6 +46,15 @@ impl Elements {
                 Some(_) => continue,
             };
             self.findings.find(row.key.join(", "), difference);
+        }
+        let same = |n: &usize| {
+            let row = &batch.rows[*n];
+            last.get(row.key.as_slice()) == Some(n)
+                && there.get(n).is_some_and(|(hash, gone, _)| *hash == row.hash && !gone)
+        };
+        let same: Vec<&Row> = (0..batch.rows.len()).filter(same).map(|n| &batch.rows[n]).collect();
+        for at in values::changed(self.table.as_ref(), &self.stored, &same, round)? {
+            self.findings.find(same[at].key.join(", "), values::CHANGED);
         }
         let known: HashSet<i64> = there.values().map(|(_, _, key)| *key).collect();
         for (key, hash) in self.stored(rows, round)? {
