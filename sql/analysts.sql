@@ -90,7 +90,7 @@ RETURNS TABLE (object text, kind text, action text, detail text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'share_schema_wrapper';
 COMMENT ON FUNCTION wh.share_schema(text, text) IS
-'Lets a role read a schema, all that is in it now and what its owner makes in it later. wh_analyst as the role stands for all analysts of this database, and takes wh.make_private back';
+'Lets a role read a schema, what is in it now and what its owner makes in it later; of what others than the caller made, only what analysts or the team read. wh_analyst as the role stands for all analysts of this database, and takes wh.make_private back';
 
 CREATE FUNCTION wh.unshare_schema(schema text, to_role text)
 RETURNS TABLE (object text, kind text, action text, detail text)

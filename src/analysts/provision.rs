@@ -282,22 +282,25 @@ fn mend(a: &Analyst, group: &str, limit: i32, missing: &Missing) -> Result<Row> 
 pub fn read(owner: &str, schema: &str, readers: &[&str]) -> Result<()> {
     let to: Vec<String> = readers.iter().map(|r| sql::ident(r)).collect();
     let to = to.join(", ");
-    spi::run(
-        &format!(
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {to}",
-            sql::ident(owner),
-            sql::ident(schema)
-        ),
-        &[],
-    )?;
+    read_later(owner, schema, &to)?;
     for some in relations(owner, schema)?.chunks(500) {
         spi::run(&format!("GRANT SELECT ON {} TO {to}", some.join(", ")), &[])?;
     }
     Ok(())
 }
 
+/// Lets roles (quoted) read what `owner` makes in a schema from now on.
+pub fn read_later(owner: &str, schema: &str, to: &str) -> Result<()> {
+    let (owner, schema) = (sql::ident(owner), sql::ident(schema));
+    spi::run(
+        &format!("ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {to}"),
+        &[],
+    )?;
+    Ok(())
+}
+
 /// What a role owns in a schema, that can be read.
-pub fn relations(owner: &str, schema: &str) -> Result<Vec<String>> {
+fn relations(owner: &str, schema: &str) -> Result<Vec<String>> {
     spi::rows(
         "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))::text
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
