@@ -184,6 +184,39 @@ fn what_a_leaver_made_stays_and_can_do_nothing_by_itself() {
 }
 
 #[test]
+fn a_leaver_leaves_whoever_gave_them_rights_and_whoever_got_them() {
+    let pair = warehouse("passed_on");
+    let mut owner = pair.warehouse();
+    let (mut ada, mut bix, mut cyd) = (add(&pair, "ada"), add(&pair, "bix"), add(&pair, "cyd"));
+    bix.exec(
+        "CREATE TABLE bix.t (id int, x int); CREATE TABLE bix.u (id int); CREATE FUNCTION bix.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         GRANT USAGE ON SCHEMA bix TO ada, cyd WITH GRANT OPTION; GRANT INSERT, UPDATE ON bix.t TO ada, cyd WITH GRANT OPTION; GRANT EXECUTE ON FUNCTION bix.f() TO cyd WITH GRANT OPTION;
+         GRANT SELECT (x) ON bix.t TO cyd WITH GRANT OPTION",
+    );
+    // From hands other than the owner's, and on to others.
+    cyd.exec(
+        "GRANT UPDATE ON bix.t TO ada WITH GRANT OPTION; GRANT SELECT (x) ON bix.t TO ada WITH GRANT OPTION; GRANT USAGE ON SCHEMA bix TO ada;
+         GRANT EXECUTE ON FUNCTION bix.f() TO ada",
+    );
+    let other = pair.role("other");
+    ada.exec(&format!("GRANT INSERT ON bix.t TO {other}; GRANT SELECT (x) ON bix.t TO PUBLIC"));
+    let done = pair.as_deploy("remove_analyst('ada', 'cyd')");
+    let told = actions(&done);
+    assert!(told.contains(&"role ada dropped".to_owned()), "{told:?}");
+    let mut taken: Vec<String> =
+        done.iter().filter(|c| c.action == "taken back").map(|c| format!("{}: {}", c.object, c.detail)).collect();
+    taken.sort();
+    assert_eq!(
+        taken,
+        [
+            format!("bix.t: INSERT that \"ada\" had passed on to {other}"),
+            "bix.t: SELECT (x) that \"ada\" had passed on to PUBLIC".to_owned()
+        ]
+    );
+    assert_eq!(owner.value("SELECT has_table_privilege('cyd', 'bix.t', 'UPDATE') AND NOT has_any_column_privilege('public', 'bix.t', 'SELECT')"), "t");
+}
+
+#[test]
 fn a_leavers_queries_and_results_are_their_heirs() {
     let pair = warehouse("leaver_queries");
     let mut owner = pair.warehouse();

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{provision, rights, teams, Row};
+use super::{grants, provision, rights, teams, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{hooks, latch, spi, sql, subxact};
 
@@ -68,7 +68,14 @@ fn retire(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Resu
         }
     }
     crate::usage::forget_budget(role.oid)?;
-    // What they were given in this database, and what they gave by default.
+    // What they were given in this database: DROP OWNED takes what owners gave, and others may have passed it on to them.
+    // What they passed on themselves stands on it.
+    let taken = grants::take_all("given.grantee_oid = $1 OR given.grantor = $1::int8", &[spi::oid(role.oid)])?;
+    done.extend(taken.iter().filter(|g| g.grantor == role.oid).map(|g| {
+        Row::new(g.name(), "grant", "taken back")
+            .detail(format!("{} that \"{}\" had passed on to {}", g.privilege, role.name, g.grantee))
+    }));
+    // And what they gave by default.
     spi::run(&format!("DROP OWNED BY {quoted}"), &[])?;
     let dropped = subxact::run(|| spi::run(&format!("DROP ROLE {quoted}"), &[]));
     match dropped {
@@ -223,7 +230,10 @@ fn disable(role: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
     for g in groups {
         spi::run(&format!("REVOKE {g} FROM {quoted}"), &[])?;
     }
-    done.push(Row::new(&role.name, "role", "disabled").detail("it owns or was given something in another database"));
+    done.push(
+        Row::new(&role.name, "role", "disabled")
+            .detail("it owns something, or was given something, that could not be taken from here"),
+    );
     let left: Vec<(String, i64, i64)> = spi::rows(
         "SELECT pg_catalog.json_build_array(coalesce(d.datname, '(all databases)'), pg_catalog.count(*) FILTER (WHERE s.deptype = 'o'), pg_catalog.count(*) FILTER (WHERE s.deptype <> 'o'))::text
          FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid

@@ -1,6 +1,8 @@
 //! Who reads a schema: shared with a role, taken back, made private.
 
-use super::{group, provision, rights, Row};
+use std::collections::BTreeMap;
+
+use super::{grants, group, provision, rights, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{session, spi, sql};
 
@@ -240,50 +242,43 @@ fn open_to_all(schema: &str) -> Error {
         .hint("wh.hide and wh.mark_sensitive keep parts of it from them.")
 }
 
-/// Who was given something in the schema, apart from those who stay.
-#[derive(serde::Deserialize)]
-struct Given {
-    /// Quoted, or PUBLIC.
-    grantee: String,
-    /// Qualified; `None`: the schema itself.
-    relation: Option<String>,
-    /// Whose default privileges, quoted.
-    maker: Option<String>,
-}
-
+/// Takes what anybody was given in the schema, or one role, apart from those who stay.
 fn close(schema: &Schema, only: Option<&str>) -> Result<Vec<Row>> {
     let stays = schema.team.as_deref().unwrap_or(&schema.owner);
-    let given: Vec<Given> = spi::rows(
-        "WITH g (grantee, relation, maker) AS (
-           SELECT x.grantee, NULL::text, NULL::oid FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE n.nspname = $1 AND x.grantee <> n.nspowner
-           UNION SELECT x.grantee, pg_catalog.format('%I.%I', n.nspname, c.relname), NULL FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace,
-             pg_catalog.aclexplode(c.relacl) x WHERE n.nspname = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND x.grantee <> c.relowner
-           UNION SELECT x.grantee, pg_catalog.format('%I.%I', n.nspname, c.relname), NULL FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.aclexplode(a.attacl) x WHERE n.nspname = $1 AND x.grantee <> c.relowner
-           UNION SELECT x.grantee, NULL, d.defaclrole FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace,
-             pg_catalog.aclexplode(d.defaclacl) x WHERE n.nspname = $1 AND d.defaclobjtype = 'r' AND x.grantee <> d.defaclrole)
-         SELECT pg_catalog.json_build_object('grantee', CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END,
-                'relation', g.relation, 'maker', pg_catalog.quote_ident(m.rolname))::text
-         FROM g LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee LEFT JOIN pg_catalog.pg_roles m ON m.oid = g.maker
-         WHERE (g.grantee = 0 OR r.rolname IS NOT NULL) AND r.rolname IS DISTINCT FROM $2 AND ($3 IS NULL OR r.rolname = $3)",
-        &[schema.name.as_str().into(), stays.into(), only.map(str::to_owned).into()],
+    let args = [schema.name.as_str().into(), stays.into(), only.map(str::to_owned).into()];
+    // Who kept a view that calls a SECURITY DEFINER function of the schema would read with it as before.
+    let taken = grants::take_all(
+        "given.schema = $1 AND given.grantee <> pg_catalog.quote_ident($2) AND ($3 IS NULL OR given.grantee = pg_catalog.quote_ident($3))
+         AND (given.class <> 'pg_catalog.pg_proc'::pg_catalog.regclass OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid = given.object AND p.prosecdef))",
+        &args,
+    )?;
+    let later: Vec<(String, String, String)> = spi::rows(
+        "SELECT DISTINCT pg_catalog.json_build_array(CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(r.rolname) END,
+                pg_catalog.quote_ident(m.rolname), CASE d.defaclobjtype WHEN 'S' THEN 'SEQUENCES' ELSE 'TABLES' END)::text
+         FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace JOIN pg_catalog.pg_roles m ON m.oid = d.defaclrole,
+              pg_catalog.aclexplode(d.defaclacl) x LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+         WHERE n.nspname = $1 AND d.defaclobjtype IN ('r', 'S') AND x.grantee <> d.defaclrole AND (x.grantee = 0 OR r.rolname IS NOT NULL)
+           AND r.rolname IS DISTINCT FROM $2 AND ($3 IS NULL OR r.rolname = $3)",
+        &args,
     )?;
     let quoted = sql::ident(&schema.name);
-    let mut from: Vec<String> = Vec::new();
-    for g in &given {
-        let to = &g.grantee;
-        let statement = match (&g.relation, &g.maker) {
-            (Some(relation), _) => format!("REVOKE ALL ON {relation} FROM {to}"),
-            (None, Some(maker)) => {
-                format!("ALTER DEFAULT PRIVILEGES FOR ROLE {maker} IN SCHEMA {quoted} REVOKE ALL ON TABLES FROM {to}")
-            }
-            (None, None) => format!("REVOKE ALL ON SCHEMA {quoted} FROM {to}"),
-        };
-        spi::run(&statement, &[])?;
-        if !from.contains(to) {
-            from.push(to.clone());
+    for (to, maker, what) in &later {
+        spi::run(
+            &format!("ALTER DEFAULT PRIVILEGES FOR ROLE {maker} IN SCHEMA {quoted} REVOKE ALL ON {what} FROM {to}"),
+            &[],
+        )?;
+    }
+    let mut from: Vec<&str> = Vec::new();
+    let mut functions: BTreeMap<&str, bool> = BTreeMap::new();
+    for given in &taken {
+        let to = given.grantee.as_str();
+        match given.on.strip_prefix("ROUTINE ") {
+            Some(routine) => *functions.entry(routine).or_default() |= to == "PUBLIC",
+            None if !from.contains(&to) => from.push(to),
+            None => {}
         }
     }
+    from.extend(later.iter().map(|(to, ..)| to.as_str()).filter(|to| !from.contains(to)).collect::<Vec<_>>());
     let group = group::find()?;
     if only.is_none() || only == group.as_deref() {
         remember(schema, true)?;
@@ -291,6 +286,15 @@ fn close(schema: &Schema, only: Option<&str>) -> Result<Vec<Row>> {
     let mut done = vec![Row::new(&schema.name, "schema", if only.is_none() { "made private" } else { "unshared" })];
     if let (Some(row), false) = (done.last_mut(), from.is_empty()) {
         row.detail = Some(format!("{} cannot read it any more", from.join(", ")));
+    }
+    for (routine, public) in functions {
+        // The team had it as all others had.
+        if let (Some(team), true) = (&schema.team, public) {
+            spi::run(&format!("GRANT EXECUTE ON ROUTINE {routine} TO {}", sql::ident(team)), &[])?;
+        }
+        done.push(Row::new(routine, "function", "closed").detail(
+            "it is SECURITY DEFINER, and others could read with it as its owner; GRANT EXECUTE lets somebody call it again",
+        ));
     }
     done.extend(broken(&schema.name)?);
     Ok(done)
