@@ -1,7 +1,7 @@
 //! Analysts: a person gets a role, a schema and the data they may see, in one line.
 //!
 //! api (the doors) → facts (what the catalogs have) → standard (what is missing, what is too much; pure) → provision,
-//! teams, sharing, leave (do it); list and audit tell. group holds the right to read, grants takes rights back, rights says
+//! teams, sharing, leave, reach (do it); list and audit tell. group holds the right to read, grants takes rights back, rights says
 //! who may do what to whom, watchdog holds max_query_time.
 
 mod api;
@@ -14,6 +14,7 @@ mod leave;
 mod list;
 mod names;
 mod provision;
+mod reach;
 mod rights;
 mod sharing;
 mod standard;
