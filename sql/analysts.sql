@@ -5,7 +5,9 @@
 -- Roles belong to the server and the data to this database: one group of this database's own reads it.
 CREATE TABLE wh.reader_group (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  role regrole NOT NULL
+  role regrole NOT NULL,
+  -- The schemas of apps and sources that it was let into once: what is taken from it there stays taken.
+  covered name[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE wh.reader_group IS 'The group role that all analysts of this database are members of: it reads apps, sources and the analysts'' schemas';
 

@@ -47,4 +47,5 @@ impl Row {
 /// Sets up what works only where the library is loaded with the server; called once, while it is.
 pub fn preload() {
     crate::pg::reason::explain(watchdog::reason);
+    crate::pg::hooks::disowning(rights::refuse_to_disown);
 }
