@@ -5,7 +5,9 @@
 -- Roles belong to the server and the data to this database: one group of this database's own reads it.
 CREATE TABLE wh.reader_group (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
-  role regrole NOT NULL
+  role regrole NOT NULL,
+  -- The schemas of apps and sources that it was let into once: what is taken from it there stays taken.
+  covered name[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE wh.reader_group IS 'The group role that all analysts of this database are members of: it reads apps, sources and the analysts'' schemas';
 
@@ -90,7 +92,7 @@ RETURNS TABLE (object text, kind text, action text, detail text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'share_schema_wrapper';
 COMMENT ON FUNCTION wh.share_schema(text, text) IS
-'Lets a role read a schema, all that is in it now and what its owner makes in it later. wh_analyst as the role stands for all analysts of this database, and takes wh.make_private back';
+'Lets a role read a schema, what is in it now and what its owner makes in it later; of what others than the caller made, only what analysts or the team read. wh_analyst as the role stands for all analysts of this database, and takes wh.make_private back';
 
 CREATE FUNCTION wh.unshare_schema(schema text, to_role text)
 RETURNS TABLE (object text, kind text, action text, detail text)

@@ -247,6 +247,57 @@ fn called_again_it_puts_back_what_is_missing_and_nothing_else() {
     assert_eq!(owner.table("SELECT role, drift FROM wh.analysts"), "may|{}");
 }
 
+/// Without the library preloaded nobody keeps a member from undoing what the group was given by default.
+#[test]
+fn what_was_taken_stays_taken_when_something_else_is_put_back() {
+    let pair = warehouse("stays_taken");
+    let mut owner = pair.warehouse();
+    pair.as_deploy("add_team('duet')");
+    let (mut zoe, mut yul) = (add(&pair, "zoe"), add(&pair, "yul"));
+    for member in ["zoe", "yul"] {
+        pair.as_deploy(&format!("move_analyst('{member}', 'duet')"));
+    }
+    let group = group(&pair);
+    zoe.exec(&format!(
+        "CREATE TABLE zoe.kept (id int); CREATE TABLE zoe.diary (id int); CREATE TABLE duet.kept (id int); CREATE TABLE duet.diary (id int);
+         SET ROLE duet; CREATE TABLE duet.of_all (id int); REVOKE SELECT ON duet.of_all FROM {group}; RESET ROLE;
+         REVOKE SELECT ON zoe.diary, duet.diary FROM {group}; REVOKE SELECT ON duet.diary FROM duet"
+    ));
+    yul.exec(&format!("DROP OWNED BY {group}"));
+    assert_eq!(owner.table("SELECT role, drift <> '{}' FROM wh.analysts ORDER BY 1"), "yul|t\nzoe|t");
+    pair.as_deploy("add_analyst('zoe')");
+    // What the team makes as one.
+    assert_eq!(pg_test::actions(&pair.as_deploy("add_team('duet')")), ["schema duet opened"]);
+    zoe.exec("CREATE TABLE zoe.later (id int); CREATE TABLE duet.later (id int); SET ROLE duet; CREATE TABLE duet.of_all_later (id int); RESET ROLE");
+    for closed in ["zoe.diary", "duet.diary"] {
+        assert_eq!(yul.error(&format!("SELECT * FROM {closed}")).code().code(), "42501", "{closed}");
+    }
+    let reads = |owner: &mut postgres::Client, of: &str| {
+        owner.value(&format!("SELECT has_table_privilege('{group}', '{of}', 'SELECT')"))
+    };
+    assert_eq!(reads(&mut owner, "duet.of_all"), "f");
+    for open in ["zoe.kept", "zoe.later", "duet.kept", "duet.later", "duet.of_all_later"] {
+        assert_eq!(reads(&mut owner, open), "t", "{open}");
+    }
+    assert_eq!(owner.value("SELECT drift FROM wh.analysts WHERE role = 'zoe'"), "{}");
+    // Of an app: tables one by one, then the whole schema.
+    owner.exec(&format!(
+        "REVOKE SELECT ON ALL TABLES IN SCHEMA app FROM {group}; REVOKE USAGE ON SCHEMA app FROM {group}"
+    ));
+    let done = pg_test::actions(&pair.as_deploy("add_analyst('zoe')"));
+    assert_eq!(done, ["schema app opened"]);
+    for table in ["app.users", "app.orders"] {
+        assert_eq!(zoe.error(&format!("SELECT * FROM {table}")).code().code(), "42501", "{table}");
+    }
+    pair.product().exec("CREATE TABLE coupons (code text)");
+    pair.as_deploy("recreate_fdw('app')");
+    assert_eq!(zoe.value("SELECT count(*) FROM app.coupons"), "0");
+    // Another app of that name is another one.
+    owner.exec("SELECT * FROM wh.drop_fdw('app')");
+    pair.as_deploy(&format!("create_fdw('app', '{}')", pair.uri()));
+    assert_eq!(zoe.value("SELECT count(*) FROM app.orders"), "1");
+}
+
 #[test]
 fn what_is_more_than_the_standard_is_told_with_the_line_that_mends_it() {
     let pair = warehouse("drift");

@@ -183,6 +183,107 @@ fn what_a_leaver_made_stays_and_can_do_nothing_by_itself() {
     add(&pair, "uma");
 }
 
+/// All that stands between whom a leaver chose and what her heir may do is who owns what she wrote.
+#[test]
+fn what_a_leaver_made_reaches_nothing_with_its_new_owners_rights() {
+    let pair = warehouse("heirs_rights");
+    let mut owner = pair.warehouse();
+    let (mut eva, mut hal, mut joe) = (add(&pair, "eva"), add(&pair, "hal"), add(&pair, "joe"));
+    let group = group(&pair);
+    hal.exec(&format!(
+        "CREATE TABLE hal.open (id int, note text); INSERT INTO hal.open VALUES (1, 'kept'); CREATE TABLE hal.closed (id int, secret int); INSERT INTO hal.closed VALUES (1, 42);
+         CREATE SEQUENCE hal.counter; CREATE TABLE hal.by_rows (id int, who text); INSERT INTO hal.by_rows VALUES (1, 'eva'), (2, 'hal'); GRANT SELECT ON hal.counter TO eva;
+         CREATE VIEW hal.looks WITH (security_invoker) AS SELECT * FROM hal.closed; GRANT SELECT ON hal.looks TO PUBLIC"
+    ));
+    owner.exec("CREATE TABLE public.rows (id int); INSERT INTO public.rows VALUES (1), (2); ALTER TABLE public.rows ENABLE ROW LEVEL SECURITY;
+                GRANT SELECT ON public.rows TO eva, hal; CREATE POLICY hers ON public.rows TO eva USING (id = 1); CREATE POLICY his ON public.rows TO hal USING (true)");
+    eva.exec(
+        "CREATE VIEW eva.writes AS SELECT * FROM hal.open; CREATE VIEW eva.one_column AS SELECT * FROM hal.closed; CREATE VIEW eva.on_top AS SELECT secret FROM eva.one_column;
+         CREATE MATERIALIZED VIEW eva.kept AS SELECT secret FROM eva.one_column WITH NO DATA; CREATE VIEW eva.through AS SELECT * FROM hal.looks;
+         CREATE VIEW eva.of_rows AS SELECT * FROM public.rows; CREATE VIEW eva.counts AS SELECT last_value FROM hal.counter;
+         CREATE TABLE eva.ruled (id int); CREATE RULE r AS ON INSERT TO eva.ruled DO ALSO DELETE FROM hal.open;
+         CREATE TABLE eva.fine (id int); INSERT INTO eva.fine VALUES (1); CREATE VIEW eva.harmless AS SELECT * FROM eva.fine; CREATE VIEW eva.users AS SELECT id FROM app.users;
+         GRANT USAGE ON SCHEMA eva TO PUBLIC; GRANT SELECT, INSERT, UPDATE, DELETE ON eva.writes, eva.harmless TO PUBLIC; GRANT SELECT (secret), UPDATE (secret) ON eva.one_column TO joe;
+         GRANT SELECT ON eva.on_top, eva.kept, eva.of_rows, eva.counts TO joe WITH GRANT OPTION; GRANT SELECT (secret) ON eva.through TO PUBLIC; GRANT INSERT ON eva.ruled TO PUBLIC",
+    );
+    joe.exec("GRANT SELECT ON eva.on_top, eva.kept, eva.of_rows TO PUBLIC");
+    hal.exec(&format!("REVOKE SELECT ON hal.closed FROM {group}; REVOKE SELECT ON hal.counter FROM eva"));
+    // As long as they are hers, none of it does.
+    let attacks = [
+        "SELECT secret FROM eva.one_column",
+        "SELECT secret FROM eva.on_top",
+        "SELECT secret FROM eva.through",
+        "SELECT last_value FROM eva.counts",
+        "UPDATE eva.one_column SET secret = 0",
+        "DELETE FROM eva.writes",
+        "UPDATE eva.writes SET note = 'hers'",
+        "INSERT INTO eva.writes VALUES (2, 'hers')",
+        "INSERT INTO eva.ruled VALUES (1)",
+    ];
+    for attack in attacks {
+        assert_eq!(joe.error(attack).code().code(), "42501", "{attack}");
+    }
+    assert_eq!(joe.value("SELECT count(*) FROM eva.of_rows"), "1");
+    let done = pair.as_deploy("remove_analyst('eva', 'hal')");
+    let told: Vec<&str> = done.iter().filter(|c| c.action == "closed").map(|c| c.object.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "eva.counts",
+            "eva.kept",
+            "eva.of_rows",
+            "eva.on_top",
+            "eva.one_column",
+            "eva.ruled",
+            "eva.through",
+            "eva.writes"
+        ]
+    );
+    hal.exec("REFRESH MATERIALIZED VIEW eva.kept");
+    for attack in attacks.into_iter().chain(["SELECT secret FROM eva.kept", "SELECT * FROM eva.of_rows"]) {
+        assert_eq!(joe.error(attack).code().code(), "42501", "{attack}");
+    }
+    assert_eq!(hal.table("SELECT * FROM hal.open"), "1|kept");
+    assert_eq!(hal.value("SELECT secret FROM hal.closed"), "42");
+    // What reaches no more than before stays as it was.
+    joe.exec("UPDATE eva.harmless SET id = 2");
+    assert_eq!(joe.value("SELECT count(*) FROM eva.users"), "1");
+    assert_eq!(hal.table("SELECT (SELECT secret FROM eva.on_top), (SELECT secret FROM eva.kept)"), "42|42");
+}
+
+#[test]
+fn a_leaver_leaves_whoever_gave_them_rights_and_whoever_got_them() {
+    let pair = warehouse("passed_on");
+    let mut owner = pair.warehouse();
+    let (mut ada, mut bix, mut cyd) = (add(&pair, "ada"), add(&pair, "bix"), add(&pair, "cyd"));
+    bix.exec(
+        "CREATE TABLE bix.t (id int, x int); CREATE TABLE bix.u (id int); CREATE FUNCTION bix.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         GRANT USAGE ON SCHEMA bix TO ada, cyd WITH GRANT OPTION; GRANT INSERT, UPDATE ON bix.t TO ada, cyd WITH GRANT OPTION; GRANT EXECUTE ON FUNCTION bix.f() TO cyd WITH GRANT OPTION;
+         GRANT SELECT (x) ON bix.t TO cyd WITH GRANT OPTION",
+    );
+    // From hands other than the owner's, and on to others.
+    cyd.exec(
+        "GRANT UPDATE ON bix.t TO ada WITH GRANT OPTION; GRANT SELECT (x) ON bix.t TO ada WITH GRANT OPTION; GRANT USAGE ON SCHEMA bix TO ada;
+         GRANT EXECUTE ON FUNCTION bix.f() TO ada",
+    );
+    let other = pair.role("other");
+    ada.exec(&format!("GRANT INSERT ON bix.t TO {other}; GRANT SELECT (x) ON bix.t TO PUBLIC"));
+    let done = pair.as_deploy("remove_analyst('ada', 'cyd')");
+    let told = actions(&done);
+    assert!(told.contains(&"role ada dropped".to_owned()), "{told:?}");
+    let mut taken: Vec<String> =
+        done.iter().filter(|c| c.action == "taken back").map(|c| format!("{}: {}", c.object, c.detail)).collect();
+    taken.sort();
+    assert_eq!(
+        taken,
+        [
+            format!("bix.t: INSERT that \"ada\" had passed on to {other}"),
+            "bix.t: SELECT (x) that \"ada\" had passed on to PUBLIC".to_owned()
+        ]
+    );
+    assert_eq!(owner.value("SELECT has_table_privilege('cyd', 'bix.t', 'UPDATE') AND NOT has_any_column_privilege('public', 'bix.t', 'SELECT')"), "t");
+}
+
 #[test]
 fn a_leavers_queries_and_results_are_their_heirs() {
     let pair = warehouse("leaver_queries");

@@ -13,6 +13,9 @@ fn an_analyst_changes_and_reaches_nothing_else() {
     let mut alice = add(&pair, "alice");
     let mut bob = add(&pair, "bob");
     bob.exec("CREATE TABLE secrets (id int)");
+    pair.as_deploy("add_team('crew')");
+    pair.as_deploy("move_analyst('alice', 'crew')");
+    alice.exec("SET ROLE crew; CREATE TABLE crew.ours (id int); RESET ROLE");
     let group = group(&pair);
     let options = "SERVER app OPTIONS (schema_name 'public', table_name 'users')";
     let before = state(&mut owner);
@@ -66,6 +69,15 @@ fn an_analyst_changes_and_reaches_nothing_else() {
         "DROP ROLE bob",
         "REASSIGN OWNED BY bob TO alice",
         "DROP OWNED BY bob",
+        // What all give to the group by default would be gone.
+        &format!("DROP OWNED BY {group}"),
+        &format!("DROP OWNED BY alice, {group}"),
+        &format!("SET ROLE {group}; DROP OWNED BY CURRENT_USER"),
+        "DROP OWNED BY wh_analyst",
+        &format!("REASSIGN OWNED BY {group} TO alice"),
+        "DROP OWNED BY crew",
+        "REASSIGN OWNED BY crew TO alice",
+        "DO $$ BEGIN EXECUTE 'DROP OWNED BY crew'; END $$",
         // The server.
         "CREATE DATABASE mine",
         "CREATE EXTENSION hstore",
@@ -85,8 +97,6 @@ fn an_analyst_changes_and_reaches_nothing_else() {
     }
     // What goes through and takes nothing from anybody.
     for harmless in [
-        &format!("DROP OWNED BY {group}"),
-        "DROP OWNED BY wh_analyst",
         &format!("SET ROLE {group}; REVOKE SELECT ON app.users FROM {group}; RESET ROLE"),
         "ALTER ROLE alice RESET ALL",
         "GRANT SELECT ON app.users TO ana; GRANT USAGE ON SCHEMA app TO ana",
@@ -101,6 +111,8 @@ fn an_analyst_changes_and_reaches_nothing_else() {
         owner.value("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 'alice'::regrole AND setdatabase = 0"),
         "{startup_wh.max_query_time=10min}"
     );
+    // Their own they may.
+    alice.exec("CREATE TABLE mine (id int); REASSIGN OWNED BY alice TO alice; DROP OWNED BY alice");
     // Nobody's password, and nobody's query.
     assert_eq!(alice.table("SELECT umoptions FROM pg_user_mappings WHERE umoptions IS NOT NULL"), "");
     bob.exec("SELECT 'what bob asks'");

@@ -37,9 +37,12 @@ pub fn ensure(done: &mut Vec<Row>) -> Result<String> {
         spi::run(&format!("GRANT CONNECT ON DATABASE {} TO {quoted}", sql::ident(&database)), &[])?;
         done.push(Row::new(&group, "database", "opened").detail(database));
     }
-    for schema in uncovered()? {
-        cover(&group, &schema)?;
-        done.push(Row::new(schema, "schema", "opened").detail(format!("all analysts read it, as members of {quoted}")));
+    for (schema, before) in uncovered()? {
+        open(&group, &schema, before)?;
+        done.push(Row::new(schema, "schema", "opened").detail(match before {
+            false => format!("all analysts read it, as members of {quoted}"),
+            true => format!("all analysts may look into it again; tables that were taken from {quoted} stay so"),
+        }));
     }
     Ok(group)
 }
@@ -77,10 +80,10 @@ pub fn open_schemas() -> Result<Vec<String>> {
     )
 }
 
-/// Those that the group cannot use. What was taken from it in one that it can use stays taken.
-fn uncovered() -> Result<Vec<String>> {
+/// Those that the group cannot use, and whether it was let into them before. What was taken from it since stays taken.
+fn uncovered() -> Result<Vec<(String, bool)>> {
     spi::rows(
-        "SELECT pg_catalog.to_json(n.nspname)::text FROM pg_catalog.pg_namespace n, wh.reader_group g
+        "SELECT pg_catalog.json_build_array(n.nspname, n.nspname = ANY (g.covered))::text FROM pg_catalog.pg_namespace n, wh.reader_group g
          WHERE n.nspname IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source)
            AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) x WHERE x.grantee = g.role::oid AND x.privilege_type = 'USAGE')
          ORDER BY n.nspname",
@@ -88,11 +91,21 @@ fn uncovered() -> Result<Vec<String>> {
     )
 }
 
+/// Lets the group into a schema, and the first time have what is in it.
+fn open(group: &str, schema: &str, before: bool) -> Result<()> {
+    spi::run(&format!("GRANT USAGE ON SCHEMA {} TO {}", sql::ident(schema), sql::ident(group)), &[])?;
+    if before {
+        return Ok(());
+    }
+    cover(group, schema)?;
+    spi::run("UPDATE wh.reader_group SET covered = pg_catalog.array_append(covered, $1::name)", &[schema.into()])?;
+    Ok(())
+}
+
 /// Lets the group read a schema: foreign tables, and what the extension's owner has in it, but for the rows of unfinished
 /// fetches: a view on those would keep a fetch from ending.
 fn cover(group: &str, schema: &str) -> Result<()> {
     let group = sql::ident(group);
-    spi::run(&format!("GRANT USAGE ON SCHEMA {} TO {group}", sql::ident(schema)), &[])?;
     let relations: Vec<String> = spi::rows(
         "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))::text
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.pg_extension e
@@ -110,8 +123,15 @@ fn cover(group: &str, schema: &str) -> Result<()> {
 /// Called when an app or a source has come or gone: the group reads it, and the analysts have it on their search_path.
 pub fn schemas_changed() -> Result<()> {
     let Some(group) = find()? else { return Ok(()) };
-    for schema in uncovered()? {
-        cover(&group, &schema)?;
+    // A schema of the same name that comes after one is gone is another one.
+    spi::run(
+        "UPDATE wh.reader_group SET covered = ARRAY(SELECT c FROM pg_catalog.unnest(covered) c
+           WHERE c IN (SELECT local_schema FROM wh.fdw UNION ALL SELECT schema FROM wh.source))
+         WHERE NOT covered <@ ARRAY(SELECT local_schema::name FROM wh.fdw UNION ALL SELECT schema::name FROM wh.source)",
+        &[],
+    )?;
+    for (schema, before) in uncovered()? {
+        open(&group, &schema, before)?;
     }
     super::provision::follow_paths()
 }

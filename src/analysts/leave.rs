@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{provision, rights, teams, Row};
+use super::{grants, provision, reach, rights, teams, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{hooks, latch, spi, sql, subxact};
 
@@ -68,7 +68,14 @@ fn retire(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Resu
         }
     }
     crate::usage::forget_budget(role.oid)?;
-    // What they were given in this database, and what they gave by default.
+    // What they were given in this database: DROP OWNED takes what owners gave, and others may have passed it on to them.
+    // What they passed on themselves stands on it.
+    let taken = grants::take_all("given.grantee_oid = $1 OR given.grantor = $1::int8", &[spi::oid(role.oid)])?;
+    done.extend(taken.iter().filter(|g| g.grantor == role.oid).map(|g| {
+        Row::new(g.name(), "grant", "taken back")
+            .detail(format!("{} that \"{}\" had passed on to {}", g.privilege, role.name, g.grantee))
+    }));
+    // And what they gave by default.
     spi::run(&format!("DROP OWNED BY {quoted}"), &[])?;
     let dropped = subxact::run(|| spi::run(&format!("DROP ROLE {quoted}"), &[]));
     match dropped {
@@ -149,7 +156,7 @@ fn disarm(role: u32, done: &mut Vec<Row>) -> Result<()> {
 }
 
 fn hand_over(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
-    warn_of_reach(role, heir, done)?;
+    reach::close(role, heir, done)?;
     let owned: Vec<(String, i64)> = spi::rows(
         "SELECT pg_catalog.json_build_array(i.type, pg_catalog.count(*))::text
          FROM pg_catalog.pg_shdepend d CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) i
@@ -164,37 +171,6 @@ fn hand_over(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> R
             .into_iter()
             .map(|(kind, count)| Row::new(&heir.name, "owner", "given").detail(format!("{count} of kind {kind}"))),
     );
-    Ok(())
-}
-
-/// Views that read what their owner could not, and the new one can: they show it to whoever may read them.
-fn warn_of_reach(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
-    let views: Vec<(String, String)> = spi::rows(
-        "SELECT DISTINCT pg_catalog.json_build_array(pg_catalog.format('%I.%I', vn.nspname, v.relname), pg_catalog.format('%I.%I', n.nspname, c.relname))::text
-         FROM pg_catalog.pg_class v JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
-         JOIN pg_catalog.pg_rewrite w ON w.ev_class = v.oid
-         JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = w.oid
-           AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-         JOIN pg_catalog.pg_class c ON c.oid = d.refobjid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         WHERE v.relowner = $1 AND c.oid <> v.oid AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relowner <> $1
-           AND NOT pg_catalog.has_table_privilege($1, c.oid, 'SELECT') AND pg_catalog.has_any_column_privilege($2, c.oid, 'SELECT')",
-        &[spi::oid(role.oid), spi::oid(heir.oid)],
-    )?;
-    for (view, reads) in views {
-        // Its grants would show what the new owner may see to those whom the old one chose.
-        let grantees: Vec<String> = spi::rows(
-            "SELECT DISTINCT pg_catalog.to_json(CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END)::text
-             FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) x WHERE c.oid = $1::pg_catalog.regclass AND x.grantee <> c.relowner",
-            &[view.as_str().into()],
-        )?;
-        if !grantees.is_empty() {
-            spi::run(&format!("REVOKE ALL ON {view} FROM {}", grantees.join(", ")), &[])?;
-        }
-        done.push(Row::new(&view, "view", "closed").detail(format!(
-            "it reads {reads}, which \"{}\" could not and \"{}\" can; look at it before you share it again",
-            role.name, heir.name
-        )));
-    }
     Ok(())
 }
 
@@ -223,7 +199,10 @@ fn disable(role: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
     for g in groups {
         spi::run(&format!("REVOKE {g} FROM {quoted}"), &[])?;
     }
-    done.push(Row::new(&role.name, "role", "disabled").detail("it owns or was given something in another database"));
+    done.push(
+        Row::new(&role.name, "role", "disabled")
+            .detail("it owns something, or was given something, that could not be taken from here"),
+    );
     let left: Vec<(String, i64, i64)> = spi::rows(
         "SELECT pg_catalog.json_build_array(coalesce(d.datname, '(all databases)'), pg_catalog.count(*) FILTER (WHERE s.deptype = 'o'), pg_catalog.count(*) FILTER (WHERE s.deptype <> 'o'))::text
          FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid

@@ -1,18 +1,20 @@
 //! Analysts: a person gets a role, a schema and the data they may see, in one line.
 //!
 //! api (the doors) → facts (what the catalogs have) → standard (what is missing, what is too much; pure) → provision,
-//! teams, sharing, leave (do it); list and audit tell. group holds the right to read, rights who may do what to whom,
-//! watchdog max_query_time.
+//! teams, sharing, leave, reach (do it); list and audit tell. group holds the right to read, grants takes rights back, rights says
+//! who may do what to whom, watchdog holds max_query_time.
 
 mod api;
 mod audit;
 mod dangers;
 mod facts;
+mod grants;
 mod group;
 mod leave;
 mod list;
 mod names;
 mod provision;
+mod reach;
 mod rights;
 mod sharing;
 mod standard;
@@ -45,4 +47,5 @@ impl Row {
 /// Sets up what works only where the library is loaded with the server; called once, while it is.
 pub fn preload() {
     crate::pg::reason::explain(watchdog::reason);
+    crate::pg::hooks::disowning(rights::refuse_to_disown);
 }

@@ -37,6 +37,7 @@ pub fn add(caller: u32, wish: &Wish) -> Result<Vec<Row>> {
         rights::refuse_powerful(caller, &group)?;
     }
     let existing = rights::named(wish.name)?;
+    let new = !(known && existing.is_some());
     let role = match (existing, known) {
         (Some(role), true) => {
             rights::refuse_powerful(caller, &role)?;
@@ -55,7 +56,7 @@ pub fn add(caller: u32, wish: &Wish) -> Result<Vec<Row>> {
             role
         }
     };
-    repair(role, &group, wish.max_query_time, &mut done)?;
+    repair(role, &group, wish.max_query_time, new, &mut done)?;
     warn_without_watchdog(wish.max_query_time);
     Ok(done)
 }
@@ -206,14 +207,17 @@ fn warn_without_watchdog(limit: i32) {
     }
 }
 
-/// Does what is missing.
-pub fn repair(role: u32, group: &str, limit: i32, done: &mut Vec<Row>) -> Result<()> {
+/// Does what is missing. What is there already of one who is not new stays as its owner has it.
+fn repair(role: u32, group: &str, limit: i32, new: bool, done: &mut Vec<Row>) -> Result<()> {
     let Some(a) = facts::analyst(role)? else {
         return Err(Error::new(sqlstate::INTERNAL_ERROR, "the analyst was not registered"));
     };
     let path = standard::path(&a, &group::open_schemas()?, sql::ident);
     for missing in standard::missing(&a, &path) {
         done.push(mend(&a, group, limit, &missing)?);
+        if new && missing == Missing::Reading {
+            read(&a.name, &a.schema, &sql::ident(group))?;
+        }
     }
     Ok(())
 }
@@ -259,8 +263,8 @@ fn mend(a: &Analyst, group: &str, limit: i32, missing: &Missing) -> Result<Row> 
             row(&a.schema, "schema", "opened").detail("all analysts may look into it")
         }
         Missing::Reading => {
-            read(&a.name, &a.schema, &[group])?;
-            row(&a.schema, "schema", "opened").detail("all analysts read what is in it, and what comes")
+            read_later(&a.name, &a.schema, &to)?;
+            row(&a.schema, "schema", "opened").detail("all analysts read what is made in it from now on")
         }
         Missing::TeamReading => {
             let Some(team) = &a.team else { return Err(rights::missing(&a.name)) };
@@ -278,26 +282,26 @@ fn mend(a: &Analyst, group: &str, limit: i32, missing: &Missing) -> Result<Row> 
     })
 }
 
-/// Lets roles read what `owner` has in a schema, and what they make there later.
-pub fn read(owner: &str, schema: &str, readers: &[&str]) -> Result<()> {
-    let to: Vec<String> = readers.iter().map(|r| sql::ident(r)).collect();
-    let to = to.join(", ");
-    spi::run(
-        &format!(
-            "ALTER DEFAULT PRIVILEGES FOR ROLE {} IN SCHEMA {} GRANT SELECT ON TABLES TO {to}",
-            sql::ident(owner),
-            sql::ident(schema)
-        ),
-        &[],
-    )?;
+/// Lets roles (quoted) read what `owner` has in a schema.
+pub fn read(owner: &str, schema: &str, to: &str) -> Result<()> {
     for some in relations(owner, schema)?.chunks(500) {
         spi::run(&format!("GRANT SELECT ON {} TO {to}", some.join(", ")), &[])?;
     }
     Ok(())
 }
 
+/// Lets roles (quoted) read what `owner` makes in a schema from now on.
+pub fn read_later(owner: &str, schema: &str, to: &str) -> Result<()> {
+    let (owner, schema) = (sql::ident(owner), sql::ident(schema));
+    spi::run(
+        &format!("ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT SELECT ON TABLES TO {to}"),
+        &[],
+    )?;
+    Ok(())
+}
+
 /// What a role owns in a schema, that can be read.
-pub fn relations(owner: &str, schema: &str) -> Result<Vec<String>> {
+fn relations(owner: &str, schema: &str) -> Result<Vec<String>> {
     spi::rows(
         "SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))::text
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{session, spi};
+use crate::pg::{catalog, guc, identity, session, spi};
 
 /// A role.
 #[derive(Debug, Clone, Deserialize)]
@@ -64,4 +64,30 @@ pub fn is_admin(caller: u32) -> Result<bool> {
         "SELECT pg_catalog.to_json(pg_catalog.pg_has_role($1, 'wh_admin', 'USAGE'))::text",
         &[spi::oid(caller)],
     )? == Some(true))
+}
+
+/// Refuses DROP OWNED and REASSIGN OWNED of what all analysts, or a team, have together: any member has the rights of
+/// their group, and would take from the others what everybody gives to the group by default, or what the team owns.
+pub fn refuse_to_disown(roles: &[u32]) -> Result<()> {
+    if session::is_superuser() {
+        return Ok(());
+    }
+    let Some(owner) = catalog::extension_owner(c"startup_wh")? else { return Ok(()) };
+    let _owner = identity::As::extension_owner(owner);
+    let _settings = guc::Scope::new(guc::DEPARSE)?;
+    let shared: Vec<(String, bool)> = spi::look(
+        "SELECT pg_catalog.json_build_array(r.rolname, t.role IS NOT NULL)::text FROM pg_catalog.pg_roles r LEFT JOIN wh.team t ON t.role::oid = r.oid
+         WHERE r.oid = ANY ($1) AND (t.role IS NOT NULL OR r.rolname = 'wh_analyst' OR EXISTS (SELECT FROM wh.reader_group g WHERE g.role::oid = r.oid))",
+        &[spi::oids(roles.iter().copied())],
+    )?;
+    let Some((name, team)) = shared.first() else { return Ok(()) };
+    let error = Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, format!("role \"{name}\" is shared by all who are in it"));
+    Err(match team {
+        true => error
+            .detail("What the team owns, and what its members let it read, is not one member's to take away.")
+            .hint("A wh_admin can call wh.remove_team; a superuser can do this."),
+        false => error
+            .detail("Analysts let it read what they make, and would not be asked.")
+            .hint("Name your own role, or ask a superuser."),
+    })
 }

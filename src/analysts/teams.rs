@@ -64,6 +64,10 @@ pub fn add(caller: u32, name: &str) -> Result<Vec<Row>> {
     )?
     .ok_or_else(|| rights::missing(name))?;
     place(name, &schema, &group, private, &mut done)?;
+    if !known {
+        // One that was taken over may have made something.
+        provision::read(name, &schema, &format!("{}, {}", sql::ident(name), sql::ident(&group)))?;
+    }
     Ok(done)
 }
 
@@ -77,36 +81,40 @@ fn place(team: &str, schema: &str, group: &str, private: bool, done: &mut Vec<Ro
         done.push(Row::new(schema, "schema", "created"));
     }
     let (creates, reads): (bool, bool) = spi::first(
-        "SELECT pg_catalog.json_build_array(
-           (SELECT pg_catalog.count(DISTINCT x.privilege_type) = 2 FROM pg_catalog.aclexplode(n.nspacl) x WHERE pg_catalog.pg_get_userbyid(x.grantee) = $2 AND x.grantee <> 0),
-           EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) x WHERE pg_catalog.pg_get_userbyid(x.grantee) = $3 AND x.grantee <> 0 AND x.privilege_type = 'USAGE'))::text
-         FROM pg_catalog.pg_namespace n WHERE n.nspname = $1",
+        "WITH given AS (
+           SELECT x.grantee, x.privilege_type FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(n.nspacl) x WHERE n.nspname = $1
+           UNION ALL SELECT x.grantee, 'later' FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace, pg_catalog.aclexplode(d.defaclacl) x
+           WHERE n.nspname = $1 AND pg_catalog.pg_get_userbyid(d.defaclrole) = $2 AND d.defaclobjtype = 'r' AND x.privilege_type = 'SELECT')
+         SELECT pg_catalog.json_build_array(
+           (SELECT pg_catalog.count(DISTINCT g.privilege_type) = 3 FROM given g WHERE pg_catalog.pg_get_userbyid(g.grantee) = $2 AND g.grantee <> 0),
+           (SELECT pg_catalog.count(DISTINCT g.privilege_type) = 2 FROM given g WHERE pg_catalog.pg_get_userbyid(g.grantee) = $3 AND g.grantee <> 0
+             AND g.privilege_type IN ('USAGE', 'later')))::text",
         &[schema.into(), team.into(), group.into()],
     )?
     .unwrap_or_default();
+    // What is made by SET ROLE to the team is read, too.
     if !creates {
         spi::run(&format!("GRANT USAGE, CREATE ON SCHEMA {quoted} TO {to}"), &[])?;
-        // What is made by SET ROLE to the team.
-        provision::read(team, schema, &[team])?;
+        provision::read_later(team, schema, &to)?;
         done.push(Row::new(schema, "schema", "opened").detail("members of the team create in it"));
     }
     if !reads && !private {
         spi::run(&format!("GRANT USAGE ON SCHEMA {quoted} TO {all}"), &[])?;
-        provision::read(team, schema, &[group])?;
+        provision::read_later(team, schema, &all)?;
         done.push(Row::new(schema, "schema", "opened").detail("all analysts read it"));
     }
     Ok(())
 }
 
-/// Lets the team, and all analysts where it is not private, read what a member makes in its schema.
+/// Lets the team, and all analysts where it is not private, read what a member makes in its schema from now on.
 pub fn read_members(member: &str, team: &str, schema: &str, group: &str) -> Result<()> {
     let private: Option<bool> =
         spi::first("SELECT pg_catalog.to_json(private)::text FROM wh.team WHERE schema = $1", &[schema.into()])?;
-    if private == Some(true) {
-        provision::read(member, schema, &[team])
-    } else {
-        provision::read(member, schema, &[team, group])
+    let mut to = sql::ident(team);
+    if private != Some(true) {
+        to = format!("{to}, {}", sql::ident(group));
     }
+    provision::read_later(member, schema, &to)
 }
 
 /// Moves an analyst into a team, or out of all.

@@ -42,6 +42,7 @@ mod uri;
 mod wanted;
 
 pub use alter::with_dependents as alter_with_dependents;
+pub use grants::{in_order, Grant};
 pub use mask::Mask;
 pub use masks::{mask, unmask};
 pub use model::Change;

@@ -9,7 +9,10 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
 
-use pgrx::{pg_guard, pg_sys, PgList};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{pg_guard, pg_sys, PgList, PgLogLevel};
+
+use crate::error::Result;
 
 /// What of a utility statement concerns us.
 pub struct Utility {
@@ -24,6 +27,10 @@ pub struct Utility {
 /// Called before such a statement.
 pub type Before = fn(&Utility);
 
+/// Called before DROP OWNED and REASSIGN OWNED with the roles that they are about; may refuse it.
+pub type Disowns = fn(roles: &[u32]) -> Result<()>;
+
+static DISOWNS: OnceLock<Disowns> = OnceLock::new();
 static BEFORE: OnceLock<Before> = OnceLock::new();
 static mut EARLIER: pg_sys::ProcessUtility_hook_type = None;
 
@@ -61,6 +68,12 @@ pub fn utility(before: Before) {
     }
 }
 
+/// Has DROP OWNED and REASSIGN OWNED looked at by the hook that [`utility`] installs.
+pub fn disowning(before: Disowns) {
+    // Called once.
+    let _ = DISOWNS.set(before);
+}
+
 /// Errors of the statement pass through as they are: nothing here has a destructor, so they may jump over it.
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn process_utility(
@@ -89,6 +102,8 @@ unsafe extern "C-unwind" fn process_utility(
                 | pg_sys::NodeTag::T_AlterRoleSetStmt
         ) {
             look_at(node);
+        } else if matches!((*node).type_, pg_sys::NodeTag::T_DropOwnedStmt | pg_sys::NodeTag::T_ReassignOwnedStmt) {
+            disowns(node);
         }
         let next = EARLIER.unwrap_or(standard_ProcessUtility);
         super::reason::around(&mut reason);
@@ -102,6 +117,25 @@ unsafe extern "C-unwind" fn look_at(node: *mut pg_sys::Node) {
     if let Some(before) = BEFORE.get() {
         // SAFETY: the server's statement.
         before(&unsafe { concerns(node) });
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn disowns(node: *mut pg_sys::Node) {
+    let Some(before) = DISOWNS.get() else { return };
+    // SAFETY: each cast follows the node's tag; a role that is missing is the statement's own to refuse.
+    let roles: Vec<u32> = unsafe {
+        let roles = match (*node).type_ {
+            pg_sys::NodeTag::T_DropOwnedStmt => (*node.cast::<pg_sys::DropOwnedStmt>()).roles,
+            _ => (*node.cast::<pg_sys::ReassignOwnedStmt>()).roles,
+        };
+        PgList::<pg_sys::RoleSpec>::from_pg(roles)
+            .iter_ptr()
+            .map(|role| pg_sys::get_rolespec_oid(role, true).to_u32())
+            .collect()
+    };
+    if let Err(e) = before(&roles) {
+        ErrorReport::from(e).report(PgLogLevel::ERROR);
     }
 }
 
