@@ -38,7 +38,7 @@ fn refusal(said: &Verdict) -> Error {
             Some(per) => {
                 format!("Wait for the next {per}, or ask a member of wh_admin to change it with wh.set_budget.")
             }
-            None => String::from("Ask a member of wh_admin to change it with wh.set_budget."),
+            None => String::from("DROP or TRUNCATE what you need no more, which counts with the next measurement, or ask a member of wh_admin to change it with wh.set_budget."),
         },
     )
 }

@@ -329,7 +329,7 @@ unsafe fn ends_transaction(node: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// What is never refused: it ends something, or costs nothing.
+/// What is never refused: it ends something, costs nothing, or gives back room.
 ///
 /// # Safety
 /// `node` is a utility statement.
@@ -346,6 +346,8 @@ unsafe fn may_always(node: *mut pg_sys::Node) -> bool {
             | pg_sys::NodeTag::T_DiscardStmt
             | pg_sys::NodeTag::T_ListenStmt
             | pg_sys::NodeTag::T_UnlistenStmt
+            | pg_sys::NodeTag::T_DropStmt
+            | pg_sys::NodeTag::T_TruncateStmt
     )
 }
 
