@@ -4,7 +4,7 @@
 use super::model::Change;
 use super::properties::Property;
 use crate::error::Result;
-use crate::pg::{identity, spi, sql, subxact};
+use crate::pg::{identity, limit, spi, sql};
 
 /// Things taken off one table.
 pub struct Loose {
@@ -69,7 +69,7 @@ impl Loose {
                 let _owner = (!theirs).then(|| identity::As::named(&self.owner)).transpose()?;
                 spi::run(&say(statement), &[])
             };
-            match subxact::run(again) {
+            match limit::run(again) {
                 Ok(_) => {}
                 Err(e) if e.is_about_the_definition() => {
                     let detail = format!("{key} does not fit any more: {}", e.message);

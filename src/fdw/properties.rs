@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grants;
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{identity, spi, sql};
+use crate::pg::{identity, limit, spi, sql};
 
 /// relation, place, key, value, statement, role, whether a plain view can have it
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,8 +137,12 @@ pub fn restore(
                 true => None,
                 false => Some(identity::Usable::schemas(&[place.to_owned()], &owner_name)?),
             };
-            let _owner = (!property.is_definers()).then(|| identity::As::named(&owner_name)).transpose()?;
-            spi::run(statement, &[])?;
+            if property.is_definers() {
+                spi::run(statement, &[])?;
+                continue;
+            }
+            let _owner = identity::As::named(&owner_name)?;
+            limit::run(|| spi::run(statement, &[]))?;
         }
     }
     // Grants come last: an owner may have taken from themselves what the statements above need. What default privileges

@@ -18,7 +18,7 @@ use super::text::{self, Literals};
 use super::{broken, reads, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
-use crate::pg::{guc, identity, lock, rewrite, session, spi, subxact};
+use crate::pg::{guc, identity, limit, lock, rewrite, session, spi, subxact};
 
 /// Whether views follow a changed type or cast to the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +215,8 @@ impl<'a> Standing<'a> {
                     return self.break_view(held, &Error::new("42P16", why));
                 }
                 match self.make_again(held, &why) {
+                    // Its owner's code has had its time.
+                    Err(e) if e.sqlstate == sqlstate::PROGRAM_LIMIT_EXCEEDED => self.break_view(held, &e),
                     // What cannot be made again with all it had is better kept as it is, also where its owner has lost
                     // a right that making it takes; a caller who lacks one themselves is told.
                     Err(e)
@@ -248,7 +250,7 @@ impl<'a> Standing<'a> {
                 Ok(true)
             }
             Ok(Filled::Differs(_)) => Ok(false),
-            Err(e) if e.is_about_the_definition() => Ok(false),
+            Err(e) if e.is_about_the_definition() || e.sqlstate == sqlstate::PROGRAM_LIMIT_EXCEEDED => Ok(false),
             Err(e) => Err(e),
         }
     }
@@ -322,7 +324,7 @@ impl<'a> Standing<'a> {
             present.check(held.kind, held.oid)
         })
         .map_err(|e| {
-            if !e.is_about_the_definition() {
+            if !e.is_about_the_definition() && e.sqlstate != sqlstate::PROGRAM_LIMIT_EXCEEDED {
                 return e;
             }
             Error::new(
@@ -335,9 +337,9 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// Runs a statement of somebody's rule or function as that somebody: its expressions are theirs.
+/// Runs a statement of somebody's rule or function as that somebody: its expressions are theirs, and have a limit.
 fn as_owner(held: &Held, statement: &str) -> Result<()> {
-    subxact::run(|| {
+    limit::run(|| {
         if held.kind == Kind::Function {
             identity::refuse_to_lend_create(&held.schema, &held.owner, &format!("function {}", held.name))?;
         }

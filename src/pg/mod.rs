@@ -16,6 +16,7 @@ pub mod insert;
 pub mod json;
 pub mod jsonb;
 pub mod latch;
+pub mod limit;
 pub mod lock;
 pub mod parcel;
 pub mod password;

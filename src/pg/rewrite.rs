@@ -11,6 +11,7 @@ use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_sys, PgList};
 
 use super::called::{Called, Names};
+use super::limit;
 use super::sql::cstring;
 use crate::error::{sqlstate, Error, Result};
 
@@ -45,13 +46,18 @@ pub struct Query {
     pub outputs: Vec<Output>,
 }
 
-/// Parses and analyses exactly one SELECT. Nothing is planned and nothing runs.
+/// Parses and analyses exactly one SELECT. Nothing is planned, and nothing runs but the input of types, which can be
+/// somebody's code: within a limit.
 pub fn analyze(text: &str) -> Result<Query> {
     analyze_as(text, &[])
 }
 
 /// Like [`analyze`], where relations are called otherwise now than the text says, or have other columns.
 pub fn analyze_as(text: &str, called: &[Called]) -> Result<Query> {
+    limit::run(|| analyze_at_length(text, called))
+}
+
+fn analyze_at_length(text: &str, called: &[Called]) -> Result<Query> {
     let source = cstring(text)?;
     let mut names = Names::new(called);
     // SAFETY: the parser's own entry points, on a NUL-terminated string that outlives them (the raw tree keeps
