@@ -27,6 +27,8 @@ CREATE TABLE wh.fdw_table (
   remote_oid bigint,
   column_names name[] NOT NULL,
   column_nums int2[] NOT NULL,
+  waiting_name name,
+  waiting_columns name[] NOT NULL DEFAULT '{}',
   UNIQUE (fdw, remote_oid)
 );
 COMMENT ON TABLE wh.fdw_table IS 'The product''s identity of each foreign table: its OID, and the attribute number of each column';

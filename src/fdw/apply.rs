@@ -12,7 +12,7 @@ use super::types::Types;
 use super::wanted::{self, Notes};
 use super::{behind, broken, diff, fallback, local};
 use crate::error::Result;
-use crate::pg::{enums, spi};
+use crate::pg::{enums, spi, sql};
 use crate::policy;
 
 /// Where the wanted state comes from.
@@ -97,11 +97,18 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
         replaced: &replaced_types,
         rules: &rules,
     };
-    for w in &diff.blocked {
-        done.changes.push(
-            Change::new(work.table(&wanted[*w].name), "foreign table", "skipped")
-                .detail("another relation has this name here; rename it and run this again"),
-        );
+    for blocked in &diff.blocked {
+        let want = &wanted[blocked.wanted];
+        let change = match blocked.column {
+            None => Change::new(work.table(&want.name), "foreign table", "skipped")
+                .detail(blocked.detail(|name| work.table(name))),
+            Some(c) => {
+                let table = work.table(work.local_name(blocked.wanted));
+                let column = |name: &str| format!("{table}.{}", sql::ident(name));
+                Change::new(column(&want.columns[c].name), "column", "skipped").detail(blocked.detail(column))
+            }
+        };
+        done.changes.push(change);
     }
     let _lifted = enums::BanLifted::new();
     behind::ensure_key(&rules)?;

@@ -45,6 +45,13 @@ impl Work<'_> {
         t.rename_to.as_deref().unwrap_or(&self.existing[t.existing].name)
     }
 
+    /// The local name of a wanted table that is here, once renames are done.
+    pub fn local_name(&self, wanted: usize) -> &str {
+        let same = self.diff.same.iter().find(|s| s.1 == wanted).map(|s| self.existing[s.0].name.as_str());
+        let altered = || self.diff.alter.iter().find(|t| t.wanted == wanted).map(|t| self.final_name(t));
+        same.or_else(altered).unwrap_or(&self.wanted[wanted].name)
+    }
+
     /// Does all of it.
     pub fn carry_out(&self, rebuild: bool, policy: &Policy, done: &mut Done) -> Result<()> {
         // 1. What is touched, and locks on all of it or on nothing.
@@ -202,16 +209,17 @@ impl Work<'_> {
 
     /// Columns whose type changes, as they are called once renames are done, quoted.
     fn retyped(&self, t: &TableDiff) -> Vec<String> {
-        let wanted = &self.wanted[t.wanted].columns;
         let existing = &self.existing[t.existing].columns;
-        let name = |e: usize, w: usize| match existing[e].name == existing[e].remote_name() {
-            true => &wanted[w].name,
-            false => &existing[e].name,
+        let renamed = |e: usize| {
+            t.columns.iter().find_map(|c| match c {
+                ColumnDiff::Rename { existing, to } if *existing == e => Some(to),
+                _ => None,
+            })
         };
         t.columns
             .iter()
             .filter_map(|c| match c {
-                ColumnDiff::Retype { existing, wanted } => Some(sql::ident(name(*existing, *wanted))),
+                ColumnDiff::Retype { existing: e, .. } => Some(sql::ident(renamed(*e).unwrap_or(&existing[*e].name))),
                 _ => None,
             })
             .collect()

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::clash::{self, Blocked, Waiting};
 use super::model::{Existing, Options, Wanted};
 
 /// Everything to do to the foreign tables; indexes point into the two slices that were compared.
@@ -13,8 +14,8 @@ pub struct Diff {
     pub create: Vec<usize>,
     pub drop: Vec<usize>,
     pub alter: Vec<TableDiff>,
-    /// Wanted tables whose name a relation of another kind has.
-    pub blocked: Vec<usize>,
+    /// Wanted tables and columns whose names are taken here.
+    pub blocked: Vec<Blocked>,
     /// Tables that are the same on both sides, with the wanted one: identity is remembered for them.
     pub same: Vec<(usize, usize)>,
     /// Second tables over a remote one that has another name now, with the wanted one.
@@ -46,6 +47,20 @@ pub enum ColumnDiff {
     Options { existing: usize, options: Vec<OptionDiff> },
     Retype { existing: usize, wanted: usize },
     NotNull { existing: usize, wanted: bool },
+}
+
+impl Diff {
+    /// The names of a wanted table that is here, and of its columns, that have to wait.
+    pub fn waiting(&self, wanted: usize) -> Waiting {
+        let mut waiting = Waiting::default();
+        for b in self.blocked.iter().filter(|b| b.wanted == wanted) {
+            match b.column {
+                None => waiting.table = b.keeps.clone(),
+                Some(_) => waiting.columns.extend(b.keeps.clone()),
+            }
+        }
+        waiting
+    }
 }
 
 impl TableDiff {
@@ -100,7 +115,7 @@ pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &
     let pairs = pair(
         existing.iter().map(|t| {
             // Of two over one remote table it is the one that was followed, that bears its name, or that is older.
-            let rank = (t.remote_oid.is_none(), t.name != t.remote_name(), t.oid);
+            let rank = (t.remote_oid.is_none(), !t.follows(), t.oid);
             (t.remote_oid.filter(|_| trust_oids), t.remote_name(), rank)
         }),
         wanted.iter().map(|t| (t.remote_oid, t.name.as_str())),
@@ -125,28 +140,41 @@ pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &
         }
     }
 
-    // Names that stay the user's choice: a local name that differs from the remote one it stood for.
-    let mut names: HashSet<&str> = own.clone();
-    for (w, pair) in pairs.iter().enumerate() {
-        let Some(e) = *pair else { continue };
-        let follows = existing[e].name == existing[e].remote_name();
-        names.insert(if follows { wanted[w].name.as_str() } else { existing[e].name.as_str() });
+    // Names that stay: what is not of these tables has them, or a person chose them. Tables that go make room.
+    let mut renames: Vec<(usize, &str, &str)> = Vec::new();
+    let mut kept: HashSet<&str> = taken.iter().map(String::as_str).chain(own.iter().copied()).collect();
+    for (w, e) in paired() {
+        if e.follows() && e.name != wanted[w].name {
+            renames.push((w, &e.name, &wanted[w].name));
+        } else {
+            kept.insert(&e.name);
+        }
     }
+    let names: Vec<(&str, &str)> = renames.iter().map(|(_, from, to)| (*from, *to)).collect();
+    let waits = clash::waiting(&mut kept, &names);
+    let waiting: HashSet<usize> = waits.iter().map(|i| renames[*i].0).collect();
+    let given: HashSet<&str> = renames.iter().filter(|(w, ..)| !waiting.contains(w)).map(|(_, _, to)| *to).collect();
+    let block = |w: usize, keeps: Option<&Existing>| {
+        let name = wanted[w].name.as_str();
+        let has_it =
+            |other: usize, e: &Existing| other != w && e.name == name && !given.contains(wanted[other].name.as_str());
+        let by = paired().find(|(other, e)| has_it(*other, e)).map(|(other, _)| wanted[other].name.clone());
+        Blocked { wanted: w, column: None, keeps: keeps.map(|e| e.name.clone()), by }
+    };
     for (w, pair) in pairs.iter().enumerate() {
         let want = &wanted[w];
         let Some(e) = *pair else {
-            if taken.contains(&want.name) || !names.insert(&want.name) {
-                diff.blocked.push(w);
-            } else {
-                diff.create.push(w);
+            match kept.contains(want.name.as_str()) || given.contains(want.name.as_str()) {
+                true => diff.blocked.push(block(w, None)),
+                false => diff.create.push(w),
             }
             continue;
         };
-        let mut table = table_diff(&existing[e], want, trust_oids);
-        (table.existing, table.wanted) = (e, w);
-        if table.rename_to.as_deref().is_some_and(|to| taken.contains(to) || own.contains(to)) {
+        let mut table = table_diff(&existing[e], want, trust_oids, w, &mut diff.blocked);
+        table.existing = e;
+        if waiting.contains(&w) {
             table.rename_to = None;
-            diff.blocked.push(w);
+            diff.blocked.push(block(w, Some(&existing[e])));
         }
         if table.is_empty() {
             diff.same.push((e, w));
@@ -157,10 +185,17 @@ pub fn diff(existing: &[Existing], wanted: &[Wanted], trust_oids: bool, taken: &
     diff
 }
 
-fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDiff {
-    let follows = existing.name == existing.remote_name();
+/// Of the wanted table number `w`; columns whose names are taken go to `blocked`.
+fn table_diff(
+    existing: &Existing,
+    wanted: &Wanted,
+    trust_oids: bool,
+    w: usize,
+    blocked: &mut Vec<Blocked>,
+) -> TableDiff {
     let mut diff = TableDiff {
-        rename_to: (follows && existing.name != wanted.name).then(|| wanted.name.clone()),
+        wanted: w,
+        rename_to: (existing.follows() && existing.name != wanted.name).then(|| wanted.name.clone()),
         options: options_diff(&existing.options, &wanted.options),
         ..TableDiff::default()
     };
@@ -176,22 +211,51 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
             .filter(|i| !kept.contains(i) && !existing.columns[*i].generated)
             .map(|existing| ColumnDiff::Drop { existing }),
     );
-    for (w, pair) in pairs.iter().enumerate() {
-        let want = &wanted.columns[w];
+    // As with tables: columns that go make room, and so do those that are renamed.
+    let columns = &existing.columns;
+    let renames =
+        |e: usize, c: usize| existing.column_follows(&columns[e]) && columns[e].name != wanted.columns[c].name;
+    let of = |e: usize| pairs.iter().position(|p| *p == Some(e));
+    let mut names: Vec<&str> = Vec::new();
+    let mut moves: Vec<(&str, &str)> = Vec::new();
+    for (e, have) in columns.iter().enumerate() {
+        match of(e) {
+            Some(c) if renames(e, c) => moves.push((&have.name, &wanted.columns[c].name)),
+            Some(_) => names.push(&have.name),
+            None if have.generated => names.push(&have.name),
+            None => {}
+        }
+    }
+    let mut stay: HashSet<&str> = names.into_iter().collect();
+    clash::waiting(&mut stay, &moves);
+    let block = |c: usize, keeps: Option<String>| {
+        let name = &wanted.columns[c].name;
+        let place = columns.iter().position(|have| have.name == *name).and_then(of);
+        let by = place.map(|place| wanted.columns[place].name.clone());
+        Blocked { wanted: w, column: Some(c), keeps, by }
+    };
+    for (c, pair) in pairs.iter().enumerate() {
+        let want = &wanted.columns[c];
         let Some(e) = *pair else {
-            diff.columns.push(ColumnDiff::Add { wanted: w });
+            match stay.contains(want.name.as_str()) {
+                true => blocked.push(block(c, None)),
+                false => diff.columns.push(ColumnDiff::Add { wanted: c }),
+            }
             continue;
         };
-        let have = &existing.columns[e];
-        if have.remote_name() != want.name {
-            if have.name == have.remote_name() {
-                diff.columns.push(ColumnDiff::Rename { existing: e, to: want.name.clone() });
-            }
-            if have.options.contains_key("column_name") || have.name != have.remote_name() {
-                let exists = have.options.contains_key("column_name");
-                let option = OptionDiff { name: "column_name".into(), value: want.name.clone(), exists };
-                diff.columns.push(ColumnDiff::Options { existing: e, options: vec![option] });
-            }
+        let have = &columns[e];
+        let mut renamed = renames(e, c);
+        if renamed && stay.contains(have.name.as_str()) {
+            renamed = false;
+            blocked.push(block(c, Some(have.name.clone())));
+        }
+        if renamed {
+            diff.columns.push(ColumnDiff::Rename { existing: e, to: want.name.clone() });
+        }
+        let exists = have.options.contains_key("column_name");
+        if have.remote_name() != want.name && (exists || !renamed) {
+            let option = OptionDiff { name: "column_name".into(), value: want.name.clone(), exists };
+            diff.columns.push(ColumnDiff::Options { existing: e, options: vec![option] });
         }
         let mut others = want.options.clone();
         others.remove("column_name");
@@ -200,7 +264,7 @@ fn table_diff(existing: &Existing, wanted: &Wanted, trust_oids: bool) -> TableDi
             diff.columns.push(ColumnDiff::Options { existing: e, options: others });
         }
         if have.r#type != want.r#type {
-            diff.columns.push(ColumnDiff::Retype { existing: e, wanted: w });
+            diff.columns.push(ColumnDiff::Retype { existing: e, wanted: c });
         }
         if have.not_null != want.not_null {
             diff.columns.push(ColumnDiff::NotNull { existing: e, wanted: want.not_null });
@@ -303,6 +367,7 @@ mod tests {
             options,
             imported_as: None,
             remote_oid: oid,
+            waiting: Waiting::default(),
             columns,
         }
     }
@@ -412,7 +477,7 @@ mod tests {
         let taken = HashSet::from([String::from("orders")]);
         let want = [wanted(1, "orders", &[]), wanted(2, "users", &[])];
         let d = diff(&[], &want, true, &taken);
-        assert_eq!((d.blocked, d.create), (vec![0], vec![1]));
+        assert_eq!((d.blocked[0].wanted, d.blocked.len(), d.create), (0, 1, vec![1]));
     }
 
     #[test]
@@ -446,10 +511,11 @@ mod tests {
         let renamed = [wanted(7, "customers", &[(1, "id")])];
         let d = diff(&both, &renamed, true, &HashSet::new());
         assert_eq!((d.alter[0].rename_to.as_deref(), d.drop, d.seconds), (Some("customers"), vec![], vec![(1, 0)]));
-        // Nobody else gets its name, and it goes with the one that it is a second of.
+        // Nobody else gets its name, nor that of the one that waits for it; and it goes with the one that it is a second of.
         let taken = [wanted(7, "users_slow", &[(1, "id")]), wanted(8, "users", &[(1, "id")])];
         let d = diff(&both, &taken, true, &HashSet::new());
-        assert_eq!((d.blocked, d.create, d.drop), (vec![0], vec![1], vec![]));
+        let blocked: Vec<_> = d.blocked.iter().map(|b| (b.wanted, b.keeps.as_deref())).collect();
+        assert_eq!((blocked, d.create, d.drop), (vec![(0, Some("users")), (1, None)], vec![], vec![]));
         assert_eq!(diff(&both, &[], true, &HashSet::new()).drop, [0, 1]);
     }
 }

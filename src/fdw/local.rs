@@ -6,6 +6,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::Oid;
 use serde::Deserialize;
 
+use super::clash::Waiting;
 use super::mask::{Shown, View};
 use super::model::{ColumnType, Existing, ExistingColumn, Options};
 use super::registry::Registered;
@@ -41,6 +42,8 @@ struct Table {
     column_names: Option<Vec<String>>,
     #[serde(default)]
     column_nums: Option<Vec<i16>>,
+    waiting_name: Option<String>,
+    waiting_columns: Option<Vec<String>>,
 }
 
 /// The view in its place.
@@ -75,7 +78,8 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
                                    FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped))
                        FROM wh.masked_table k JOIN pg_class v ON v.oid = k.view WHERE k.relation = f.oid),
                     'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o), '{{}}'),
-                    'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums)::text
+                    'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums,
+                    'waiting_name', m.waiting_name, 'waiting_columns', m.waiting_columns)::text
              FROM (SELECT c.oid, c.relname, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS nspname, t.ftoptions {FROM} AND {which}) f
              LEFT JOIN wh.fdw_table m ON m.relation = f.oid ORDER BY f.relname COLLATE \"C\""
         ),
@@ -142,6 +146,7 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
                 options: t.options,
                 imported_as: None,
                 remote_oid: t.remote_oid,
+                waiting: Waiting { table: t.waiting_name, columns: t.waiting_columns.unwrap_or_default() },
                 columns,
             }
         })

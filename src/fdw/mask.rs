@@ -338,6 +338,7 @@ mod tests {
             options,
             imported_as: None,
             remote_oid: Some(7),
+            waiting: Default::default(),
             columns,
         }
     }

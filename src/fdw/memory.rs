@@ -21,6 +21,7 @@ impl Work<'_> {
                 existing.columns.iter().map(|c| (c.remote_name(), c.remote_num)).collect();
             let same = existing.remote_oid == wanted.remote_oid
                 && wanted.remote_oid.is_some()
+                && existing.waiting == self.diff.waiting(w)
                 && known.len() == wanted.columns.len()
                 && wanted.columns.iter().all(|c| known.get(c.name.as_str()) == Some(&c.remote_num));
             match same {
@@ -38,11 +39,11 @@ impl Work<'_> {
         }
         // Not all of them: readers of what was changed wait meanwhile.
         let now = local::others(self.app, &settled)?;
-        let mut found: Vec<(&Existing, &Wanted, u32)> = Vec::new();
+        let mut found: Vec<(&Existing, usize, u32)> = Vec::new();
         for (w, e) in stale {
             let wanted = &self.wanted[w];
             if let (Some(table), Some(remote_oid)) = (self.now(&now, wanted, e), wanted.remote_oid) {
-                found.push((table, wanted, remote_oid));
+                found.push((table, w, remote_oid));
             }
         }
         // One table of the product is one here, also where two of them have changed places.
@@ -54,7 +55,8 @@ impl Work<'_> {
                 spi::oids(found.iter().map(|(table, ..)| table.oid)),
             ],
         )?;
-        for (table, wanted, remote_oid) in found {
+        for (table, w, remote_oid) in found {
+            let (wanted, waiting) = (&self.wanted[w], self.diff.waiting(w));
             let nums: HashMap<&str, i16> =
                 wanted.columns.iter().filter_map(|c| Some((c.name.as_str(), c.remote_num?))).collect();
             let (names, nums): (Vec<String>, Vec<i16>) = table
@@ -63,14 +65,16 @@ impl Work<'_> {
                 .filter_map(|c| Some((c.remote_name().to_owned(), *nums.get(c.remote_name())?)))
                 .unzip();
             spi::run(
-                "INSERT INTO wh.fdw_table (fdw, relation, remote_oid, column_names, column_nums)
-                 VALUES ($1, $2::regclass, $3, $4::text[]::name[], $5)",
+                "INSERT INTO wh.fdw_table (fdw, relation, remote_oid, column_names, column_nums, waiting_name, waiting_columns)
+                 VALUES ($1, $2::regclass, $3, $4::text[]::name[], $5, $6::text::name, $7::text[]::name[])",
                 &[
                     self.app.name.as_str().into(),
                     spi::oid(table.oid),
                     i64::from(remote_oid).into(),
                     names.into(),
                     nums.into(),
+                    waiting.table.into(),
+                    waiting.columns.into(),
                 ],
             )?;
         }

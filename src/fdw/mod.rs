@@ -10,6 +10,7 @@ mod apply;
 mod behind;
 mod broken;
 mod change;
+mod clash;
 mod dependents;
 mod diff;
 mod fallback;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::clash::Waiting;
 use super::mask::View;
 
 pub type Options = BTreeMap<String, String>;
@@ -50,6 +51,8 @@ pub struct Existing {
     pub imported_as: Option<String>,
     /// Remembered from an earlier run.
     pub remote_oid: Option<u32>,
+    /// Likewise.
+    pub waiting: Waiting,
     pub columns: Vec<ExistingColumn>,
 }
 
@@ -70,6 +73,18 @@ impl Existing {
     /// The product's name for the table, as far as the warehouse knows.
     pub fn remote_name(&self) -> &str {
         self.imported_as.as_ref().or_else(|| self.options.get("table_name")).unwrap_or(&self.name)
+    }
+}
+
+impl Existing {
+    /// Whether its name is the product's to choose, and not a person's.
+    pub fn follows(&self) -> bool {
+        self.name == self.remote_name() || self.waiting.table.as_ref() == Some(&self.name)
+    }
+
+    /// The same of one of its columns.
+    pub fn column_follows(&self, column: &ExistingColumn) -> bool {
+        column.name == column.remote_name() || self.waiting.columns.contains(&column.name)
     }
 }
 
