@@ -98,3 +98,29 @@ fn a_column_waits_for_a_name_that_somebody_gave_to_another() {
     assert_eq!(run(&pair)[0], "app.t.e renamed: from dee");
     assert_eq!(warehouse.table("SELECT a, b, e, d, bee FROM app.t"), "1|2|3|4|5");
 }
+
+#[test]
+fn a_type_makes_room_for_a_table_of_its_name() {
+    let pair = followed(
+        "types",
+        "CREATE SCHEMA ty; CREATE TYPE ty.plan AS ENUM ('free', 'pro'); CREATE TYPE ty.tier AS ENUM ('a', 'b');
+         CREATE TABLE plan (id int, p ty.plan); INSERT INTO plan VALUES (1, 'pro');
+         CREATE TABLE users (t ty.tier); INSERT INTO users VALUES ('b')",
+    );
+    let mut warehouse = pair.warehouse();
+    assert_eq!(warehouse.table("SELECT id, p, pg_typeof(p) FROM app.plan"), "1|pro|app.plan_type");
+    assert_eq!(run(&pair), [""; 0]);
+    pair.warehouse_as("ana").exec("CREATE VIEW ana.tiers AS SELECT t, 'a'::app.tier AS other FROM app.users");
+    // A table comes whose name a type has here already; and a type that has to be made anew.
+    pair.product().exec(
+        "CREATE TABLE tier (id int); ALTER TYPE ty.plan RENAME TO old; CREATE TYPE ty.plan AS ENUM ('pro', 'free');
+         ALTER TABLE plan ALTER p TYPE ty.plan USING p::text::ty.plan; DROP TYPE ty.old",
+    );
+    let done = run(&pair);
+    assert!(done.contains(&"app.tier_type renamed: from \"tier\"".into()), "{done:?}");
+    assert!(done.contains(&"app.tier created: 1 columns".into()), "{done:?}");
+    assert!(!done.iter().any(|l| l.contains("skipped")), "{done:?}");
+    assert_eq!(warehouse.table("SELECT t, pg_typeof(t), other FROM ana.tiers"), "b|app.tier_type|a");
+    assert_eq!(warehouse.table("SELECT p, pg_typeof(p), p < 'free' FROM app.plan"), "pro|app.plan_type|t");
+    assert_eq!(run(&pair), [""; 0]);
+}

@@ -62,6 +62,11 @@ pub struct Types<'a> {
     resolved: HashMap<u32, Local>,
     /// Local types by the remote one that each stands for: of two with one name only one can have it.
     claimed: HashMap<u32, u32>,
+    /// Local names of the ones that are here, by the remote one: a successor has the name of what it replaces.
+    names: HashMap<u32, String>,
+    /// Names that foreign tables are to have: their row types need them (src/backend/catalog/heap.c,
+    /// heap_create_with_catalog).
+    pub tables: HashSet<String>,
     collations: HashMap<u32, u32>,
     /// Extensions that are here, and that somebody could drop who must not take other people's columns with them.
     untrusted: HashSet<String>,
@@ -93,6 +98,8 @@ impl<'a> Types<'a> {
             in_use,
             resolved: HashMap::new(),
             claimed: HashMap::new(),
+            names: HashMap::new(),
+            tables: HashSet::new(),
             collations: HashMap::new(),
             untrusted: HashSet::new(),
             changes: Vec::new(),
@@ -212,23 +219,8 @@ impl<'a> Types<'a> {
         let at = by_oid
             .or_else(|| self.remembered.iter().position(|r| r.remote_name == t.name && free(r.oid) && !others(r)));
         if let Some(at) = at {
-            let known = &mut self.remembered[at];
-            if known.remote_name != t.name && known.name == known.remote_name {
-                spi::run(
-                    &format!(
-                        "ALTER TYPE {} RENAME TO {}",
-                        sql::qualified(&known.schema, &known.name),
-                        sql::ident(&t.name)
-                    ),
-                    &[],
-                )?;
-                self.changes.push(
-                    Change::new(sql::qualified(&known.schema, &t.name), "type", "renamed")
-                        .detail(format!("from \"{}\"", known.name)),
-                );
-                known.name = t.name.clone();
-            }
-            let known = known.clone();
+            let known = self.settle(self.remembered[at].clone(), t)?;
+            self.remembered[at] = known.clone();
             self.claimed.insert(known.oid, t.oid);
             return Ok(Some(known));
         }
@@ -253,10 +245,37 @@ impl<'a> Types<'a> {
         )?;
         let theirs: Vec<u32> = self.remembered.iter().filter(|r| others(r)).map(|r| r.oid).collect();
         let found = found.filter(|f| f.name == t.name && free(f.oid) && !theirs.contains(&f.oid));
-        if let Some(found) = &found {
-            self.claimed.insert(found.oid, t.oid);
+        let Some(found) = found else { return Ok(None) };
+        let found = self.settle(found, t)?;
+        self.claimed.insert(found.oid, t.oid);
+        Ok(Some(found))
+    }
+
+    /// Gives a type that is here the name that it should have: the product's, unless a person chose another one or a table
+    /// needs it. Where that is taken it keeps its own.
+    fn settle(&mut self, mut known: Remembered, t: &RemoteType) -> Result<Remembered> {
+        let follows = [known.remote_name.clone(), beside_a_table(&known.remote_name)].contains(&known.name);
+        let name = self.beside_tables(if follows { &t.name } else { &known.name });
+        let ours = known.schema == self.app.local_schema;
+        if name != known.name && (ours || known.remote_name != t.name) && !is_taken(&known.schema, &name, t.kind)? {
+            let from = sql::qualified(&known.schema, &known.name);
+            spi::run(&format!("ALTER TYPE {from} RENAME TO {}", sql::ident(&name)), &[])?;
+            self.changes.push(
+                Change::new(sql::qualified(&known.schema, &name), "type", "renamed")
+                    .detail(format!("from \"{}\"", known.name)),
+            );
+            known.name = name;
         }
-        Ok(found)
+        self.names.insert(t.oid, known.name.clone());
+        Ok(known)
+    }
+
+    /// The name itself, or the one that goes with it where a table needs it.
+    fn beside_tables(&self, name: &str) -> String {
+        match self.tables.contains(name) {
+            true => beside_a_table(name),
+            false => name.to_owned(),
+        }
     }
 
     fn remember(&mut self, local: u32, t: &RemoteType) -> Result<()> {
@@ -315,6 +334,28 @@ pub const UNUSED: &str = "NOT EXISTS (
     SELECT FROM pg_depend d WHERE d.refclassid = 'pg_type'::regclass AND d.deptype = 'n' AND d.refobjid IN (TABLE family)
       AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i'
                         AND i.refclassid = 'pg_type'::regclass AND i.refobjid IN (TABLE family)))";
+
+/// What a type is called whose name a table has.
+fn beside_a_table(name: &str) -> String {
+    const END: &str = "_type";
+    // NAMEDATALEN (src/include/pg_config_manual.h)
+    let mut fits = name.len().min(63 - END.len());
+    while !name.is_char_boundary(fits) {
+        fits -= 1;
+    }
+    format!("{}{END}", &name[..fits])
+}
+
+/// Whether a name is taken for a type of this kind: composites share theirs with all relations, the rest with row types.
+fn is_taken(schema: &str, name: &str, kind: char) -> Result<bool> {
+    let taken: Option<bool> = spi::first(
+        "SELECT to_json(true)::text FROM pg_namespace n WHERE n.nspname = $2 AND (
+           EXISTS (SELECT FROM pg_type t WHERE t.typnamespace = n.oid AND t.typname = $1 AND t.typelem = 0)
+           OR $3 AND EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = $1))",
+        &[name.into(), schema.into(), (kind == 'c').into()],
+    )?;
+    Ok(taken.is_some())
+}
 
 fn named(schema: &str, name: &str) -> Result<Option<u32>> {
     spi::first(

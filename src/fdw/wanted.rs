@@ -134,7 +134,9 @@ pub fn tables(
 ) -> Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
     // A listed table keeps its place when the product renames it.
-    for table in remote.tables.iter().filter(|t| app.wants(&t.name) || app.follows(&t.name) && known.contains(&t.oid)) {
+    let is_wanted = |t: &&RemoteTable| app.wants(&t.name) || app.follows(&t.name) && known.contains(&t.oid);
+    types.tables = remote.tables.iter().filter(is_wanted).map(|t| t.name.clone()).collect();
+    for table in remote.tables.iter().filter(is_wanted) {
         let mut columns = Vec::new();
         for column in table.columns.iter().filter(|c| !app.hides(&table.name, &c.1)) {
             let r#type = types.column(column)?;

@@ -3,7 +3,7 @@
 use super::super::labels;
 use super::super::model::Change;
 use super::super::remote::RemoteType;
-use super::{named, Remembered, Replaced, Types};
+use super::{is_taken, named, Remembered, Replaced, Types};
 use crate::error::Result;
 use crate::pg::catalog::format_type;
 use crate::pg::{spi, sql};
@@ -135,12 +135,9 @@ impl Types<'_> {
 
     fn create(&mut self, t: &RemoteType, definition: &str, what: &str) -> Result<Option<u32>> {
         let schema = self.app.local_schema.as_str();
-        let name = sql::qualified(schema, &t.name);
-        let taken: Option<bool> = spi::first(
-            "SELECT to_json(true)::text FROM pg_type WHERE typname = $1 AND typnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $2) AND typelem = 0",
-            &[t.name.as_str().into(), schema.into()],
-        )?;
-        if taken.is_some() {
+        let own = self.names.get(&t.oid).cloned().unwrap_or_else(|| self.beside_tables(&t.name));
+        let name = sql::qualified(schema, &own);
+        if is_taken(schema, &own, t.kind)? {
             self.changes.push(
                 Change::new(name, "type", "skipped")
                     .detail("another type or relation has this name here: its columns are text"),
@@ -149,13 +146,17 @@ impl Types<'_> {
         }
         spi::run(&format!("CREATE {what} {name} {definition}"), &[])?;
         let replaced = self.changes.iter().any(|c| c.object == name);
-        let oid = named(schema, &t.name)?;
+        let oid = named(schema, &own)?;
         if let Some(oid) = oid {
             self.claimed.insert(oid, t.oid);
             self.remember(oid, t)?;
         }
         if !replaced {
-            self.changes.push(Change::new(name, "type", "created"));
+            let mut change = Change::new(name, "type", "created");
+            if own != t.name {
+                change.detail = Some(format!("for type \"{}\": a table has that name", t.name));
+            }
+            self.changes.push(change);
         }
         Ok(oid)
     }
