@@ -201,11 +201,11 @@ AS 'MODULE_PATHNAME', 'recreate_fdw_wrapper';
 COMMENT ON FUNCTION wh.recreate_fdw(text, boolean, text, interval, interval, text) IS
 'Makes the foreign tables equal to the product''s, in one transaction, and keeps every view; returns a row per change. on_broken: keep (a view that lost its column raises a clear error until it heals) or fail. types: follow, or pin (views keep their old output types)';
 
-CREATE FUNCTION wh.plan_recreate_fdw(name text)
+CREATE FUNCTION wh.plan_recreate_fdw(name text, max_wait interval DEFAULT '5min')
 RETURNS TABLE (object text, kind text, action text, detail text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'plan_recreate_fdw_wrapper';
-COMMENT ON FUNCTION wh.plan_recreate_fdw(text) IS
+COMMENT ON FUNCTION wh.plan_recreate_fdw(text, interval) IS
 'The rows that wh.recreate_fdw would return now, with nothing changed: says which views would break, who owns them, and why';
 
 CREATE FUNCTION wh.drop_fdw(name text, cascade boolean DEFAULT false)
@@ -285,7 +285,7 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA wh FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
   wh.create_fdw(text, text, text, text, text, text[], text[]),
   wh.recreate_fdw(text, boolean, text, interval, interval, text),
-  wh.plan_recreate_fdw(text), wh.drop_fdw(text, boolean), wh.hide(text, text, text), wh.unhide(text, text, text),
+  wh.plan_recreate_fdw(text, interval), wh.drop_fdw(text, boolean), wh.hide(text, text, text), wh.unhide(text, text, text),
   wh.repair_views(text)
 TO wh_admin;
 GRANT EXECUTE ON FUNCTION wh.dependents(regclass), wh.alter_with_dependents(regclass, text) TO wh_admin, wh_analyst;

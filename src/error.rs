@@ -73,6 +73,11 @@ impl Error {
         self.sqlstate == sqlstate::QUERY_CANCELED || self.sqlstate.starts_with("57P")
     }
 
+    /// Whether a session on another server is gone, in the middle of it or for idling in a transaction.
+    pub fn is_a_lost_connection(&self) -> bool {
+        self.sqlstate.starts_with("08") || self.sqlstate == "25P03"
+    }
+
     /// Whether the text of a definition is at fault (class 42, bad literals of class 22, unsupported
     /// constructs), and not the server, the session or the network.
     pub fn is_about_the_definition(&self) -> bool {

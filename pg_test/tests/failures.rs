@@ -270,3 +270,31 @@ fn runs_are_kept_for_as_many_days_as_the_setting_says() {
     assert_eq!(kept(&mut warehouse), "2 6 7 8");
     assert_eq!(deploy.error("SET startup_wh.run_history = 1").code().code(), "42501");
 }
+
+#[test]
+fn a_product_that_ends_the_session_while_a_run_waits_is_recorded_with_what_to_do() {
+    let pair = Pair::apart("impatient", &[]);
+    pair.product().exec("CREATE TABLE users (id int)");
+    pair.create_fdw();
+    let mut product = pair.product();
+    product.exec("ALTER ROLE wh_reader SET idle_in_transaction_session_timeout = '200ms'; ALTER TABLE users ALTER id TYPE bigint");
+    let mut warehouse = pair.warehouse();
+    let before = warehouse.table(FACTS);
+    let mut reader = pair.warehouse();
+    reader.exec("BEGIN; EXPLAIN SELECT * FROM app.users");
+    let mut deploy = pair.warehouse_as("deploy");
+    let run = std::thread::spawn(move || deploy.error("SELECT * FROM wh.recreate_fdw('app')"));
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'wh_reader'";
+    wait_until("the run has read the product", || product.value(sessions) == "1");
+    wait_until("the product has lost its patience", || product.value(sessions) == "0");
+    reader.exec("COMMIT");
+    let error = run.join().expect("a thread");
+    assert!(error.hint().is_some_and(|h| h.contains("idle_in_transaction_session_timeout")), "{error:?}");
+    assert!(error.detail().is_none_or(|d| !d.contains("backtrace")), "{error:?}");
+    assert_eq!(warehouse.table(FACTS), before);
+    let newest = "SELECT status, sqlstate, error <> '' FROM wh.fdw_runs ORDER BY run DESC LIMIT 1";
+    assert_eq!(warehouse.table(newest), format!("failed|{}|t", error.code().code()));
+    // With more patience it goes on.
+    product.exec("ALTER ROLE wh_reader RESET idle_in_transaction_session_timeout");
+    assert_eq!(pair.recreate_fdw().len(), 1);
+}

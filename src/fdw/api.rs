@@ -98,6 +98,7 @@ fn one_of(argument: &str, value: &str, a: &str, b: &str) -> Error {
 #[pg_extern(sql = false)]
 fn plan_recreate_fdw(
     name: Option<&str>,
+    max_wait: Option<Interval>,
 ) -> core::result::Result<
     TableIterator<
         'static,
@@ -105,7 +106,8 @@ fn plan_recreate_fdw(
     >,
     ErrorReport,
 > {
-    let options = Options { plan: true, ..Options::default() };
+    let max_wait = run::duration("max_wait", given("max_wait", max_wait)?)?;
+    let options = Options { plan: true, max_wait, ..Options::default() };
     Ok(rows(run::recreate(given("name", name)?, &options)?))
 }
 

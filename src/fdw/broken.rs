@@ -30,10 +30,7 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
         rebuild::view(held, rebuild::Text::Ours(&stub), &held.properties, Kind::View, false, false)?;
         spi::first::<u32>("SELECT to_json($1::regclass::oid::int8)::text", &[held.name.as_str().into()])?.unwrap_or(0)
     } else {
-        // A stub is not updatable, and a dump with this option on it could not be restored.
-        if held.properties.iter().any(|p| p.2 == CHECK_OPTION) {
-            spi::run(&format!("ALTER VIEW {} RESET (check_option)", held.name), &[])?;
-        }
+        reset_check_option(held)?;
         rewrite::store(held.oid, rewrite::analyze(&stub)?);
         held.oid
     };
@@ -65,7 +62,17 @@ pub fn put_stub(held: &Held, error: &Error, policy: &Policy) -> Result<()> {
     Ok(())
 }
 
-const CHECK_OPTION: &str = "option check_option";
+pub const CHECK_OPTION: &str = "option check_option";
+
+/// Takes the option off a view that is not updatable any more, since its dump could not be restored with it
+/// (DefineView, src/backend/commands/view.c). Says whether it was there.
+pub fn reset_check_option(held: &Held) -> Result<bool> {
+    let is_there = held.properties.iter().any(|p| p.2 == CHECK_OPTION);
+    if is_there {
+        spi::run(&format!("ALTER VIEW {} RESET (check_option)", held.name), &[])?;
+    }
+    Ok(is_there)
+}
 
 #[derive(Deserialize)]
 struct Broken {

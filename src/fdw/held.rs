@@ -32,6 +32,8 @@ pub struct Held {
     pub closed: Vec<String>,
     /// The header of a function, without its body.
     pub header: String,
+    /// Extensions that a function is dropped with (DEPENDS ON EXTENSION).
+    pub extensions: Vec<String>,
 }
 
 impl Held {
@@ -60,6 +62,7 @@ impl Held {
             temporary: false,
             closed: Vec::new(),
             header: String::new(),
+            extensions: Vec::new(),
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct Definition {
     pub closed: Vec<String>,
     #[serde(default)]
     pub header: String,
+    #[serde(default)]
+    pub extensions: Vec<String>,
 }
 
 /// Reads the definitions of dependents of one kind.
@@ -159,6 +164,9 @@ FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n
 const FUNCTIONS: &str = concat!(
     "
 SELECT json_build_object('oid', p.oid::int8, 'name', p.oid::regprocedure::text, 'owner', pg_get_userbyid(p.proowner),
+         'extensions', coalesce((SELECT json_agg(e.extname ORDER BY e.extname) FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                        WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_extension'::regclass
+                          AND d.deptype = 'x'), '[]'),
          'schema', n.nspname, 'definition', pg_get_functiondef(p.oid), 'populated', true, 'outputs', '[]'::json, ",
     closed!("'pg_proc'::regclass", "(p.oid)", "p.proowner"),
     "

@@ -69,6 +69,17 @@ fn recorded(
         }
         Ok(done.changes)
     });
+    let result = result.map_err(|e| match waited.get() {
+        // The transaction there lasts as long as the one here (postgres_fdw).
+        waited if e.is_a_lost_connection() && !waited.is_zero() => Error {
+            hint: Some(format!(
+                "The product ended the session while the run waited {:.0} s for locks. Have idle_in_transaction_session_timeout of the role there be longer than max_wait: ALTER ROLE ... SET idle_in_transaction_session_timeout = '10min'; or lower max_wait.",
+                waited.as_secs_f64()
+            )),
+            ..e
+        },
+        _ => e,
+    });
     if let (true, Err(e)) = (options.plan, &result) {
         if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST {
             let detail = [Some(e.message.as_str()), e.detail.as_deref()].into_iter().flatten().collect::<Vec<_>>();
@@ -165,7 +176,7 @@ fn lock_registration(
     options: &Options,
     find: impl FnOnce(&str) -> Result<Option<Registered>>,
 ) -> Result<Registered> {
-    let _timeout = guc::Scope::new(&[("lock_timeout", &options.max_wait.as_millis().max(1).to_string())])?;
+    let _timeout = guc::Scope::new(&[("lock_timeout", &lock::milliseconds(options.max_wait))])?;
     let found = subxact::run(|| {
         // Before the registration: whoever marks something sensitive takes them in this order.
         crate::policy::hold()?;

@@ -18,7 +18,7 @@ use super::text::{self, Literals};
 use super::{broken, reads, rebuild};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::rewrite::Output;
-use crate::pg::{guc, identity, limit, lock, rewrite, session, spi, subxact};
+use crate::pg::{guc, identity, limit, lock, rewrite, session, spi, sql, subxact};
 
 /// Whether views follow a changed type or cast to the old one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +151,7 @@ impl<'a> Standing<'a> {
                     temporary: d.temporary,
                     closed: d.closed,
                     header: said(&self.asides, d.header),
+                    extensions: d.extensions,
                 };
                 hollow(&held)?;
                 self.rules |= kind == Kind::Rule;
@@ -245,7 +246,13 @@ impl<'a> Standing<'a> {
         match fill(held, &pinned) {
             Ok(Filled::Same) => {
                 self.in_place.push(held.oid);
-                let detail = format!("cast to its old types: {why}");
+                let mut detail = format!("cast to its old types: {why}");
+                if broken::reset_check_option(held)? {
+                    detail.push_str("; its check_option is gone, as nothing can be written through casts");
+                    if let Some(held) = self.held.get_mut(&held.oid) {
+                        held.properties.retain(|p| p.2 != broken::CHECK_OPTION);
+                    }
+                }
                 self.changes.push(Change::new(&held.name, what(held.kind), "pinned").detail(detail));
                 Ok(true)
             }
@@ -321,6 +328,10 @@ impl<'a> Standing<'a> {
         subxact::run(|| {
             let present = reads::present(&held.reads, true)?;
             as_owner(held, statement)?;
+            // Made again, a function depends on no extension any more (ProcedureCreate, src/backend/catalog/pg_proc.c).
+            for extension in &held.extensions {
+                as_owner(held, &format!("ALTER ROUTINE {} DEPENDS ON EXTENSION {}", held.name, sql::ident(extension)))?;
+            }
             present.check(held.kind, held.oid)
         })
         .map_err(|e| {

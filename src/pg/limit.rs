@@ -16,7 +16,7 @@ use crate::error::{sqlstate, Error, Result};
 /// What the first one has that takes too long.
 const FIRST: Duration = Duration::from_secs(1);
 /// What each has at least, however many took too long before it in the transaction.
-const LEAST: Duration = Duration::from_millis(50);
+const LEAST: Duration = Duration::from_millis(250);
 /// From USER_TIMEOUT on a number asks for a free one (RegisterTimeout); 12 in Postgres 15 and 16, 13 since.
 const ANY_USER_TIMEOUT: std::ffi::c_int = 13;
 

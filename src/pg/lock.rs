@@ -13,6 +13,11 @@ use crate::error::{Error, Result};
 /// How long one request may stand in a lock queue, where it makes every later reader wait behind it.
 pub const QUEUE_MS: u32 = 20;
 
+/// As the value of a setting in milliseconds, which is an int there.
+pub fn milliseconds(of: Duration) -> String {
+    of.as_millis().clamp(1, i32::MAX as u128).to_string()
+}
+
 /// What is being asked for; a backend asks for one lock at a time.
 static WAITING_FOR: AtomicU32 = AtomicU32::new(0);
 

@@ -32,19 +32,27 @@ pub fn run_as<T>(outcome: Outcome, f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::MemoryContextSwitchTo(memory);
     }
     let f = Cell::new(Some(f));
-    let result = PgTryBuilder::new(AssertUnwindSafe(|| match f.take() {
-        Some(f) => f(),
-        None => Err(Error::new(sqlstate::INTERNAL_ERROR, "a subtransaction was entered twice")),
+    let released = Cell::new(false);
+    let result = PgTryBuilder::new(AssertUnwindSafe(|| {
+        let done = match f.take() {
+            Some(f) => f()?,
+            None => return Err(Error::new(sqlstate::INTERNAL_ERROR, "a subtransaction was entered twice")),
+        };
+        if outcome == Outcome::Keep {
+            // SAFETY: ends the subtransaction begun above. What others do at its end can fail, and does so before anything
+            // is ended: postgres_fdw releases its savepoint on a connection that may be gone (CommitSubTransaction,
+            // src/backend/access/transam/xact.c, calls back first).
+            unsafe { pg_sys::ReleaseCurrentSubTransaction() };
+            released.set(true);
+        }
+        Ok(done)
     }))
     .catch_others(|caught| Err(Error::from(&caught)))
     .catch_rust_panic(|caught| Err(Error::from(&caught)))
     .execute();
-    let keep = result.is_ok() && outcome == Outcome::Keep;
-    // SAFETY: ends the subtransaction begun above, then restores what it found.
+    // SAFETY: as above, then restores what it found.
     unsafe {
-        if keep {
-            pg_sys::ReleaseCurrentSubTransaction();
-        } else {
+        if !released.get() {
             pg_sys::RollbackAndReleaseCurrentSubTransaction();
         }
         pg_sys::MemoryContextSwitchTo(memory);
