@@ -159,7 +159,7 @@ CREATE FUNCTION wh.set_secret(name text, value text)
 RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'set_secret_wrapper';
-COMMENT ON FUNCTION wh.set_secret(text, text) IS 'Sets a secret for the sources of the role that calls. It is shown to nobody and in no dump';
+COMMENT ON FUNCTION wh.set_secret(text, text) IS 'Sets a secret for the sources of the role that calls. It is shown to nobody and in no dump. Settings that log statements log this one too: docs/sources.md says how to set it then';
 
 CREATE FUNCTION wh.drop_secret(name text)
 RETURNS void

@@ -153,6 +153,7 @@ pub fn run_as_server(program: &Path) -> Result<Command> {
     ] {
         command.env_remove(name);
     }
+    command.env("STARTUP_WH_SECRET_OF_TESTS", "from the environment");
     command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     Ok(command)
 }

@@ -209,6 +209,24 @@ fn a_missing_record_is_asked_for_before_it_is_removed() {
 }
 
 #[test]
+fn the_time_of_a_run_is_that_of_all_its_parts() {
+    let (api, mut c) = (FakeApi::http(), database("run_time"));
+    fill(&api, "things", 30, 1);
+    let deletes = json!({"sweep": "1d", "confirm": "get", "path": "one/things/{id}"});
+    let over = json!({"primary_key": ["/id"], "deletes": deletes, "limits": {"run_ms": 2500}});
+    source(&mut c, &api, json!([things(over)]));
+    assert_eq!(fetch(&mut c), "succeeded|30|0|0|0|");
+    api.delete("things", "id_000007");
+    due(&mut c);
+    let slow = |_: &mut pg_test::fake_api::Store| std::thread::sleep(std::time::Duration::from_millis(1600));
+    // Each part alone would have had the time.
+    api.before_request("/cursor/things", 0, slow);
+    api.before_request("/one/things", 0, slow);
+    assert!(fetch(&mut c).starts_with("failed|0|0|29|0|stream \"things\": the run's time is used up"));
+    assert_eq!(fetch(&mut c), "succeeded|0|0|29|1|");
+}
+
+#[test]
 fn a_flag_deletes() {
     let (api, mut c) = (FakeApi::http(), database("flagged"));
     fill(&api, "things", 3, 1);

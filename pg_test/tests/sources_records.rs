@@ -56,8 +56,33 @@ fn on_bad_row_fail_ends_the_run_and_stores_nothing_of_its_batch() {
     answer(&s, r#"{"id": "a"}, {"t": "no key"}"#);
     s.create(&[listing("people", &json!({"on_bad_row": "fail"}))]);
     let failure = pg_test::sources::failure(&mut s.client, "api");
-    assert!(failure.contains("primary key id"), "{failure}");
+    assert!(failure.contains("\"people\" cannot be stored"), "{failure}");
+    assert_eq!(s.client.value("SELECT reason FROM wh.fetch_errors"), "primary key id is missing or null");
     assert_eq!(s.client.value("SELECT to_regclass('api.people') IS NULL"), "t");
+    assert_ledger(&mut s.client, "api");
+}
+
+#[test]
+fn on_bad_row_fail_shows_a_value_to_nobody_who_may_not_see_it() {
+    let mut s = Sources::new("bad_row_told");
+    answer(&s, r#"{"id": "a", "n": 1}"#);
+    let columns = json!({"n": {"path": "/n", "type": "bigint"}});
+    s.create(&[listing("people", &json!({"on_bad_row": "fail", "columns": columns}))]);
+    s.fetch();
+    // What we refuse, and what the table does.
+    s.client.exec("ALTER TABLE api.people ADD CONSTRAINT short CHECK (length(id) < 5)");
+    for record in [r#"{"id": "b", "n": "hush-hush"}"#, r#"{"id": "hush-hush", "n": 2}"#] {
+        answer(&s, &format!(r#"{{"id": "c", "n": 3}}, {record}"#));
+        let failure = pg_test::sources::failure(&mut s.client, "api");
+        assert!(failure.contains("\"people\" cannot be stored"), "{failure}");
+        let seen =
+            "SELECT count(*) FROM (SELECT t::text FROM wh.fetch_runs t UNION ALL SELECT t::text FROM wh.sources t
+                    UNION ALL SELECT t::text FROM wh.job_runs t) x (t) WHERE t ~ 'hush-hush'";
+        assert_eq!(s.client.value(seen), "0", "{record}");
+        let kept = "SELECT count(*) FROM wh.fetch_errors WHERE record ~ 'hush-hush' AND run = (SELECT max(run) FROM wh.fetch_runs)";
+        assert_eq!(s.client.value(kept), "1", "{record}");
+        assert_eq!(s.client.value("SELECT string_agg(id, ' ') FROM api.people"), "a", "nothing of its batch");
+    }
     assert_ledger(&mut s.client, "api");
 }
 

@@ -205,3 +205,56 @@ fn a_private_key_of_several_lines_is_a_secret_and_an_empty_text_is_none() {
     }
     assert_eq!(s.client.error("SELECT wh.set_secret('pem', E'a\\x07')").code().code(), "22023");
 }
+
+#[test]
+fn a_secret_may_be_a_variable_of_the_servers_environment() {
+    let mut s = Sources::new("environment");
+    fill(&s.api, "people", 3, 60);
+    s.api.want_header("authorization", "Bearer from the environment");
+    let with =
+        |name: &str| json!({"auth": {"type": "bearer", "secret": name}, "streams": [listing("people", &json!({}))]});
+    create(&mut s.client, &s.api, "api", &with("of-tests"));
+    assert_eq!(s.fetch(), "people|succeeded|3|3|0|0|0|0|0");
+    assert_eq!(places_of(&mut s.client, "from the environment"), [""; 0], "it is in no table");
+    // No other variable is a secret.
+    let spec = pg_test::sources::literal(&pg_test::sources::spec(&s.api, &with("PATH")).to_string());
+    let error = s.client.error(&format!("SELECT wh.create_source('other', {spec})"));
+    assert_eq!((error.code().code(), error.message()), ("42704", "secret \"PATH\" does not exist"));
+    // What is set here comes first.
+    s.client.exec("SELECT wh.set_secret('of-tests', 'another one')");
+    assert!(pg_test::sources::failure(&mut s.client, "api").starts_with("28000|"));
+}
+
+#[test]
+fn a_refresh_token_of_the_environment_that_is_replaced_is_not_lost_without_a_word() {
+    let mut s = Sources::new("environment_rotated");
+    fill(&s.api, "people", 3, 60);
+    s.api.rotate_refresh_tokens("from the environment");
+    s.client.exec("SELECT wh.set_secret('client', 'of the client')");
+    let more = rotating(&s, "of-tests", &["people"]);
+    create(&mut s.client, &s.api, "api", &more);
+    assert_eq!(s.client.table("SELECT status FROM wh.fetch('api')"), "failed");
+    let said = s.client.table("SELECT error, hint FROM wh.job_runs ORDER BY run DESC LIMIT 1");
+    assert!(said.contains("cannot be kept") && said.contains("wh.set_secret"), "{said}");
+}
+
+#[test]
+fn a_secret_that_is_set_as_the_docs_say_is_in_no_log() {
+    let mut s = Sources::new("logged");
+    s.client.exec(
+        "ALTER DATABASE logged SET log_min_duration_statement = 0; ALTER DATABASE logged SET log_statement = 'all'",
+    );
+    let docs = include_str!("../../docs/sources.md");
+    let script = docs.split("```sql\n").find(|part| part.contains("wh.set_secret('stripe_key'")).expect("the example");
+    let script = script.split("```").next().unwrap_or_default();
+    // The secret is told in two parts, so that the test's own text is not found.
+    let script = script.replace("`cat stripe_key`", "`printf '%s%s' told- only-here`");
+    let out = s.cluster.psql("logged", &script).expect("psql");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(places_of(&mut s.client, "told-only-here"), ["wh.secret"]);
+    assert!(!s.cluster.log().contains("told-only-here"), "{}", s.cluster.log_tail());
+    // The settings did log.
+    let mut other = s.session();
+    other.exec("SELECT wh.set_secret('stripe_key', 'shown-there')");
+    pg_test::wait_until("the log has it", || s.cluster.log().contains("shown-there"));
+}

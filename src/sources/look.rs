@@ -73,6 +73,7 @@ impl Opened {
             parents,
             network: self.network.clone(),
             user_agent: concat!("startup_wh/", env!("CARGO_PKG_VERSION")).to_owned(),
+            left: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Secrets: set once, used by sources of their owner, shown to nobody.
 //!
-//! They come from wh.secret, or from the server's own files (`startup_wh.secret_dir`), never through SQL then. A dump has
+//! They come from wh.secret, or from the server's own files (`startup_wh.secret_dir`) or environment, never through SQL then. A dump has
 //! none: the table is not marked for pg_dump.
 
 mod apart;
@@ -107,7 +107,7 @@ pub fn find(owner: u32, name: &str) -> Result<Option<Secret>> {
             )
             .detail("The source's owner does not have the rights of the secret's."))
         }
-        None => file::read(name)?,
+        None => file::read(name)?.or_else(|| file::from_environment(name)),
     };
     Ok(value.map(Secret::new))
 }

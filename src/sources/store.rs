@@ -288,6 +288,11 @@ pub fn account(
             n(counts.again).into(),
         ],
     )?;
+    keep_rejected(run, source, stream, rejected)
+}
+
+/// Puts records that can't be stored where they may be looked at.
+pub fn keep_rejected(run: i64, source: &str, stream: &str, rejected: &[Rejected]) -> Result<()> {
     for r in rejected {
         // A text of Postgres holds no NUL either.
         let record = r.record.replace('\0', "\u{fffd}");

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 
@@ -148,12 +149,19 @@ fn parents(cx: &Context, stream: &Stream, parent: &Parent, known: &Known) -> Res
 }
 
 /// Starts the listing of a stream.
-pub fn listing(cx: &Context, index: usize, state: State, full: bool, stops: Option<&[Stop]>) -> Result<Fetching> {
-    start(cx, Arc::clone(&cx.spec), index, state, full, stops)
+pub fn listing(
+    cx: &Context,
+    index: usize,
+    state: State,
+    full: bool,
+    stops: Option<&[Stop]>,
+    ends: Instant,
+) -> Result<Fetching> {
+    start(cx, Arc::clone(&cx.spec), index, state, full, stops, ends)
 }
 
 /// Starts to ask for records one by one; what the API no longer has is told as gone.
-pub fn one_by_one(cx: &Context, index: usize, path: &Template, stops: &[Stop]) -> Result<Fetching> {
+pub fn one_by_one(cx: &Context, index: usize, path: &Template, stops: &[Stop], ends: Instant) -> Result<Fetching> {
     let mut spec = Spec::clone(&cx.spec);
     let stream = &cx.spec.streams[index];
     spec.errors.insert(0, ErrorRule { status: vec![404, 410], body: None, action: Action::Skip });
@@ -167,7 +175,7 @@ pub fn one_by_one(cx: &Context, index: usize, path: &Template, stops: &[Stop]) -
         incremental: None,
         ..stream.clone()
     }];
-    start(cx, Arc::new(spec), 0, State::default(), true, Some(stops))
+    start(cx, Arc::new(spec), 0, State::default(), true, Some(stops), ends)
 }
 
 fn start(
@@ -177,6 +185,7 @@ fn start(
     state: State,
     full: bool,
     stops: Option<&[Stop]>,
+    ends: Instant,
 ) -> Result<Fetching> {
     let parents = stops.map(|stops| stops.iter().map(|s| s.places.clone()).collect::<Vec<Map<String, Value>>>());
     let order = Order {
@@ -189,6 +198,7 @@ fn start(
         parents,
         network: cx.network.clone(),
         user_agent: concat!("startup_wh/", env!("CARGO_PKG_VERSION")).to_owned(),
+        left: Some(ends.saturating_duration_since(Instant::now())),
     };
     http::start(order).map_err(super::no_thread)
 }

@@ -4,7 +4,7 @@
 mod storing;
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -32,6 +32,8 @@ pub struct Loading {
     /// Of them, those that went to wh.fetch_errors.
     refused: u64,
     phase: Phase,
+    /// When the time of the run is used up, over all its phases.
+    ends: Instant,
     preparing: Preparing,
     plan: Plan,
     salt: u64,
@@ -61,6 +63,9 @@ pub struct Loading {
     now: Spent,
 }
 
+/// For ever, and fits.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// How a batch ends.
 struct End<'a> {
     state: &'a State,
@@ -71,7 +76,9 @@ impl Loading {
         let stream = &cx.spec.streams[index];
         let mut plan = begin::plan(cx, stream)?;
         let stops = plan.stops.take();
-        let fetching = begin::listing(cx, index, plan.state.clone(), plan.full, stops.as_deref())?;
+        let now = Instant::now();
+        let ends = now.checked_add(Duration::from_millis(stream.limits.run_ms)).unwrap_or(now + CENTURY);
+        let fetching = begin::listing(cx, index, plan.state.clone(), plan.full, stops.as_deref(), ends)?;
         let (salt, stops) = (load::salt(stream), stops.unwrap_or_default());
         let preparing =
             ready::start(fetching, Arc::clone(&plan.layout), salt, bound(stream, &stops), plan.full && plan.there)?;
@@ -81,6 +88,7 @@ impl Loading {
             stored: 0,
             refused: 0,
             phase: Phase::Listing,
+            ends,
             preparing,
             salt,
             plan,
@@ -246,7 +254,7 @@ impl Loading {
                     })?;
                     if !next.is_empty() {
                         let from = self.plan.state.clone();
-                        let fetching = begin::listing(cx, self.index, from, self.plan.full, Some(&next))?;
+                        let fetching = begin::listing(cx, self.index, from, self.plan.full, Some(&next), self.ends)?;
                         self.go_on(fetching, bound(stream, &next), next)?;
                         return Ok(false);
                     }
@@ -328,7 +336,7 @@ impl Loading {
             return Ok(true);
         }
         self.phase = phase;
-        self.go_on(begin::one_by_one(cx, self.index, path, &stops)?, Vec::new(), stops)?;
+        self.go_on(begin::one_by_one(cx, self.index, path, &stops, self.ends)?, Vec::new(), stops)?;
         Ok(false)
     }
 }

@@ -71,6 +71,8 @@ pub struct Order {
     pub parents: Option<Vec<Map<String, Value>>>,
     pub network: Network,
     pub user_agent: String,
+    /// What is left of the run's time, where this is not the first part of it.
+    pub left: Option<Duration>,
 }
 
 /// What a run tells, in order.
@@ -304,7 +306,7 @@ fn lost() -> Failure {
 
 fn run_time(order: &Order) -> Duration {
     let limits = order.spec.streams.get(order.stream).map(|stream| &stream.limits).unwrap_or(&order.spec.limits);
-    Duration::from_millis(limits.run_ms)
+    order.left.unwrap_or(Duration::from_millis(limits.run_ms))
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {

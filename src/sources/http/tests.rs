@@ -36,6 +36,7 @@ fn order(api: &FakeApi, stream: Value, more: Value) -> Order {
             roots: None,
         },
         user_agent: "startup_wh test".into(),
+        left: None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Secrets that are files of the server's, by their names in `startup_wh.secret_dir`.
+//! Secrets that are the server's: files by their names in `startup_wh.secret_dir`, or variables of its environment.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -28,10 +28,29 @@ pub fn read(name: &str) -> Result<Option<String>> {
     }
 }
 
+/// Begins the variables that are secrets: no other one is a source's to read.
+const VARIABLE: &str = "STARTUP_WH_SECRET_";
+
+/// The variable of a secret: its name in capitals, with `_` for what a shell takes in no name.
+fn variable(name: &str) -> String {
+    let letters = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    VARIABLE.chars().chain(letters).collect()
+}
+
+/// A secret of the environment that the server was started with.
+pub fn from_environment(name: &str) -> Option<String> {
+    let value = std::env::var(variable(name)).ok()?;
+    Some(value.trim_end_matches(['\n', '\r']).to_owned()).filter(|v| !v.is_empty())
+}
+
 /// Puts `new` in the place of `old`, where the server may write the file; what is neither stays.
 pub fn replace(name: &str, old: &Secret, new: &Secret) -> Result<()> {
     let Some(path) = path(name).filter(|_| read(name).is_ok_and(|now| now.as_deref() == Some(old.expose()))) else {
-        return Ok(());
+        return match from_environment(name).as_deref() == Some(old.expose()) {
+            true => Err(Error::new("55000", format!("secret \"{name}\" is a variable of the environment"))
+                .hint("Keep this secret by wh.set_secret, or in a file of startup_wh.secret_dir.")),
+            false => Ok(()),
+        };
     };
     write(&path, new.expose()).map_err(|e| {
         trouble(name, "written to", &e).hint(
@@ -73,6 +92,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_variables_with_our_beginning_are_secrets() {
+        assert_eq!(variable("stripe-key.2"), "STARTUP_WH_SECRET_STRIPE_KEY_2");
+        assert_eq!(variable("path"), "STARTUP_WH_SECRET_PATH");
+        assert_eq!(from_environment("path"), None);
+    }
 
     #[test]
     fn a_file_is_replaced_as_a_whole_and_keeps_its_mode() {

@@ -7,7 +7,7 @@ use crate::error::{sqlstate, Error, Result};
 use crate::policy;
 use crate::sources::fetch::{ours, Context};
 use crate::sources::http::{self, State};
-use crate::sources::load::{self, aside, Batch, Change, Counts, Keys, Seen, Table};
+use crate::sources::load::{self, aside, Batch, Change, Counts, Keys, Rejected, Seen, Table};
 use crate::sources::names::identifier;
 use crate::sources::spec::{OnBadRow, Stream, Write};
 use crate::sources::{store, tour};
@@ -23,11 +23,9 @@ impl Loading {
         let mut batch = Batch::default();
         waiting.into_iter().for_each(|more| batch.append(more));
         batch.settle(&self.plan.layout, self.salt);
-        if let Some(bad) = batch.rejected.first().filter(|_| stream.on_bad_row == OnBadRow::Fail) {
-            return Err(Error::new(
-                "22000",
-                format!("a record of stream \"{}\" cannot be stored: {}", stream.name, bad.reason),
-            ));
+        let fails = stream.on_bad_row == OnBadRow::Fail;
+        if let Some(bad) = batch.rejected.first().filter(|_| fails) {
+            return self.refuse(cx, stream, bad);
         }
         let received = batch.received() as u64;
         self.advance(&done);
@@ -37,7 +35,8 @@ impl Loading {
         let mut quarantined = 0;
         let (run, source, counts) = (cx.run, &cx.source, self.spent());
         let layout = Arc::clone(&self.plan.layout);
-        let (refused, did) = ours(cx.owner, || {
+        let mut bad = None;
+        let stored = ours(cx.owner, || {
             self.refuse_another_policy(stream)?;
             let known = store::known(&source.name, &stream.name)?;
             if known.epoch != self.plan.epoch || (known.lost && self.plan.there) {
@@ -59,6 +58,10 @@ impl Loading {
             let seen = self.see(&table, &batch, made)?;
             let only = self.keys_of(&into)?;
             let mut did = load::merge(&into, &layout, &mut batch, only)?;
+            if let Some(first) = batch.rejected.first().filter(|_| fails) {
+                bad = Some(first.clone());
+                return Err(cannot_be_stored(&stream.name));
+            }
             let told = did.deleted;
             quarantined = did.quarantined;
             if let Some(seen) = &seen {
@@ -66,6 +69,10 @@ impl Loading {
             }
             self.remove(&table, seen.as_ref(), stream, &done, &mut did)?;
             self.replace_arrays(source, &mut batch)?;
+            if let Some(first) = batch.rejected.first().filter(|_| fails) {
+                bad = Some(first.clone());
+                return Err(cannot_be_stored(&stream.name));
+            }
             if !self.plan.aside {
                 rows += did.inserted as i64 - did.removed as i64;
             }
@@ -107,7 +114,11 @@ impl Loading {
                 policy::remember_unstored(&source.name, &source.schema, &table, &batch.withheld)?;
             }
             Ok((refused, did))
-        })?;
+        });
+        if let Some(bad) = bad {
+            return self.refuse(cx, stream, &bad);
+        }
+        let (refused, did) = stored?;
         self.plan.there = true;
         self.preparing.expect_unchanged(!self.plan.aside && did.unchanged + did.stale > did.received / 2);
         self.fresh = false;
@@ -117,6 +128,13 @@ impl Loading {
             Some(e) => Err(e),
             None => Ok(()),
         }
+    }
+
+    /// Ends a stream that is to fail with its first bad record, which is kept where only those look who may see it: its
+    /// reason quotes values, and the error of a run is read by all.
+    fn refuse(&self, cx: &Context, stream: &Stream, bad: &Rejected) -> Result<()> {
+        ours(cx.owner, || store::keep_rejected(cx.run, &cx.source.name, &stream.name, std::slice::from_ref(bad)))?;
+        Err(cannot_be_stored(&stream.name))
     }
 
     /// Which keys the table may have, if that is known: it was empty when the first batch came. Should somebody else write
@@ -296,6 +314,12 @@ impl Loading {
         seen.forget()?;
         Ok(None)
     }
+}
+
+fn cannot_be_stored(stream: &str) -> Error {
+    Error::new("22000", format!("a record of stream \"{stream}\" cannot be stored, and on_bad_row is \"fail\""))
+        .detail("It is the last one in wh.fetch_errors, with its reason.")
+        .hint("Nothing of its batch is stored. The next run reads it again; \"on_bad_row\": \"quarantine\" goes on without it.")
 }
 
 /// What was read so far would pass for all of it: the state that this run began with holds no more.
