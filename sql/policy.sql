@@ -132,7 +132,8 @@ WITH analyst AS MATERIALIZED (
   LEFT JOIN (SELECT DISTINCT relation FROM wh.source_state) s ON s.relation = c.oid
   LEFT JOIN (SELECT t.view, e->>'column' AS "column", e#>>'{mask,mask}' AS mask FROM wh.masked_table t CROSS JOIN pg_catalog.jsonb_array_elements(t.shown) e) k
     ON k.view = c.oid AND k."column" = a.attname
-  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'wh') AND n.nspname !~ '^pg_(toast|temp_|toast_temp_)'
+  -- Of stored results grants say nothing: wh.audit_access asks who may read them.
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'wh', 'wh_results') AND n.nspname !~ '^pg_(toast|temp_|toast_temp_)'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
     -- What is behind a view is out of reach by its schema.
     AND NOT EXISTS (SELECT FROM wh.masked_table t WHERE t.relation = c.oid)

@@ -215,3 +215,69 @@ fn a_masked_column_is_masked_for_all_analysts_and_a_way_around_it_is_told() {
     assert_eq!(cam.table("SELECT email FROM app.users"), "ida@example.org");
     assert_eq!(add(&pair, "dan").table("SELECT email FROM app.users"), "ida@example.org");
 }
+
+#[test]
+fn a_whole_row_beside_a_column_is_told() {
+    let pair = alone("whole_row");
+    let mut owner = pair.warehouse();
+    let (mut abe, mut cam) = (add(&pair, "abe"), add(&pair, "cam"));
+    owner.exec(
+        "CREATE TABLE public.people (id int, api_token text); INSERT INTO public.people VALUES (1, 't0ken'); CREATE TABLE public.plain (id int, x int);
+         GRANT SELECT ON public.people, public.plain TO abe; SELECT * FROM wh.mark_sensitive('%.people.api\\_token', 'tokens')",
+    );
+    abe.exec(
+        "CREATE VIEW abe.beside AS SELECT p.id, p AS everything FROM public.people p; CREATE VIEW abe.as_json AS SELECT to_jsonb(p) - 'id' AS j FROM public.people p WHERE p.id > 0;
+         CREATE VIEW abe.joined AS SELECT q.id, row_to_json(p)::text AS j FROM public.plain q RIGHT JOIN public.people p ON p.id = 1;
+         CREATE VIEW abe.above AS SELECT (everything).api_token AS t FROM abe.beside;
+         CREATE VIEW abe.harmless AS SELECT id FROM public.people; CREATE VIEW abe.of_another AS SELECT q.id, q AS everything FROM public.plain q",
+    );
+    for leak in [
+        "(everything).api_token FROM abe.beside",
+        "j->>'api_token' FROM abe.as_json",
+        "j::json->>'api_token' FROM abe.joined",
+        "t FROM abe.above",
+    ] {
+        assert_eq!(cam.value(&format!("SELECT {leak}")), "t0ken", "{leak}");
+    }
+    let told = owner.table("SELECT object, roles FROM wh.audit_access() WHERE kind = 'danger' AND path LIKE 'reads the sensitive%' ORDER BY 1");
+    assert_eq!(told, "abe.above|{cam}\nabe.as_json|{cam}\nabe.beside|{cam}\nabe.joined|{cam}");
+}
+
+#[test]
+fn a_stored_result_with_a_sensitive_column_is_told_with_those_who_may_read_it() {
+    let pair = alone("kept_result");
+    let mut owner = pair.warehouse();
+    let (mut abe, mut cam, mut dot) = (add(&pair, "abe"), add(&pair, "cam"), add(&pair, "dot"));
+    owner.exec(
+        "CREATE TABLE public.people (id int, api_token text); INSERT INTO public.people VALUES (1, 't0ken'); GRANT SELECT ON public.people TO abe, cam;
+         SELECT * FROM wh.mark_sensitive('%.%.api\\_token', 'tokens')",
+    );
+    abe.exec("SELECT wh.save_query('tokens', 'SELECT api_token FROM public.people'); SELECT wh.share_query('tokens', 'wh_analyst')");
+    let inline = abe.value("SELECT result FROM wh.run_query('tokens')");
+    owner.exec("ALTER ROLE abe SET startup_wh.result_inline_size = 0");
+    let mut abe = connect(&pair, "abe", &password(&pair, "alter_analyst('abe', password => '')"));
+    let table = abe.value("SELECT result FROM wh.run_query('tokens')");
+    assert_eq!(
+        owner.value(&format!(
+            "SELECT to_regclass('wh_results.r{table}') IS NOT NULL AND to_regclass('wh_results.r{inline}') IS NULL"
+        )),
+        "t"
+    );
+    // The view on its table is granted to all analysts, and reads for none but those.
+    assert_eq!(owner.value("SELECT count(*) FROM wh.sensitive_columns WHERE \"column\" LIKE 'wh\\_results%'"), "0");
+    let told = "SELECT object, path, roles, mend FROM wh.audit_access() WHERE object LIKE 'result %' ORDER BY 1";
+    assert_eq!(owner.table(told).lines().count(), 2);
+    for (id, line) in [&inline, &table].into_iter().zip(owner.table(told).lines()) {
+        assert_eq!(line, format!("result {id} of query tokens|keeps the sensitive column api_token|{{abe,cam}}|SELECT * FROM wh.expire_results({id})"));
+        let read = format!("SELECT wh.result({id})->>'api_token'");
+        assert_eq!((abe.value(&read), cam.value(&read)), ("t0ken".into(), "t0ken".into()));
+        assert_eq!(dot.error(&read).code().code(), "42501");
+    }
+    owner.exec("REVOKE SELECT ON public.people FROM cam");
+    assert_eq!(owner.table("SELECT DISTINCT roles FROM wh.audit_access() WHERE object LIKE 'result %'"), "{abe}");
+    assert_eq!(owner.value("SELECT count(*) FROM wh.audit_access('cam') WHERE object LIKE 'result %'"), "0");
+    for line in owner.table("SELECT mend FROM wh.audit_access('abe') WHERE object LIKE 'result %'").lines() {
+        owner.exec(line);
+    }
+    assert_eq!(owner.table(told), "");
+}

@@ -285,6 +285,54 @@ fn a_leaver_leaves_whoever_gave_them_rights_and_whoever_got_them() {
 }
 
 #[test]
+fn a_leaver_is_not_waited_for_without_end_and_who_is_in_the_way_is_named() {
+    let pair = warehouse("in_the_way");
+    let mut owner = pair.warehouse();
+    let (mut gil, mut ivo, mut jan) = (add(&pair, "gil"), add(&pair, "ivo"), add(&pair, "jan"));
+    gil.exec("CREATE TABLE gil.t (id int); CREATE VIEW gil.v AS SELECT * FROM gil.t");
+    let mut deploy = pair.warehouse_as("deploy");
+    let call = "SELECT * FROM wh.remove_analyst('gil', 'ivo')";
+    let there = "SELECT rolcanlogin, (SELECT count(*) FROM wh.analyst WHERE role::oid = r.oid) FROM pg_roles r WHERE rolname = 'gil'";
+    // A reader of a table.
+    let pid = ivo.value("SELECT pg_backend_pid()");
+    ivo.exec("BEGIN; SELECT * FROM gil.t");
+    let begun = std::time::Instant::now();
+    let reader = std::thread::spawn(move || {
+        let mut slowest = std::time::Duration::ZERO;
+        for _ in 0..60 {
+            let begun = std::time::Instant::now();
+            jan.exec("SELECT * FROM gil.v");
+            slowest = slowest.max(begun.elapsed());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        slowest
+    });
+    let refused = deploy.error(call);
+    assert_eq!(refused.code().code(), "55P03", "{refused:?}");
+    assert!(refused.message().starts_with("could not lock \"gil.t\" within "), "{refused:?}");
+    assert!(refused.detail().is_some_and(|d| d.contains(&format!("User \"ivo\", pid {pid}, "))), "{refused:?}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(25), "{:?}", begun.elapsed());
+    let slowest = reader.join().expect("the reader reads");
+    assert!(slowest < std::time::Duration::from_secs(1), "others read on: {slowest:?}");
+    assert_eq!(owner.table(there), "t|1");
+    ivo.exec("COMMIT");
+    // Somebody who gives the leaver something, and has not committed.
+    ivo.exec("CREATE TABLE ivo.t (id int); BEGIN; GRANT INSERT ON ivo.t TO gil");
+    let refused = deploy.error(call);
+    assert_eq!(refused.code().code(), "55P03", "{refused:?}");
+    assert_eq!(refused.detail(), Some(format!("User ivo, pid {pid}.").as_str()), "{refused:?}");
+    assert_eq!(owner.table(there), "t|1");
+    ivo.exec("COMMIT");
+    // And another change of analysts.
+    owner.exec("BEGIN; LOCK TABLE wh.analyst IN SHARE ROW EXCLUSIVE MODE");
+    let refused = deploy.error(call);
+    assert_eq!(refused.code().code(), "55P03", "{refused:?}");
+    assert!(refused.message().starts_with("could not lock \"wh.analyst\" within "), "{refused:?}");
+    owner.exec("COMMIT");
+    assert!(deploy.changes(call).iter().any(|c| c.object == "gil" && c.action == "dropped"));
+}
+
+#[test]
 fn a_leavers_queries_and_results_are_their_heirs() {
     let pair = warehouse("leaver_queries");
     let mut owner = pair.warehouse();

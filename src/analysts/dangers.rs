@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::audit::Finding;
 use crate::error::Result;
-use crate::pg::spi;
+use crate::pg::{catalog, spi};
 
 /// Each query: object, path, roles (none: everybody), detail, mend. `$1` is a role or null.
 const QUERIES: &[&str] = &[
@@ -94,7 +94,37 @@ pub fn all(role: Option<&str>) -> Result<Vec<Finding>> {
         }));
     }
     found.extend(sensitive(role)?);
+    found.extend(results(role)?);
     Ok(found)
+}
+
+/// Stored results with a column of a name that the policy has, and who may read them: whom a query is shared with reads
+/// as far as wh.result_access says, whatever is granted.
+fn results(role: Option<&str>) -> Result<Vec<Finding>> {
+    let found: Vec<(i64, String, String, Vec<String>)> = spi::rows(
+        "SELECT pg_catalog.json_build_array(r.id, r.slug, c.name, a.roles)::text
+         FROM wh.result r CROSS JOIN LATERAL (SELECT DISTINCT e->>'name' AS name FROM pg_catalog.jsonb_array_elements(r.columns) e) c
+         CROSS JOIN LATERAL (
+           SELECT ARRAY(SELECT v.rolname FROM pg_catalog.pg_roles v CROSS JOIN LATERAL wh.result_access(r.id, v.oid, $2) x
+             WHERE NOT v.rolsuper AND (v.rolcanlogin OR v.rolname = $1)
+               AND (pg_catalog.pg_has_role(v.oid, 'wh_analyst', 'MEMBER') OR pg_catalog.pg_has_role(v.oid, 'wh_admin', 'MEMBER'))
+               AND ((x->>'own')::boolean OR ((x->>'shared')::boolean AND pg_catalog.json_array_length(x->'lacking') = 0)) ORDER BY 1) AS roles) a
+         WHERE EXISTS (SELECT FROM wh.sensitive_pattern p
+                       WHERE pg_catalog.lower(pg_catalog.concat_ws('.', 'wh_results', 'r' || r.id, c.name) COLLATE \"C\") LIKE pg_catalog.lower(p.pattern COLLATE \"C\"))
+         ORDER BY r.id, c.name",
+        &[role.map(str::to_owned).into(), catalog::place().into()],
+    )?;
+    let found = found.into_iter().filter(|f| !f.3.is_empty() && role.is_none_or(|one| f.3.iter().any(|r| r == one)));
+    Ok(found
+        .map(|(id, slug, column, roles)| Finding {
+            kind: "danger",
+            object: format!("result {id} of query {slug}"),
+            path: format!("keeps the sensitive column {column}"),
+            roles: Rc::new(role.map_or(roles, |one| vec![one.to_owned()])),
+            detail: Some(String::from("its rows are as they were when it was computed, before the policy or after")),
+            mend: Some(format!("SELECT * FROM wh.expire_results({id})")),
+        })
+        .collect())
 }
 
 /// Columns that the policy names and analysts read all the same: as they are, or through a view that reads them.
@@ -157,10 +187,12 @@ const REEXPOSED: &str = "
       WHERE NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(m.shown) e WHERE e->>'column' = a.attname AND e->>'mask' IS NULL)
     ), seen (view, name, base, attnum) AS (
       SELECT w.ev_class, t.name, t.relation, t.attnum FROM tainted t JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-        AND d.refobjid = t.relation AND d.refobjsubid IN (0, t.attnum) AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+        AND d.refobjid = t.relation AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
       JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid WHERE NOT EXISTS (SELECT FROM wh.masked_table m WHERE m.view::oid = w.ev_class)
-        AND (d.refobjsubid <> 0 OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend o WHERE o.classid = d.classid AND o.objid = d.objid
-                                                AND o.refclassid = d.refclassid AND o.refobjid = d.refobjid AND o.refobjsubid > 0))
+        -- A whole row leaves no trace beside a column (find_expr_references_walker, src/backend/catalog/dependency.c).
+        AND (d.refobjsubid = t.attnum OR w.ev_action::text LIKE '%:varattno 0 %'
+          OR (d.refobjsubid = 0 AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend o WHERE o.classid = d.classid AND o.objid = d.objid
+                                                AND o.refclassid = d.refclassid AND o.refobjid = d.refobjid AND o.refobjsubid > 0)))
       UNION SELECT w.ev_class, s.name, s.base, s.attnum FROM seen s JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
         AND d.refobjid = s.view AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
       JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid WHERE w.ev_class <> s.view

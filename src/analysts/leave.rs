@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{grants, provision, reach, rights, teams, Row};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{hooks, latch, spi, sql, subxact};
+use crate::pg::{hooks, latch, lock, spi, sql, subxact};
 
 /// How long sessions may take to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,8 +55,50 @@ pub fn remove_team(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
     Ok(done)
 }
 
-/// Gives away what a role has, and drops it.
+/// Gives away what a role has, and drops it, as soon as nobody stands in the way.
 fn retire(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
+    let gone = provision::with_locks(|| {
+        lock::access_exclusive(owned_relations(role.oid)?)?;
+        let mut done = Vec::new();
+        give_away(role, heir, &mut done)?;
+        Ok(done)
+    });
+    done.extend(gone.map_err(|e| in_the_way(e, role))?);
+    Ok(())
+}
+
+/// What REASSIGN OWNED locks, what reads others before what it reads: that was there first.
+fn owned_relations(role: u32) -> Result<Vec<u32>> {
+    spi::rows(
+        "SELECT c.oid::pg_catalog.int8::text FROM pg_catalog.pg_class c WHERE c.relowner = $1 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+         ORDER BY c.oid DESC",
+        &[spi::oid(role)],
+    )
+}
+
+/// Says who holds the role itself, where no relation was in the way: whoever grants it something does until their commit.
+fn in_the_way(e: Error, role: &rights::Role) -> Error {
+    if !e.is_lock_conflict() || e.detail.is_some() {
+        return e;
+    }
+    let holders: Result<Vec<String>> = spi::rows(
+        "SELECT DISTINCT pg_catalog.to_json(pg_catalog.format('User %I, pid %s.', a.usename, l.pid))::text
+         FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_get_activity(l.pid) s ON true LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.usesysid
+         CROSS JOIN LATERAL (SELECT coalesce(r.rolname, 'unknown') AS usename) a
+         WHERE l.locktype = 'object' AND l.classid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND l.objid = $1 AND l.granted
+           AND l.pid <> pg_catalog.pg_backend_pid()",
+        &[spi::oid(role.oid)],
+    );
+    let Ok(holders) = holders else { return e };
+    Error::new(&e.sqlstate, format!("could not lock what role \"{}\" has", role.name))
+        .detail(match holders.is_empty() {
+            true => String::from("Whoever stood in the way has let go since."),
+            false => holders.join("\n"),
+        })
+        .hint("Nothing was changed. Wait for the session, end it with pg_cancel_backend or pg_terminate_backend, or call this later.")
+}
+
+fn give_away(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
     let quoted = sql::ident(&role.name);
     disarm(role.oid, done)?;
     hand_over(role, heir, done)?;

@@ -43,9 +43,11 @@ pub fn access_exclusive(relations: impl IntoIterator<Item = u32>) -> Result<()> 
     Ok(())
 }
 
-/// Locks that a refresh takes itself (src/backend/commands/matview.c).
+/// Locks that are taken one by one; a refresh takes the last two itself (src/backend/commands/matview.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// Lets readers go on, and nobody else who takes this one.
+    ShareRowExclusive,
     /// Lets readers go on, and nobody else who writes: REFRESH CONCURRENTLY.
     Exclusive,
     /// Alone: a plain REFRESH.
@@ -57,6 +59,7 @@ pub enum Mode {
 pub fn briefly(relation: u32, mode: Mode) -> Result<()> {
     let _timeout = guc::Scope::new(&[("lock_timeout", &QUEUE_MS.to_string())])?;
     let mode = match mode {
+        Mode::ShareRowExclusive => pg_sys::ShareRowExclusiveLock,
         Mode::Exclusive => pg_sys::ExclusiveLock,
         Mode::AccessExclusive => pg_sys::AccessExclusiveLock,
     };
