@@ -102,6 +102,19 @@ fn what_changes_behind_another_wrapper_is_followed_in_place() {
 }
 
 #[test]
+fn another_wrapper_that_read_the_product_before_is_refused() {
+    let pair = with_views("read_earlier");
+    let mut deploy = pair.warehouse_as("deploy");
+    pair.warehouse().exec("GRANT USAGE ON SCHEMA app TO deploy; GRANT SELECT ON ALL TABLES IN SCHEMA app TO deploy");
+    deploy.exec("BEGIN; SELECT * FROM app.users");
+    pair.product().exec("ALTER TABLE orders ADD more text");
+    let error = deploy.error("SELECT * FROM wh.recreate_fdw('app')");
+    assert_eq!(error.code().code(), "25001", "{error:?}");
+    deploy.exec("ROLLBACK; SELECT * FROM app.users");
+    assert_eq!(deploy.changes("SELECT * FROM wh.recreate_fdw('app')").len(), 1);
+}
+
+#[test]
 fn a_rename_behind_another_wrapper_breaks_views_that_heal_when_the_name_is_back() {
     let pair = with_views("by_name");
     let mut warehouse = pair.warehouse();

@@ -127,12 +127,8 @@ impl Catalogs<'_> {
     }
 }
 
-/// Reads everything of the product that a run needs, in one snapshot of the product: its transaction's first one, and
-/// at the `first` import nobody had a connection before.
-pub fn read(app: &Registered, first: bool) -> Result<Remote> {
-    if !first {
-        refuse_stale_snapshot(app)?;
-    }
+/// Reads everything of the product that a run needs, in one snapshot of the product.
+pub fn read(app: &Registered) -> Result<Remote> {
     let mut catalogs = Catalogs { server: &app.server, open: Vec::new() };
     catalogs.open(CATALOGS)?;
     let roles = read_roles()?;
@@ -165,11 +161,16 @@ pub fn read(app: &Registered, first: bool) -> Result<Remote> {
 
 /// postgres_fdw keeps one REPEATABLE READ transaction on the product per local transaction (contrib/postgres_fdw/
 /// connection.c, begin_remote_xact): after an earlier read in this transaction, the catalog would be the old one.
-fn refuse_stale_snapshot(app: &Registered) -> Result<()> {
-    let Some(extension_schema) = &app.postgres_fdw_schema else {
+/// Any wrapper over its handler shares its connections.
+pub fn refuse_stale_snapshot(app: &Registered) -> Result<()> {
+    let extension: Option<String> = spi::first(
+        "SELECT to_json(n.nspname)::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'postgres_fdw'",
+        &[],
+    )?;
+    let Some(extension_schema) = extension else {
         return Ok(());
     };
-    let function = |name: &str| sql::qualified(extension_schema, name);
+    let function = |name: &str| sql::qualified(&extension_schema, name);
     let connected: Vec<bool> = spi::rows(
         &format!(
             "SELECT to_json(true)::text FROM {}() WHERE server_name = $1",

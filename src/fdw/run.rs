@@ -216,8 +216,12 @@ fn policy(options: &Options, name: &str, run: i64) -> Policy {
 }
 
 fn source(app: &Registered, first: bool) -> Result<Source> {
+    // At the first import nobody had a connection before.
+    if !first {
+        remote::refuse_stale_snapshot(app)?;
+    }
     Ok(if app.postgres_fdw_schema.is_some() {
-        Source::Catalog(remote::read(app, first)?)
+        Source::Catalog(remote::read(app)?)
     } else {
         Source::Imported(fallback::wanted(app)?)
     })
