@@ -187,7 +187,17 @@ fn a_renamed_schema_takes_its_history_along() {
 #[test]
 fn a_dump_carries_the_history_of_schemas_and_nothing_that_has_other_numbers_there() {
     let (place, mut client) = settled("dumped");
+    client.exec("INSERT INTO wh.schema_size_point SELECT kind, name, at - interval '1 hour', owner, 1, 2, 3, 4 FROM wh.schema_size_point");
     let dump = place.cluster().dump("dumped", &[]).expect("a dump");
+    // The scheduler of the new database may come first.
+    let raced = dump.replacen("COPY wh.schema_size_point", "SELECT wh.snapshot_usage();\nCOPY wh.schema_size_point", 1);
+    client.exec("CREATE DATABASE dumped_copy");
+    let restored = place.cluster().psql("dumped_copy", &raced).expect("psql");
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let old = "SELECT name, at FROM wh.schema_size_point WHERE table_bytes = 1 ORDER BY 1";
+    let carried = client.table(old);
+    assert!(!carried.is_empty());
+    assert_eq!(place.cluster().connect("dumped_copy").expect("a session").table(old), carried);
     let section = |table: &str| dump.contains(&format!("COPY wh.{table} "));
     assert!(
         section("schema_size_point")
