@@ -206,3 +206,27 @@ fn seventy_databases_without_the_extension_are_looked_at_and_left_alone() {
     assert_eq!(missed, "0", "runs that had to wait too long");
     assert!(!cluster.log()[from..].contains("no background worker is free"), "{}", cluster.log_tail());
 }
+
+#[test]
+fn runs_end_with_their_extension_and_leave_the_records_of_the_next_one_alone() {
+    let (cluster, mut client) = jobs::start(jobs::server("made_again"));
+    let mut gate = jobs::connect(&cluster, "postgres");
+    gate.exec("SELECT pg_advisory_lock(77)");
+    let sessions =
+        |name: &str| format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'startup_wh: {name}'");
+    client.exec("SELECT wh.schedule('old', '1 second', 'SELECT pg_advisory_lock(77)')");
+    wait_until("the old one runs", || client.value(&sessions("old")) == "1");
+    client.exec("DROP EXTENSION startup_wh");
+    client.exec("CREATE EXTENSION startup_wh");
+    client.exec("SELECT wh.schedule('new', '1 second', 'SELECT pg_sleep(1000)')");
+    wait_until("the new one runs", || client.value(&sessions("new")) == "1");
+    gate.exec("SELECT pg_advisory_unlock(77)");
+    wait_until("the old one is gone", || client.value(&sessions("old")) == "0");
+    // Both were the first run of their job.
+    let state = "SELECT j.last_status, j.running_pid = a.pid, (SELECT count(*) FROM wh.job_runs) FROM wh.jobs j
+                 JOIN pg_stat_activity a ON a.application_name = 'startup_wh: new'";
+    assert_eq!(client.table(state), "running|t|1");
+    // A run that goes on when nothing is left to record it in ends as well.
+    client.exec("DROP EXTENSION startup_wh");
+    wait_until("nothing of it is left", || in_database(&mut client, "postgres") == "0");
+}

@@ -243,6 +243,7 @@ impl Scheduler {
     fn fill(&mut self, slot: usize, r: &Runner, task: &Task, handle: u32) {
         let first = task.runs.first().copied().unwrap_or_default();
         for (field, value) in [
+            (&r.extension, self.extension.into()),
             (&r.extension_owner, self.extension_owner.into()),
             (&r.job, task.job as u64),
             (&r.run, first as u64),

@@ -4,7 +4,7 @@
 //! What a run did and the record of its success are one transaction; a failure is recorded in the next one. A runner
 //! waits some seconds for more work of its owner, and then ends.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgrx::prelude::*;
@@ -103,6 +103,7 @@ fn forget_the_last() -> Result<()> {
 /// Does the task and records how it ended; says what its scheduler still has to know.
 fn run(runner: &Runner, ready: Result<()>) -> u64 {
     let run = get(&runner.run) as i64;
+    EXTENSION.store(get(&runner.extension) as u32, Ordering::Relaxed);
     let result = match get(&runner.parcel) {
         0 => uncounted(ready.and_then(|()| here(runner, run))),
         handle => return parcel::run(handle as u32, || ready.and_then(|()| stopped(runner))),
@@ -134,11 +135,14 @@ pub fn uncounted<T>(result: Result<T>) -> Result<T> {
     result
 }
 
+/// The extension whose tables have the run: where it was made again since, a number means another run.
+static EXTENSION: AtomicU32 = AtomicU32::new(0);
+
 /// Keeps our tables where they are for the transaction.
 pub fn hold_extension() -> Result<()> {
-    match catalog::hold_extension(super::EXTENSION) {
-        true => Ok(()),
-        false => Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped while the job ran")),
+    match catalog::held_extension(super::EXTENSION) {
+        Some(held) if held == EXTENSION.load(Ordering::Relaxed) => Ok(()),
+        _ => Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped while the job ran")),
     }
 }
 

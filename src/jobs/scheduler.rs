@@ -9,20 +9,22 @@ use std::time::{Duration, Instant};
 
 use pgrx::prelude::*;
 
-use super::dispatch::Runners;
+use super::dispatch::{drop_parcel, Runners};
 use super::due::upcoming;
 use super::model::{Job, Kind, Status};
 use super::queue::Queue;
 use super::schedule::Schedule;
-use super::shared::{self, get, set, state, Database, Jobs};
+use super::shared::{self, get, phase, set, state, Database, Jobs};
 use super::store::{self, Ended};
 use super::{recover, requests, EXTENSION};
 use crate::analysts::watchdog::{self, Watchdog};
-use crate::error::{Error, Result};
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{catalog, guc};
 use crate::usage;
 
+/// How soon to look again whether those have ended that must.
+const EVICTION: Duration = Duration::from_millis(20);
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 
 /// A job with what is known of it between runs.
@@ -54,6 +56,8 @@ pub struct Scheduler {
     pub shared: &'static Jobs,
     pub database: u32,
     pub entry: &'static Database,
+    /// The extension whose tables it has read; 0 before that.
+    pub extension: u32,
     pub extension_owner: u32,
     pub jobs: HashMap<i64, Planned>,
     /// By run.
@@ -104,6 +108,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         shared,
         database,
         entry,
+        extension: 0,
         extension_owner: 0,
         jobs: HashMap::new(),
         active: HashMap::new(),
@@ -158,6 +163,12 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
 impl Scheduler {
     /// One look at everything. Returns how long there is nothing to do; `None` where the extension is gone.
     fn round(&mut self, first: &mut bool) -> Result<Option<Duration>> {
+        if *first {
+            let held = worker::transaction(Snapshot::Taken, || Ok(catalog::held_extension(EXTENSION)))?;
+            if self.evict(held.unwrap_or(0)) {
+                return Ok(Some(EVICTION));
+            }
+        }
         let changed = self.entry.changed.swap(0, Ordering::SeqCst) != 0;
         let now = shared::now() as i64;
         let work = *first
@@ -173,6 +184,7 @@ impl Scheduler {
                 self.in_transaction(*first, changed)
             })?;
             if !present {
+                self.evict(0);
                 return Ok(None);
             }
             self.settle();
@@ -194,6 +206,24 @@ impl Scheduler {
         Ok(Some(self.pause()))
     }
 
+    /// Ends what runs for tables that went with another extension of the name, and says whether any of it is still there:
+    /// its runs have no records, and the numbers of ours.
+    fn evict(&self, extension: u32) -> bool {
+        let mut left = false;
+        for (_, r) in self.shared.runners_of(self.database).filter(|(_, r)| get(&r.extension) != u64::from(extension)) {
+            if get(&r.phase) == phase::GONE {
+                drop_parcel(get(&r.parcel) as u32);
+                set(&r.parcel, 0);
+                self.shared.free_runner(r);
+                continue;
+            }
+            left = true;
+            set(&r.leave, 1);
+            worker::signal(get(&r.pid) as i32, pg_sys::SIGTERM);
+        }
+        left
+    }
+
     /// Writes down what was used; says whether the extension is there. What cannot be written stays in shared memory, and
     /// is no reason for jobs not to run.
     fn keep_usage(&mut self) -> bool {
@@ -212,9 +242,12 @@ impl Scheduler {
 
     /// Everything that needs the tables. Says whether the extension is there.
     fn in_transaction(&mut self, first: bool, changed: bool) -> Result<bool> {
-        if !catalog::hold_extension(EXTENSION) {
-            return Ok(false);
+        let Some(extension) = catalog::held_extension(EXTENSION) else { return Ok(false) };
+        if self.extension != 0 && self.extension != extension {
+            set(&self.entry.known, 0);
+            return Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped and made again"));
         }
+        self.extension = extension;
         let Some(owner) = catalog::extension_owner(EXTENSION)? else { return Ok(false) };
         self.extension_owner = owner;
         if first {

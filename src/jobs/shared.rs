@@ -57,6 +57,8 @@ crate::shared! {
         /// The database that it is connected to.
         database: AtomicU64,
         owner: AtomicU64,
+        /// The extension whose tables have the run.
+        extension: AtomicU64,
         extension_owner: AtomicU64,
         pid: AtomicU64,
         latch: AtomicU64,
@@ -276,6 +278,7 @@ impl Jobs {
             for field in [
                 &r.database,
                 &r.owner,
+                &r.extension,
                 &r.pid,
                 &r.latch,
                 &r.job,

@@ -71,17 +71,22 @@ pub fn my_database() -> u32 {
 /// DROP EXTENSION locks it before its tables (get_object_address, src/backend/catalog/objectaddress.c): who asks here
 /// before touching one of them waits behind it, and never the other way round, which would be a deadlock.
 pub fn hold_extension(name: &CStr) -> bool {
+    held_extension(name).is_some()
+}
+
+/// The same, with its OID: one that was dropped and made again has another.
+pub fn held_extension(name: &CStr) -> Option<u32> {
     // SAFETY: catalog look-ups and a lock inside a transaction, which releases it.
     unsafe {
         loop {
             let found = pg_sys::get_extension_oid(name.as_ptr(), true);
             if found == pg_sys::InvalidOid {
-                return false;
+                return None;
             }
             let mode = pg_sys::AccessShareLock as i32;
             pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, found, 0, mode);
             if pg_sys::get_extension_oid(name.as_ptr(), true) == found {
-                return true;
+                return Some(found.to_u32());
             }
             pg_sys::UnlockDatabaseObject(pg_sys::ExtensionRelationId, found, 0, mode);
         }
