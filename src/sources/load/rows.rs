@@ -52,6 +52,16 @@ impl Row {
         Ok(())
     }
 
+    /// Short forms of the key, of what the parent fills in, and of the record.
+    pub fn traits(&self) -> [u64; 3] {
+        fn short(value: &impl Hash) -> u64 {
+            let mut hasher = SipHasher13::new();
+            value.hash(&mut hasher);
+            hasher.finish128().h1
+        }
+        [short(&self.key), short(&self.bound), short(&self.record.get())]
+    }
+
     /// What each column gets under a layout that may be another than the one that the row was made with.
     pub fn values(&self, layout: &Layout) -> Result<Vec<Option<String>>, String> {
         let members = columns::members(&self.record.0)?;
