@@ -3,6 +3,7 @@
 
 mod storing;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -50,6 +51,8 @@ pub struct Loading {
     certain: usize,
     /// Which keys the table may have, where that is known: asked for with the first batch.
     keys: Option<Option<Keys>>,
+    /// Of a stream of which several parents may list one record: the parent and the record that this run listed under a key.
+    listed: HashMap<u64, (u64, u64)>,
     /// The last checkpoint, not stored yet.
     reached: Option<State>,
     /// The next batch is the first of its scan.
@@ -99,6 +102,7 @@ impl Loading {
             held: 0,
             certain: 0,
             keys: None,
+            listed: HashMap::new(),
             reached: None,
             fresh,
             broken: false,

@@ -2,6 +2,7 @@
 //! aside until a scan is complete, and what a complete scan says of rows that it did not see.
 
 pub mod aside;
+mod cells;
 mod children;
 mod keys;
 mod layout;

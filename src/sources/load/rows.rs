@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 use std::hash::Hash;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::cells::Cells;
 use super::layout::{self, Change, Layout};
 use crate::sources::columns::{self, Member};
 use crate::sources::http::body;
@@ -52,6 +52,16 @@ impl Row {
         Ok(())
     }
 
+    /// Short forms of the key, of what the parent fills in, and of the record.
+    pub fn traits(&self) -> [u64; 3] {
+        fn short(value: &impl Hash) -> u64 {
+            let mut hasher = SipHasher13::new();
+            value.hash(&mut hasher);
+            hasher.finish128().h1
+        }
+        [short(&self.key), short(&self.bound), short(&self.record.get())]
+    }
+
     /// What each column gets under a layout that may be another than the one that the row was made with.
     pub fn values(&self, layout: &Layout) -> Result<Vec<Option<String>>, String> {
         let members = columns::members(&self.record.0)?;
@@ -67,7 +77,7 @@ impl Row {
 
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
-        let cells = self.cells.as_ref().map_or(0, |c| c.text.len() + c.places.len() * size_of::<Place>());
+        let cells = self.cells.as_ref().map_or(0, Cells::bytes);
         self.record.get().len() + cells + size_of::<Row>()
     }
 }
@@ -88,50 +98,6 @@ impl Text {
 impl PartialEq for Text {
     fn eq(&self, other: &Text) -> bool {
         self.get() == other.get()
-    }
-}
-
-/// What the columns get, by place in the layout's fields. Most of it stands in the record's text as it is stored.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Cells {
-    places: Vec<Place>,
-    /// What does not stand there.
-    text: String,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Place {
-    start: u32,
-    /// None is null. No text ends at 0: before one in a record is a brace or a quote, and before others a blank.
-    end: Option<NonZeroU32>,
-    elsewhere: bool,
-}
-
-impl Cells {
-    fn get<'a>(&'a self, record: &'a str, at: usize) -> Option<&'a str> {
-        let place = self.places.get(at)?;
-        let text = if place.elsewhere { self.text.as_str() } else { record };
-        text.get(place.start as usize..place.end?.get() as usize)
-    }
-
-    fn set(&mut self, at: usize, record: &str, value: Option<&str>) {
-        let Some(place) = self.places.get_mut(at) else { return };
-        let Some(value) = value else {
-            *place = Place::default();
-            return;
-        };
-        // A part of the record is told by where it lies.
-        let begin = (value.as_ptr() as usize).checked_sub(record.as_ptr() as usize);
-        let inside = begin.filter(|begin| *begin > 0 && begin + value.len() <= record.len());
-        let start = inside.unwrap_or_else(|| {
-            if self.text.is_empty() {
-                self.text.push(' ');
-            }
-            self.text.push_str(value);
-            self.text.len() - value.len()
-        });
-        let end = NonZeroU32::new((start + value.len()) as u32);
-        *place = Place { start: start as u32, end, elsewhere: inside.is_none() };
     }
 }
 
@@ -334,7 +300,7 @@ fn cells(
     bound: Option<&[Option<String>]>,
 ) -> Result<Cells, String> {
     let text = record.get();
-    let mut cells = Cells { places: vec![Place::default(); layout.fields.len()], text: String::new() };
+    let mut cells = Cells::new(layout.fields.len());
     for (at, value) in layout.bound.iter().zip(bound.unwrap_or_default()) {
         cells.set(*at, text, value.as_deref());
     }

@@ -28,6 +28,7 @@ impl Loading {
             return self.refuse(cx, stream, bad);
         }
         let received = batch.received() as u64;
+        let again = self.leave_to_the_first_parent(stream, &mut batch);
         self.advance(&done);
         if end.is_some() && self.plan.full {
             self.plan.progress.changes.clone_from(&self.plan.tip);
@@ -58,6 +59,8 @@ impl Loading {
             let seen = self.see(&table, &batch, made)?;
             let only = self.keys_of(&into)?;
             let mut did = load::merge(&into, &layout, &mut batch, only)?;
+            did.received += again;
+            did.duplicate += again;
             if let Some(first) = batch.rejected.first().filter(|_| fails) {
                 bad = Some(first.clone());
                 return Err(cannot_be_stored(&stream.name));
@@ -135,6 +138,26 @@ impl Loading {
     fn refuse(&self, cx: &Context, stream: &Stream, bad: &Rejected) -> Result<()> {
         ours(cx.owner, || store::keep_rejected(cx.run, &cx.source.name, &stream.name, std::slice::from_ref(bad)))?;
         Err(cannot_be_stored(&stream.name))
+    }
+
+    /// A record that several parents list alike is the first one's: else each run would write it as often as it is listed.
+    /// Returns how many were taken out.
+    fn leave_to_the_first_parent(&mut self, stream: &Stream, batch: &mut Batch) -> u64 {
+        let shared = stream.parent.as_ref().is_some_and(|p| !p.in_key) && !self.plan.aside;
+        if !shared || self.phase != Phase::Listing {
+            return 0;
+        }
+        let before = batch.rows.len();
+        batch.rows.retain(|row| {
+            let [key, parent, record] = row.traits();
+            let first = *self.listed.entry(key).or_insert((parent, record));
+            let is_anothers = first.0 != parent && first.1 == record;
+            if !is_anothers {
+                self.listed.insert(key, (parent, record));
+            }
+            !is_anothers
+        });
+        (before - batch.rows.len()) as u64
     }
 
     /// Which keys the table may have, if that is known: it was empty when the first batch came. Should somebody else write
