@@ -165,3 +165,48 @@ fn a_member_of_a_team_takes_nothing_from_another() {
     }
     assert_eq!(bob.table("SELECT * FROM crew.t"), "");
 }
+
+#[test]
+fn who_is_moved_out_of_a_team_keeps_nothing_that_she_gave_herself_as_the_team() {
+    let pair = warehouse("moved_out");
+    let mut owner = pair.warehouse();
+    for team in ["past", "next"] {
+        pair.as_deploy(&format!("add_team('{team}')"));
+    }
+    let (mut ria, mut sol) = (add(&pair, "ria"), add(&pair, "sol"));
+    for member in ["ria", "sol"] {
+        pair.as_deploy(&format!("move_analyst('{member}', 'past')"));
+    }
+    let group = group(&pair);
+    ria.exec(&format!(
+        "SET ROLE past; CREATE TABLE past.t (id int); CREATE SEQUENCE past.s; REVOKE SELECT ON past.t FROM {group}; GRANT ALL ON past.t TO ria WITH GRANT OPTION; GRANT UPDATE (id) ON past.t TO ria;
+         GRANT ALL ON SEQUENCE past.s TO ria; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO ria; ALTER DEFAULT PRIVILEGES IN SCHEMA past GRANT ALL ON TABLES TO ria;
+         ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO ria; ALTER DEFAULT PRIVILEGES GRANT ALL ON ROUTINES TO ria; RESET ROLE;
+         GRANT INSERT ON past.t TO sol"
+    ));
+    sol.exec("CREATE TABLE past.of_sol (id int); GRANT INSERT ON past.of_sol TO ria");
+    let done = pair.as_deploy("move_analyst('ria', 'next')");
+    assert!(
+        done.iter()
+            .any(|c| c.object == "past.t" && c.action == "taken back" && c.detail.starts_with("INSERT that the team")),
+        "{done:?}"
+    );
+    sol.exec(&format!("SET ROLE past; CREATE TABLE past.later (id int); REVOKE SELECT ON past.later FROM {group}; CREATE SEQUENCE past.s_later; RESET ROLE"));
+    for denied in [
+        "SELECT * FROM past.t",
+        "INSERT INTO past.t VALUES (1)",
+        "UPDATE past.t SET id = 1",
+        "SELECT nextval('past.s')",
+        "SELECT * FROM past.later",
+        "INSERT INTO past.later VALUES (1)",
+        "SELECT nextval('past.s_later')",
+        "SET ROLE past",
+        "CREATE TABLE past.mine ()",
+    ] {
+        assert_eq!(ria.error(denied).code().code(), "42501", "{denied}");
+    }
+    // What somebody else gave her is theirs to take.
+    ria.exec("INSERT INTO past.of_sol VALUES (1)");
+    assert_eq!(owner.value("SELECT count(*) FROM pg_default_acl, aclexplode(defaclacl) x WHERE defaclrole = 'past'::regrole AND x.grantee = 'ria'::regrole"), "0");
+    assert_eq!(pair.as_deploy("move_analyst('ria', 'next')"), []);
+}
