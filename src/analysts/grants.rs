@@ -8,12 +8,13 @@ use crate::error::{sqlstate, Error, Result};
 use crate::fdw::{in_order, Grant};
 use crate::pg::{identity, session, spi};
 
-/// A privilege that somebody other than the owner holds on a schema, or on a relation or routine of one.
+/// A privilege that somebody other than the owner holds on a schema, a relation, routine or type of one, or a large object.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Given {
     /// As REVOKE has it after ON.
     pub on: String,
-    schema: String,
+    /// A large object is in none.
+    schema: Option<String>,
     owner: u32,
     /// `SELECT`, or `SELECT (column)`.
     pub privilege: String,
@@ -27,7 +28,10 @@ pub struct Given {
 impl Given {
     /// The thing's name, without its kind.
     pub fn name(&self) -> &str {
-        self.on.split_once(' ').map_or(&self.on, |(_, name)| name)
+        ["TABLE ", "ROUTINE ", "TYPE ", "SCHEMA "]
+            .into_iter()
+            .find_map(|kind| self.on.strip_prefix(kind))
+            .unwrap_or(&self.on)
     }
 }
 
@@ -41,15 +45,20 @@ const GIVEN: &str = "
       FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
       UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, p.pronamespace, 'ROUTINE ', NULL, p.proowner, coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))
       FROM pg_catalog.pg_proc p WHERE p.oid >= 16384
+      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typnamespace, 'TYPE ', NULL, t.typowner, t.typacl
+      FROM pg_catalog.pg_type t WHERE t.typacl IS NOT NULL
+      UNION ALL SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, l.oid, NULL, 'LARGE OBJECT ', NULL, l.lomowner, l.lomacl
+      FROM pg_catalog.pg_largeobject_metadata l WHERE l.lomacl IS NOT NULL
       UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, n.oid, n.oid, 'SCHEMA ', NULL, n.nspowner, n.nspacl
       FROM pg_catalog.pg_namespace n WHERE n.nspacl IS NOT NULL
     ), given AS (
       SELECT a.class, a.object, a.thing || CASE a.thing WHEN 'SCHEMA ' THEN pg_catalog.quote_ident(n.nspname) WHEN 'ROUTINE ' THEN a.object::pg_catalog.regprocedure::text
+               WHEN 'TYPE ' THEN a.object::pg_catalog.regtype::text WHEN 'LARGE OBJECT ' THEN a.object::text
                ELSE pg_catalog.format('%I.%I', n.nspname, (SELECT c.relname FROM pg_catalog.pg_class c WHERE c.oid = a.object)) END AS on,
              n.nspname AS schema, a.owner::int8, x.privilege_type || coalesce(' (' || pg_catalog.quote_ident(a.part) || ')', '') AS privilege,
              CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(g.rolname) END AS grantee, x.grantee AS grantee_oid,
              x.grantor::int8, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantor)) AS grantor_name, x.is_grantable AS grantable
-      FROM acl a JOIN pg_catalog.pg_namespace n ON n.oid = a.schema CROSS JOIN LATERAL pg_catalog.aclexplode(a.list) x
+      FROM acl a LEFT JOIN pg_catalog.pg_namespace n ON n.oid = a.schema CROSS JOIN LATERAL pg_catalog.aclexplode(a.list) x
       LEFT JOIN pg_catalog.pg_roles g ON g.oid = x.grantee
       WHERE x.grantee <> a.owner AND (x.grantee = 0 OR g.oid IS NOT NULL)
     )";
@@ -83,7 +92,7 @@ fn take(given: &[Given]) -> Result<()> {
                 continue;
             }
             let name = session::name_of_role(grant.grantor);
-            let _named = identity::Usable::schemas(std::slice::from_ref(&first.schema), &name)?;
+            let _named = identity::Usable::schemas(first.schema.as_slice(), &name)?;
             let _grantor = identity::As::role(grant.grantor)?;
             spi::run(&grant.statement, &[])?;
         }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{grants, provision, reach, rights, teams, Row};
+use super::{code, grants, provision, reach, rights, teams, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{hooks, latch, lock, spi, sql, subxact};
 
@@ -17,6 +17,8 @@ pub fn remove(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
     provision::one_at_a_time()?;
     let (role, _) = provision::find(caller, name)?;
     let heir = heir(caller, name, give_to)?;
+    // Before anybody's session ends, and again when nobody can make more of it.
+    code::refuse(&role, &heir)?;
     let mut done = Vec::new();
     let quoted = sql::ident(name);
 
@@ -100,6 +102,7 @@ fn in_the_way(e: Error, role: &rights::Role) -> Error {
 
 fn give_away(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
     let quoted = sql::ident(&role.name);
+    code::refuse(role, heir)?;
     disarm(role.oid, done)?;
     hand_over(role, heir, done)?;
     report_jobs(role.oid, heir, done)?;

@@ -1,11 +1,12 @@
 //! Analysts: a person gets a role, a schema and the data they may see, in one line.
 //!
 //! api (the doors) → facts (what the catalogs have) → standard (what is missing, what is too much; pure) → provision,
-//! teams, sharing, leave, reach (do it); list and audit tell. group holds the right to read, grants takes rights back, rights says
+//! teams, sharing, leave, code, reach (do it); list and audit tell. group holds the right to read, grants takes rights back, rights says
 //! who may do what to whom, watchdog holds max_query_time.
 
 mod api;
 mod audit;
+mod code;
 mod dangers;
 mod facts;
 mod grants;

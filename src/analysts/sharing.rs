@@ -249,7 +249,8 @@ fn close(schema: &Schema, only: Option<&str>) -> Result<Vec<Row>> {
     // Who kept a view that calls a SECURITY DEFINER function of the schema would read with it as before.
     let taken = grants::take_all(
         "given.schema = $1 AND given.grantee <> pg_catalog.quote_ident($2) AND ($3 IS NULL OR given.grantee = pg_catalog.quote_ident($3))
-         AND (given.class <> 'pg_catalog.pg_proc'::pg_catalog.regclass OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid = given.object AND p.prosecdef))",
+         AND (given.class IN ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass)
+              OR EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE given.class = 'pg_catalog.pg_proc'::pg_catalog.regclass AND p.oid = given.object AND p.prosecdef))",
         &args,
     )?;
     let later: Vec<(String, String, String)> = spi::rows(

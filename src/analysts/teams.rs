@@ -2,7 +2,7 @@
 //!
 //! The schema is the extension's owner's and not the team's: who owns a schema can drop what others have in it.
 
-use super::{facts, group, names, provision, rights, Row};
+use super::{facts, grants, group, names, provision, rights, standard, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{spi, sql};
 
@@ -117,6 +117,42 @@ pub fn read_members(member: &str, team: &str, schema: &str, group: &str) -> Resu
     provision::read_later(member, schema, &to)
 }
 
+/// Takes what the team gave to one who was in it and is no more: as a member they could give it to themselves.
+fn take_from(member: u32, name: &str, team: &standard::Team, done: &mut Vec<Row>) -> Result<()> {
+    let taken = grants::take_all(
+        "given.grantee_oid = $1 AND given.owner = (SELECT r.oid::int8 FROM pg_catalog.pg_roles r WHERE r.rolname = $2)",
+        &[spi::oid(member), team.name.as_str().into()],
+    )?;
+    done.extend(taken.iter().map(|g| {
+        Row::new(g.name(), "grant", "taken back")
+            .detail(format!("{} that the team had given to \"{name}\"", g.privilege))
+    }));
+    let later: Vec<(Option<String>, String)> = spi::rows(
+        "SELECT DISTINCT pg_catalog.json_build_array(n.nspname, CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'ROUTINES'
+                  WHEN 'T' THEN 'TYPES' WHEN 'L' THEN 'LARGE OBJECTS' ELSE 'SCHEMAS' END)::text
+         FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_roles r ON r.oid = d.defaclrole LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace,
+              pg_catalog.aclexplode(d.defaclacl) x
+         WHERE r.rolname = $2 AND x.grantee = $1",
+        &[spi::oid(member), team.name.as_str().into()],
+    )?;
+    for (schema, what) in later {
+        let place = schema.map_or(String::new(), |s| format!(" IN SCHEMA {}", sql::ident(&s)));
+        spi::run(
+            &format!(
+                "ALTER DEFAULT PRIVILEGES FOR ROLE {}{place} REVOKE ALL ON {what} FROM {}",
+                sql::ident(&team.name),
+                sql::ident(name)
+            ),
+            &[],
+        )?;
+        done.push(
+            Row::new(&team.name, "grant", "taken back")
+                .detail(format!("what it gave to \"{name}\" by default on {}", what.to_lowercase())),
+        );
+    }
+    Ok(())
+}
+
 /// Moves an analyst into a team, or out of all.
 pub fn move_analyst(caller: u32, name: &str, team: Option<&str>) -> Result<Vec<Row>> {
     provision::one_at_a_time()?;
@@ -141,6 +177,7 @@ pub fn move_analyst(caller: u32, name: &str, team: Option<&str>) -> Result<Vec<R
             &[],
         )?;
         done.push(Row::new(name, "role", "taken from group").detail(&old.name));
+        take_from(role.oid, name, old, &mut done)?;
     }
     spi::run(
         "UPDATE wh.analyst SET team = $2::regrole WHERE role::oid = $1",
