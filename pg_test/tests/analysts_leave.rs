@@ -193,7 +193,7 @@ fn what_a_leaver_made_reaches_nothing_with_its_new_owners_rights() {
     hal.exec(
         "CREATE TABLE hal.open (id int, note text); INSERT INTO hal.open VALUES (1, 'kept'); CREATE TABLE hal.closed (id int, secret int); INSERT INTO hal.closed VALUES (1, 42);
          CREATE SEQUENCE hal.counter; CREATE TABLE hal.by_rows (id int, who text); INSERT INTO hal.by_rows VALUES (1, 'eva'), (2, 'hal'); GRANT SELECT ON hal.counter TO eva;
-         CREATE VIEW hal.looks WITH (security_invoker) AS SELECT * FROM hal.closed; GRANT SELECT ON hal.looks TO PUBLIC"
+         CREATE VIEW hal.looks WITH (security_invoker) AS SELECT * FROM hal.closed; GRANT SELECT ON hal.looks TO PUBLIC",
     );
     owner.exec("CREATE TABLE public.rows (id int); INSERT INTO public.rows VALUES (1), (2); ALTER TABLE public.rows ENABLE ROW LEVEL SECURITY;
                 GRANT SELECT ON public.rows TO eva, hal; CREATE POLICY hers ON public.rows TO eva USING (id = 1); CREATE POLICY his ON public.rows TO hal USING (true)");

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{code, grants, provision, reach, rights, teams, Row};
+use super::{code, grants, provision, reach, rights, teams, turn, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{hooks, latch, lock, spi, sql, subxact};
 
@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Removes an analyst.
 pub fn remove(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let (role, _) = provision::find(caller, name)?;
     let heir = heir(caller, name, give_to)?;
     // Before anybody's session ends, and again when nobody can make more of it.
@@ -38,7 +38,7 @@ pub fn remove(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
 
 /// Removes a team that nobody is in. Its schema and what members made in it stay.
 pub fn remove_team(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let role = teams::find(caller, name)?;
     let heir = heir(caller, name, give_to)?;
     let members: Vec<String> = spi::rows(
@@ -59,7 +59,7 @@ pub fn remove_team(caller: u32, name: &str, give_to: &str) -> Result<Vec<Row>> {
 
 /// Gives away what a role has, and drops it, as soon as nobody stands in the way.
 fn retire(role: &rights::Role, heir: &rights::Role, done: &mut Vec<Row>) -> Result<()> {
-    let gone = provision::with_locks(|| {
+    let gone = turn::with_locks(|| {
         lock::access_exclusive(owned_relations(role.oid)?)?;
         let mut done = Vec::new();
         give_away(role, heir, &mut done)?;

@@ -1,8 +1,8 @@
 //! Analysts: a person gets a role, a schema and the data they may see, in one line.
 //!
 //! api (the doors) → facts (what the catalogs have) → standard (what is missing, what is too much; pure) → provision,
-//! teams, sharing, leave, code, reach (do it); list and audit tell. group holds the right to read, grants takes rights back, rights says
-//! who may do what to whom, watchdog holds max_query_time.
+//! teams, sharing, leave, code, reach (do it); list and audit tell. group holds the right to read, grants takes rights
+//! back, rights says who may do what to whom, turn waits for locks, watchdog holds max_query_time.
 
 mod api;
 mod audit;
@@ -20,6 +20,7 @@ mod rights;
 mod sharing;
 mod standard;
 mod teams;
+mod turn;
 pub mod watchdog;
 
 pub use group::{reader, schemas_changed};

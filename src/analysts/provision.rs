@@ -1,12 +1,9 @@
 //! Making an analyst, and putting back what is missing of one.
 
-use std::cell::Cell;
-use std::time::Duration;
-
 use super::standard::{self, Analyst, Missing};
-use super::{facts, group, names, rights, teams, Row};
+use super::{facts, group, names, rights, teams, turn, Row};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{lock, password, session, spi, sql};
+use crate::pg::{password, session, spi, sql};
 
 /// The arguments of add_analyst.
 pub struct Wish<'a> {
@@ -20,35 +17,12 @@ pub struct Wish<'a> {
     pub valid_until: Option<String>,
 }
 
-/// How long a change waits for locks: one that is not to be had by then is somebody's to give back.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Tries a change until its locks are to be had, each as briefly as all of ours, so that no reader queues behind it.
-pub fn with_locks<T>(unit: impl FnMut() -> Result<T>) -> Result<T> {
-    let patience = lock::Patience {
-        lock_timeout: PATIENCE,
-        max_wait: PATIENCE,
-        attempts: &Cell::new(0),
-        waited: &Cell::new(Duration::ZERO),
-        otherwise: "or call this later",
-    };
-    lock::patiently(&patience, unit)
-}
-
-/// One change of analysts and teams at a time; readers of the tables go on.
-pub fn one_at_a_time() -> Result<()> {
-    let table: Option<u32> =
-        spi::first("SELECT 'wh.analyst'::pg_catalog.regclass::pg_catalog.oid::pg_catalog.int8::text", &[])?;
-    let table = table.ok_or_else(|| Error::new(sqlstate::UNDEFINED_TABLE, "table wh.analyst does not exist"))?;
-    with_locks(|| lock::briefly(table, lock::Mode::ShareRowExclusive))
-}
-
 /// Makes an analyst, or puts back what is missing.
 pub fn add(caller: u32, wish: &Wish) -> Result<Vec<Row>> {
     names::check("name", wish.name)?;
     refuse_bad_limits(wish.connection_limit)?;
     let verifier = wish.password.map(to_verifier).transpose()?;
-    one_at_a_time()?;
+    turn::one_at_a_time()?;
     let mut done = Vec::new();
     let team = wish.team.map(|name| teams::find(caller, name)).transpose()?;
     let known = known(wish.name)?;
@@ -395,7 +369,7 @@ pub fn alter(caller: u32, name: &str, changes: &Changes) -> Result<Vec<Row>> {
         refuse_bad_limits(limit)?;
     }
     let verifier = changes.password.filter(|p| !p.is_empty()).map(to_verifier).transpose()?;
-    one_at_a_time()?;
+    turn::one_at_a_time()?;
     find(caller, name)?;
     let quoted = sql::ident(name);
     let mut done = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{grants, group, provision, rights, Row};
+use super::{grants, group, provision, rights, turn, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{session, spi, sql};
 
@@ -132,7 +132,7 @@ fn remember(schema: &Schema, private: bool) -> Result<()> {
 
 /// Lets a role read a schema.
 pub fn share(caller: u32, schema: &str, to_role: &str) -> Result<Vec<Row>> {
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let schema = mine(caller, schema)?;
     let (role, everybody) = reader(&schema, to_role)?;
     let mut done = Vec::new();
@@ -217,7 +217,7 @@ fn still_closed(schema: &Schema, role: &str) -> Result<Option<Row>> {
 
 /// Takes it back.
 pub fn unshare(caller: u32, schema: &str, to_role: &str) -> Result<Vec<Row>> {
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let schema = mine(caller, schema)?;
     let (role, everybody) = reader(&schema, to_role)?;
     if everybody && schema.kind == Kind::Open {
@@ -228,7 +228,7 @@ pub fn unshare(caller: u32, schema: &str, to_role: &str) -> Result<Vec<Row>> {
 
 /// Nobody but its owner, or the team, reads it.
 pub fn make_private(caller: u32, schema: &str) -> Result<Vec<Row>> {
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let schema = mine(caller, schema)?;
     if schema.kind == Kind::Open {
         return Err(open_to_all(&schema.name));

@@ -2,7 +2,7 @@
 //!
 //! The schema is the extension's owner's and not the team's: who owns a schema can drop what others have in it.
 
-use super::{facts, grants, group, names, provision, rights, standard, Row};
+use super::{facts, grants, group, names, provision, rights, standard, turn, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{spi, sql};
 
@@ -27,7 +27,7 @@ pub fn is_team(role: u32) -> Result<bool> {
 /// Makes a team, or puts back what is missing of it.
 pub fn add(caller: u32, name: &str) -> Result<Vec<Row>> {
     names::check("name", name)?;
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let mut done = Vec::new();
     spi::run(
         "DELETE FROM wh.team t WHERE t.schema = $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = t.role::oid)",
@@ -155,7 +155,7 @@ fn take_from(member: u32, name: &str, team: &standard::Team, done: &mut Vec<Row>
 
 /// Moves an analyst into a team, or out of all.
 pub fn move_analyst(caller: u32, name: &str, team: Option<&str>) -> Result<Vec<Row>> {
-    provision::one_at_a_time()?;
+    turn::one_at_a_time()?;
     let (role, analyst) = provision::find(caller, name)?;
     let team = team.map(|t| find(caller, t)).transpose()?;
     let mut done = Vec::new();
