@@ -16,6 +16,6 @@ mod store;
 
 // What jobs are built on.
 pub use expire::expire_due;
-pub use run::Series;
+pub use run::{Pin, Series};
 // For those who leave.
 pub use store::hand_over;
