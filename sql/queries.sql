@@ -204,7 +204,7 @@ RETURNS bigint
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'schedule_query_wrapper';
 COMMENT ON FUNCTION wh.schedule_query(text, text, jsonb, text, interval, int, interval, text, boolean, text) IS
-'Runs a saved query on a schedule, as the role that calls this, and keeps each result. The job is called "query" and the query''s name unless job_name says otherwise. Returns the job''s number';
+'Runs a saved query on a schedule, as the role that calls this, and keeps each result; of somebody else''s query the version that is the newest now. The job is called "query" and the query''s name unless job_name says otherwise. Returns the job''s number';
 
 -- Its body is parsed here and now: it is asked in the middle of others' queries, where search_path may be anything and
 -- can't be set.

@@ -69,11 +69,14 @@ fn a_query_that_is_shared_runs_for_whoever_scheduled_it() {
     assert_eq!(ben.value("SELECT status FROM wh.run_job('mine')"), "succeeded");
     assert_eq!(ben.value("SELECT r FROM wh.results s, wh.result(s.id) r"), "{\"c\": \"ben\", \"s\": \"ben\"}");
     assert_eq!(ana.table("TABLE wh.results"), "");
-    // A trap that she sets later does not spring on him.
+    // What she saves later is not what he scheduled, and a trap does not spring on him either way.
     ana.exec(
         "CREATE FUNCTION ana.trap() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN current_user; END $$; GRANT USAGE ON SCHEMA ana TO ben;
          SELECT wh.save_query('who', 'SELECT ana.trap()')",
     );
+    assert_eq!(ben.value("SELECT status FROM wh.run_job('mine')"), "succeeded");
+    assert_eq!(ben.value("SELECT max(version) FROM wh.results"), "1");
+    ben.exec("SELECT wh.schedule_query('who', '@daily', job_name => 'mine')");
     assert_eq!(ben.value("SELECT status FROM wh.run_job('mine')"), "failed");
     assert_eq!(ben.last_run("mine"), "failed|42501|function ana.trap() of \"ana\" would run with your rights");
     ana.exec("SELECT wh.unshare_query('who', 'ben')");

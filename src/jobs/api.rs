@@ -232,6 +232,7 @@ fn run_job(
     ErrorReport,
 > {
     session::refuse_read_only(c"wh.run_job()");
+    session::refuse_restricted()?;
     let name = given("job_name", job_name)?;
     let wait = if given("wait", wait)? { ask::Wait::Yes } else { ask::Wait::No };
     let (caller, _owner) = As::on_behalf()?;
@@ -243,6 +244,7 @@ fn run_job(
 #[pg_extern(sql = false)]
 fn cancel_job(job_name: Option<&str>) -> core::result::Result<bool, ErrorReport> {
     session::refuse_read_only(c"wh.cancel_job()");
+    session::refuse_restricted()?;
     let name = given("job_name", job_name)?;
     let (caller, _owner) = As::on_behalf()?;
     Ok(ask::cancel(write::number(caller, name)?)?)

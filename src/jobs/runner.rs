@@ -172,7 +172,10 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         return fetch(runner, run, work.argument, owner);
     }
     worker::transaction(Snapshot::None, || {
-        let series = (work.kind == super::model::Kind::Query).then(|| queries::Series::of(run));
+        let series = match work.kind {
+            super::model::Kind::Query => Some(queries::Series::of(run, serde_json::from_value(work.argument)?)),
+            _ => None,
+        };
         let mut rows = portal::run(&work.command)? as i64;
         if series.is_some() {
             // The command returns one row, and the result's are what counts.

@@ -7,6 +7,7 @@ use super::schedule::Schedule;
 use super::shared;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{portal, session, spi, sql};
+use crate::queries;
 use crate::refresh::Concurrently;
 
 /// The zone of a schedule that names none; that of pg_cron.
@@ -313,8 +314,15 @@ pub fn preview(text: &str, zone: Option<&str>, n: i32) -> Result<(Schedule, Vec<
     Ok((schedule, times))
 }
 
-/// Makes the job that runs a saved query on a schedule.
-pub fn query_job(caller: u32, slug: &str, params: &str, options: &Options, job_name: Option<&str>) -> Result<i64> {
+/// Makes the job that runs a saved query on a schedule, in the version `pin` as long as later ones are somebody else's.
+pub fn query_job(
+    caller: u32,
+    slug: &str,
+    pin: &queries::Pin,
+    params: &str,
+    options: &Options,
+    job_name: Option<&str>,
+) -> Result<i64> {
     let what = What {
         kind: Kind::Query,
         command: format!("SELECT * FROM wh.run_query({}, {})", sql::literal(slug), sql::literal(params)),
@@ -325,7 +333,15 @@ pub fn query_job(caller: u32, slug: &str, params: &str, options: &Options, job_n
         max_lag: None,
     };
     let name = job_name.map_or_else(|| format!("query {slug}"), str::to_owned);
-    make(caller, &name, caller, &what, options)
+    let id = make(caller, &name, caller, &what, options)?;
+    set_argument(id, &serde_json::to_string(pin)?)?;
+    Ok(id)
+}
+
+/// Sets what a job is about, JSON.
+fn set_argument(job: i64, argument: &str) -> Result<()> {
+    spi::run("UPDATE wh.job SET argument = $2::jsonb WHERE id = $1", &[job.into(), argument.into()])?;
+    Ok(())
 }
 
 /// What the job of a source is called.
@@ -355,8 +371,7 @@ pub fn fetch_job(caller: u32, source: &str, schedule: Option<&str>) -> Result<()
     };
     let id = make(caller, &name_of_fetch(source), caller, &what, &options)?;
     let argument = serde_json::json!({ "source": source });
-    spi::run("UPDATE wh.job SET argument = $2::jsonb WHERE id = $1", &[id.into(), argument.to_string().into()])?;
-    Ok(())
+    set_argument(id, &argument.to_string())
 }
 
 /// Forgets the job of a source.

@@ -220,8 +220,10 @@ fn schedule_query(
         enabled: given("enabled", enabled)?,
     };
     let (caller, _owner) = As::on_behalf()?;
-    run::check_values(&store::find(caller, slug)?, &params)?;
-    Ok(jobs::query_job(caller, slug, &params, &options, job_name)?)
+    let query = store::find(caller, slug)?;
+    run::check_values(&query, &params)?;
+    let pin = run::Pin { query: query.id, version: query.version };
+    Ok(jobs::query_job(caller, slug, &pin, &params, &options, job_name)?)
 }
 
 #[pg_extern(sql = false)]

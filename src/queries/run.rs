@@ -19,16 +19,23 @@ use crate::pg::watch::{Used, Watching};
 use crate::pg::{guc, session, sql, subxact};
 
 thread_local! {
-    static SERIES: Cell<Option<i64>> = const { Cell::new(None) };
+    static SERIES: Cell<Option<(i64, Pin)>> = const { Cell::new(None) };
     static ROWS: Cell<i64> = const { Cell::new(0) };
+}
+
+/// The version of a query that was the newest when a job was made of it.
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
+pub struct Pin {
+    pub query: i64,
+    pub version: i32,
 }
 
 /// The run of a job that results belong to, until dropped.
 pub struct Series(());
 
 impl Series {
-    pub fn of(run: i64) -> Self {
-        SERIES.set(Some(run));
+    pub fn of(run: i64, pin: Pin) -> Self {
+        SERIES.set(Some((run, pin)));
         Series(())
     }
 
@@ -68,7 +75,7 @@ pub fn run(slug: &str, given: &str) -> Result<keep::Kept> {
     let (caller, query) = {
         let (caller, _owner) = As::on_behalf()?;
         let _path = guc::Scope::new(&[PATH])?;
-        (caller, store::find(caller, slug)?)
+        (caller, chosen(caller, slug)?)
     };
     let from_a_superuser = query.author.is_some_and(session::is_superuser_role);
     if session::is_superuser_role(caller) && !from_a_superuser {
@@ -98,9 +105,28 @@ pub fn run(slug: &str, given: &str) -> Result<keep::Kept> {
     })?;
     let elapsed = begun.elapsed();
     let params = told(&rewritten.names, &parameters)?;
-    let run = SERIES.get();
+    let run = SERIES.get().map(|(run, _)| run);
     ROWS.set(rows.count as i64);
     keep::keep(&Ran { query, slug: slug.to_owned(), caller, rows, used, params, elapsed, run })
+}
+
+/// The version that runs: the newest. In a job what somebody else saved after the job was made does not: nobody has looked
+/// at it who lends it their rights.
+fn chosen(caller: u32, slug: &str) -> Result<Query> {
+    let newest = store::find(caller, slug)?;
+    let Some((_, pin)) = SERIES.get() else { return Ok(newest) };
+    if newest.author == Some(caller) || (newest.id, newest.version) == (pin.query, pin.version) {
+        return Ok(newest);
+    }
+    if newest.id != pin.query {
+        return Err(Error::new(
+            sqlstate::UNDEFINED_OBJECT,
+            format!("query \"{slug}\" is another one than was scheduled"),
+        )
+        .detail("It was dropped since, and somebody else saved one of that name.")
+        .hint("Read it, and call wh.schedule_query again."));
+    }
+    store::find_version(caller, slug, pin.version)
 }
 
 /// A query as the server parses it, and the values of its parameters.

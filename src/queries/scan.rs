@@ -4,6 +4,7 @@
 //! standard_conforming_strings on, under which queries are parsed as well. A colon can stand elsewhere too: in `::`, in
 //! `:=`, and between the bounds of an array slice (`a[1:n]`), where it follows an operand, as no parameter ever does.
 
+use super::lexemes::{begins_name, comment, continuation, continues_name, escaped, is_space, line, name, quoted};
 use crate::error::{sqlstate, Error, Result};
 
 /// A query as the server is to parse it.
@@ -36,18 +37,6 @@ struct Scanner<'a> {
     before: Before,
     /// Parentheses and brackets that are open; true for a bracket that subscripts.
     open: Vec<Option<bool>>,
-}
-
-fn begins_name(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
-}
-
-fn continues_name(byte: u8) -> bool {
-    begins_name(byte) || byte.is_ascii_digit()
-}
-
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x0b)
 }
 
 /// Rewrites a query. `declared` says which names are parameters where it could be a slice from the first element
@@ -236,92 +225,6 @@ const KEYWORDS: &[&str] = &[
     "and", "or", "not", "case", "when", "then", "else", "in", "is", "between", "like", "ilike", "similar", "select",
     "distinct", "all", "any", "some", "from", "where", "by", "limit", "offset", "on", "using", "as", "from",
 ];
-
-/// The name at the beginning of a text.
-fn name(text: &str) -> &str {
-    if !text.bytes().next().is_some_and(begins_name) {
-        return "";
-    }
-    let end = text.bytes().position(|b| !continues_name(b)).unwrap_or(text.len());
-    &text[..end]
-}
-
-fn line(text: &str) -> usize {
-    text.bytes().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(text.len())
-}
-
-/// The length of a comment, which may have others in it.
-fn comment(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let (mut at, mut depth) = (0, 0_usize);
-    while at < bytes.len() {
-        match (bytes[at], bytes.get(at + 1)) {
-            (b'/', Some(b'*')) => {
-                depth += 1;
-                at += 2;
-            }
-            (b'*', Some(b'/')) => {
-                depth -= 1;
-                at += 2;
-                if depth == 0 {
-                    return at;
-                }
-            }
-            _ => at += 1,
-        }
-    }
-    bytes.len()
-}
-
-/// The length of what stands between two quotes, with the quotes; a doubled one is none.
-fn quoted(text: &str, quote: u8) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 1;
-    while at < bytes.len() {
-        if bytes[at] == quote {
-            if bytes.get(at + 1) != Some(&quote) {
-                return at + 1;
-            }
-            at += 1;
-        }
-        at += 1;
-    }
-    bytes.len()
-}
-
-/// The same for a string in which a backslash hides the next character.
-fn escaped(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 1,
-            b'\'' if bytes.get(at + 1) == Some(&b'\'') => at += 1,
-            b'\'' => return at + 1,
-            _ => {}
-        }
-        at += 1;
-    }
-    bytes.len()
-}
-
-/// How far it is to a quote on a later line, with nothing but space and comments before it: such a string goes on.
-fn continuation(text: &str) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let (mut at, mut lines) = (0, false);
-    loop {
-        match bytes.get(at)? {
-            b'\n' | b'\r' => {
-                lines = true;
-                at += 1;
-            }
-            byte if is_space(*byte) => at += 1,
-            b'-' if bytes.get(at + 1) == Some(&b'-') => at += line(&text[at..]),
-            b'\'' if lines => return Some(at),
-            _ => return None,
-        }
-    }
-}
 
 fn numbered(rest: &str) -> Error {
     let end = rest[1..].bytes().position(|b| !b.is_ascii_digit()).map_or(rest.len(), |n| n + 1);

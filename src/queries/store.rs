@@ -33,9 +33,10 @@ pub fn missing(slug: &str) -> Error {
         .hint("SELECT slug, title FROM wh.queries lists yours and those that are shared with you.")
 }
 
-fn look(caller: u32, slug: &str) -> Result<Option<Query>> {
+/// In its newest version, or in another one.
+fn look(caller: u32, slug: &str, version: Option<i32>) -> Result<Option<Query>> {
     let found = spi::look(
-        "SELECT pg_catalog.json_build_object('id', q.id, 'version', q.version, 'sql', v.sql, 'params', v.params::text,
+        "SELECT pg_catalog.json_build_object('id', q.id, 'version', v.version, 'sql', v.sql, 'params', v.params::text,
              'search_path', v.search_path, 'title', v.title, 'description', v.description,
              'author', (SELECT r.oid::int8 FROM pg_catalog.pg_roles r WHERE r.oid = v.author::oid AND r.rolname = v.author_name),
              'mine', CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = q.owner::oid)
@@ -43,16 +44,25 @@ fn look(caller: u32, slug: &str) -> Result<Option<Query>> {
                      ELSE (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.oid = $2) END,
              'shared', EXISTS (SELECT FROM wh.query_share s JOIN pg_catalog.pg_roles r ON r.oid = s.role::oid
                                WHERE s.query = q.id AND pg_catalog.pg_has_role($2, r.oid, 'USAGE')))::text
-         FROM wh.saved_query q JOIN wh.query_version v ON v.query = q.id AND v.version = q.version
+         FROM wh.saved_query q JOIN wh.query_version v ON v.query = q.id AND v.version = coalesce($3, q.version)
          WHERE q.slug = $1",
-        &[slug.into(), spi::oid(caller)],
+        &[slug.into(), spi::oid(caller), version.into()],
     )?;
     Ok(found.into_iter().next())
 }
 
 /// A query that the caller may see; whoever may not does not learn that it is there.
 pub fn find(caller: u32, slug: &str) -> Result<Query> {
-    look(caller, slug)?.filter(|q| q.mine || q.shared).ok_or_else(|| missing(slug))
+    seen(slug, look(caller, slug, None)?)
+}
+
+/// One of its versions.
+pub fn find_version(caller: u32, slug: &str, version: i32) -> Result<Query> {
+    seen(slug, look(caller, slug, Some(version))?)
+}
+
+fn seen(slug: &str, found: Option<Query>) -> Result<Query> {
+    found.filter(|q| q.mine || q.shared).ok_or_else(|| missing(slug))
 }
 
 fn is_admin(caller: u32) -> Result<bool> {
@@ -65,7 +75,7 @@ fn is_admin(caller: u32) -> Result<bool> {
 
 /// A query that the caller may change: its owner's, or as a wh_admin.
 fn mine(caller: u32, slug: &str, admin_too: bool) -> Result<Query> {
-    let query = look(caller, slug)?.ok_or_else(|| missing(slug))?;
+    let query = look(caller, slug, None)?.ok_or_else(|| missing(slug))?;
     if query.mine || (admin_too && is_admin(caller)?) {
         return Ok(query);
     }
@@ -80,7 +90,7 @@ fn mine(caller: u32, slug: &str, admin_too: bool) -> Result<Query> {
 /// The version before the one that the caller is about to save; `None` for a new query.
 pub fn before(caller: u32, slug: &str) -> Result<Option<Query>> {
     check_slug(slug)?;
-    match look(caller, slug)? {
+    match look(caller, slug, None)? {
         None => Ok(None),
         Some(query) if query.mine || is_admin(caller)? => Ok(Some(query)),
         Some(_) => Err(taken(slug)),
