@@ -242,6 +242,35 @@ fn a_terminated_or_cancelled_run_ends_at_once_and_leaves_everything_as_it_was() 
 }
 
 #[test]
+fn a_cancel_that_comes_with_the_timeout_of_a_lock_is_not_forgotten() {
+    let pair = fixture("coincidence");
+    let before = state(&pair);
+    let mut admin = pair.warehouse();
+    for _ in 0..5 {
+        let _holder = Place::Refresh.hold(&pair);
+        let (run, pid) = begin(&pair, "");
+        Place::Refresh.wait_for(&pair, pid);
+        // It waits for a lock, 20 ms at most. Stopped for longer than that, it finds both when it goes on.
+        signal(pid, "STOP");
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(admin.value(&format!("SELECT pg_cancel_backend({pid})")), "t");
+        signal(pid, "CONT");
+        let asked = Instant::now();
+        let error = end(run).expect_err("the run went on");
+        assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+        assert_eq!(error.code().map(|c| c.code()), Some("57014"), "{error:?}");
+        assert_eq!(newest(&pair), "recreate_fdw|failed|57014");
+        assert_eq!(state(&pair), before);
+    }
+}
+
+/// Sends a signal by its name.
+fn signal(pid: u32, name: &str) {
+    let sent = std::process::Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
+#[test]
 fn a_product_that_goes_down_half_way_leaves_everything_as_it_was() {
     let mut pair = fixture("down");
     let before = state(&pair);

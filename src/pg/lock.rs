@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys;
 
-use super::{guc, latch, session, subxact};
+use super::{asked, guc, latch, session, subxact};
 use crate::error::{Error, Result};
 
 /// How long one request may stand in a lock queue, where it makes every later reader wait behind it.
@@ -90,6 +90,7 @@ pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut() -> Result<T>) ->
     let each = patience.lock_timeout.min(Duration::from_millis(QUEUE_MS.into())).as_millis().max(1);
     let _timeout = guc::Scope::new(&[("lock_timeout", &each.to_string())])?;
     let mut pause = Duration::from_millis(10);
+    let listening = asked::Listening::begin();
     loop {
         waiting_for();
         patience.attempts.set(patience.attempts.get() + 1);
@@ -98,6 +99,7 @@ pub fn patiently<T>(patience: &Patience, mut unit: impl FnMut() -> Result<T>) ->
             other => return other,
         };
         session::obey_statement_timeout()?;
+        listening.obey()?;
         let left = patience.max_wait.saturating_sub(begun.elapsed());
         if left.is_zero() {
             return Err(match waiting_for() {

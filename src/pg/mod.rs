@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod activity;
+pub mod asked;
 pub mod called;
 pub mod catalog;
 pub mod copy;
