@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::read;
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{guc, lock, spi, subxact};
+use crate::pg::{guc, lock, spi, sql, subxact};
 
 pub fn kilobytes(setting: &GucSetting<i32>) -> u64 {
     u64::from(setting.get().max(0).unsigned_abs()) * 1024
@@ -57,6 +57,8 @@ fn remove(expired: &Expired) -> Result<()> {
             // What somebody made on the view stays, and the rows do not.
             Err(e) if e.sqlstate == sqlstate::DEPENDENT_OBJECTS_STILL_EXIST => {
                 spi::run(&format!("TRUNCATE wh_results.data_{}", expired.id), &[])?;
+                let mark = sql::literal(EXPIRED);
+                spi::run(&format!("COMMENT ON TABLE wh_results.data_{} IS {mark}", expired.id), &[])?;
             }
             other => other?,
         }
@@ -71,14 +73,18 @@ fn drop_table(id: i64) -> Result<()> {
     Ok(())
 }
 
+/// What the table of a result is marked with whose rows are gone. That it has no record says nothing: while a dump is
+/// restored, tables come before records.
+const EXPIRED: &str = "startup_wh: this result has expired, and something still reads its view";
+
 /// Drops the empty tables of results that are gone, on whose views nothing stands any more.
 fn drop_empty() -> Result<()> {
     let left: Vec<(i64, u32)> = spi::rows(
         "SELECT pg_catalog.json_build_array(n.id, c.oid::int8)::text
          FROM pg_catalog.pg_class c CROSS JOIN LATERAL (SELECT pg_catalog.substr(c.relname, 6)::bigint AS id) n
          WHERE c.relnamespace = 'wh_results'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^data_[0-9]{1,18}$'
-           AND NOT EXISTS (SELECT FROM wh.result r WHERE r.id = n.id)",
-        &[],
+           AND pg_catalog.obj_description(c.oid, 'pg_class') = $1",
+        &[EXPIRED.into()],
     )?;
     for (id, data) in left {
         match subxact::run(|| {
