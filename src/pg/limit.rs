@@ -60,7 +60,7 @@ unsafe extern "C-unwind" fn again(_: *mut std::ffi::c_void) {
 }
 
 /// The timer, ticking until dropped.
-struct Armed {
+pub struct Armed {
     timer: std::ffi::c_int,
     callback: Box<pg_sys::ErrorContextCallback>,
 }
@@ -97,41 +97,57 @@ impl Drop for Armed {
             if OVER.load(Ordering::Relaxed) {
                 pg_sys::QueryCancelPending = 0;
             }
+            // Where it ended by itself in the last moment, no error follows.
+            if !std::thread::panicking() {
+                OVER.store(false, Ordering::Relaxed);
+            }
         }
         ARMED.store(false, Ordering::Relaxed);
     }
 }
 
-/// Runs what may run an owner's code, in a subtransaction, for a second at most: over it, the code's error is 54000. Each
-/// time that happens in a transaction halves the limit, so that many such owners have no more than a few.
+/// Limits what runs until it is dropped, and may be an owner's code, to a second: over it, the code's error is 54000 for the
+/// subtransaction that catches it. Each time that happens in a transaction halves the limit, so that many such owners have
+/// no more than a few. `None` within another one, which counts already.
 ///
 /// A cancel or statement_timeout that comes meanwhile stays what it is.
-pub fn run<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    // One around it counts already.
+pub fn arm() -> Option<Armed> {
     if ARMED.load(Ordering::Relaxed) {
-        return subxact::run(f);
+        return None;
     }
-    // SAFETY: reads a backend global.
-    let transaction = unsafe { pg_sys::GetCurrentTransactionStartTimestamp() };
-    let passed = match PASSED.get() {
-        (then, passed) if then == transaction => passed,
-        _ => 0,
-    };
-    let limit = (FIRST / 2_u32.saturating_pow(passed)).max(LEAST);
-    let result = subxact::run(|| {
-        let _armed = Armed::new(limit);
+    Some(Armed::new((FIRST / 2_u32.saturating_pow(passed())).max(LEAST)))
+}
+
+/// Runs what may run an owner's code within the limit, in a subtransaction.
+pub fn run<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    subxact::run(|| {
+        let _armed = arm();
         f()
-    });
-    match result {
-        Err(e) if e.sqlstate == sqlstate::QUERY_CANCELED && OVER.swap(false, Ordering::Relaxed) => {
-            session::obey_statement_timeout()?;
-            PASSED.set((transaction, passed + 1));
-            Err(Error::new(
-                sqlstate::PROGRAM_LIMIT_EXCEEDED,
-                "analysing it took too long, in a type's check or input function",
-            )
-            .hint("Others wait meanwhile: have the type's code be quick, or do without a value of it."))
-        }
-        other => other,
+    })
+}
+
+/// How often the limit was passed in this transaction.
+fn passed() -> u32 {
+    match PASSED.get() {
+        (then, passed) if then == transaction() => passed,
+        _ => 0,
     }
+}
+
+fn transaction() -> pg_sys::TimestampTz {
+    // SAFETY: reads a backend global.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
+}
+
+/// An error that a subtransaction has caught, as what it is: a cancel may be the limit's.
+pub fn explain(error: Error) -> Error {
+    if error.sqlstate != sqlstate::QUERY_CANCELED || !OVER.swap(false, Ordering::Relaxed) {
+        return error;
+    }
+    if let Err(timeout) = session::obey_statement_timeout() {
+        return timeout;
+    }
+    PASSED.set((transaction(), passed() + 1));
+    Error::new(sqlstate::PROGRAM_LIMIT_EXCEEDED, "analysing it took too long, in a type's check or input function")
+        .hint("Others wait meanwhile: have the type's code be quick, or do without a value of it.")
 }

@@ -54,10 +54,7 @@ pub fn analyze(text: &str) -> Result<Query> {
 
 /// Like [`analyze`], where relations are called otherwise now than the text says, or have other columns.
 pub fn analyze_as(text: &str, called: &[Called]) -> Result<Query> {
-    limit::run(|| analyze_at_length(text, called))
-}
-
-fn analyze_at_length(text: &str, called: &[Called]) -> Result<Query> {
+    let _armed = limit::arm();
     let source = cstring(text)?;
     let mut names = Names::new(called);
     // SAFETY: the parser's own entry points, on a NUL-terminated string that outlives them (the raw tree keeps

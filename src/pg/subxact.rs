@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 
 use pgrx::{pg_sys, PgTryBuilder};
 
+use super::limit;
 use crate::error::{sqlstate, Error, Result};
 
 /// What to do with the effects of a closure that succeeded.
@@ -58,5 +59,5 @@ pub fn run_as<T>(outcome: Outcome, f: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::MemoryContextSwitchTo(memory);
         pg_sys::CurrentResourceOwner = owner;
     }
-    result
+    result.map_err(limit::explain)
 }
