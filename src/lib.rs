@@ -43,9 +43,20 @@ extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["polic
 extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["analysts"]);
 extension_sql_file!("../sql/my_usage.sql", name = "my_usage", requires = ["queries"]);
 
+/// Where a server's environment asks for backtraces (RUST_BACKTRACE), pgrx would put one into the DETAIL of each error that
+/// passes through us (pgrx-pg-sys, submodules/panic.rs). Nobody who reads an error has use for it, and taking it costs.
+fn no_backtraces() {
+    const SETTING: &str = "RUST_LIB_BACKTRACE";
+    if std::env::var_os(SETTING).is_none() {
+        // In a process that has one thread.
+        std::env::set_var(SETTING, "0");
+    }
+}
+
 #[pg_guard]
 #[allow(non_snake_case)]
 pub extern "C-unwind" fn _PG_init() {
+    no_backtraces();
     settings::init();
     pg::watch::init();
     if pg::shmem::is_preloading() {

@@ -147,12 +147,12 @@ pub fn run_as_server(program: &Path) -> Result<Command> {
         "PGCLIENTENCODING",
         "PGSSLMODE",
         "PGAPPNAME",
-        // A server has no such setting, with which pgrx would put a backtrace into the DETAIL of each error.
-        "RUST_BACKTRACE",
         "RUST_LIB_BACKTRACE",
     ] {
         command.env_remove(name);
     }
+    // A server may have it, and errors say nothing of it.
+    command.env("RUST_BACKTRACE", "1");
     command.env("STARTUP_WH_SECRET_OF_TESTS", "from the environment");
     command.env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
     Ok(command)

@@ -21,6 +21,9 @@ fn install_and_look(settings: &[(&str, &str)]) {
     let refused = client.error("SELECT * FROM wh.recreate_fdw('nothing')");
     assert_ne!(refused.code().code(), "XX000", "{refused:?}");
     assert!(refused.hint().is_some(), "{refused:?}");
+    // Of its insides an error says nothing, whatever the server's environment asks for.
+    let error = client.error("SELECT wh.save_query('broken', 'SELECT * FROM nothing')");
+    assert_eq!((error.code().code(), error.detail()), ("42P01", None));
     client.exec("DROP EXTENSION startup_wh");
 }
 
