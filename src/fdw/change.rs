@@ -76,12 +76,14 @@ impl Work<'_> {
         let mut standing = Standing::new(policy);
         standing.survey(losing.keys().copied())?;
         let edges: Vec<Dependent> = standing.above().edges.clone();
-        let touched: Vec<&Dependent> = edges.iter().filter(|d| touches(d, &losing) && !self.is_mask(d.oid)).collect();
+        let masks = self.masks();
+        let touched: Vec<&Dependent> =
+            edges.iter().filter(|d| touches(d, &losing) && !masks.contains(&d.oid)).collect();
         let tables: Vec<u32> = losing
             .keys()
             .copied()
             .chain(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))
-            .filter(|oid| !self.is_mask(*oid))
+            .filter(|oid| !masks.contains(oid))
             .collect();
         // What is asked under the locks is planned before them.
         dependents::direct(tables.first().copied())?;
@@ -136,7 +138,8 @@ impl Work<'_> {
         }
         if rebuild {
             let mut kept: Vec<Existing> = local::tables(self.app)?;
-            kept.retain(|t| self.existing.iter().any(|e| e.oid == t.oid));
+            let before: HashSet<u32> = self.existing.iter().map(|e| e.oid).collect();
+            kept.retain(|t| before.contains(&t.oid));
             rebuild::foreign_tables(&kept, &self.app.server)?;
             done.changes.extend(kept.iter().map(|t| Change::new(self.table(&t.name), "foreign table", "rebuilt")));
         }
@@ -192,9 +195,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether a relation is the view of a masked table: it is made anew, not carried.
-    fn is_mask(&self, relation: u32) -> bool {
-        self.existing.iter().filter_map(|e| e.view.as_ref()).any(|v| v.oid == relation)
+    /// The views of masked tables: they are made anew, not carried.
+    fn masks(&self) -> HashSet<u32> {
+        self.existing.iter().filter_map(|e| e.view.as_ref()).map(|v| v.oid).collect()
     }
 
     /// The attribute number that a column's dependents lose hold of.
@@ -253,9 +256,11 @@ impl Work<'_> {
     /// For each dependent, the columns and tables that it uses and that go for good.
     fn missing(&self, touched: &[&Dependent]) -> HashMap<u32, Vec<String>> {
         let mut missing: HashMap<u32, Vec<String>> = HashMap::new();
+        let numbers = |e: &Existing| [Some(e.oid), e.view.as_ref().map(|v| v.oid)].into_iter().flatten();
+        let places: HashMap<u32, usize> =
+            self.existing.iter().enumerate().flat_map(|(at, e)| numbers(e).map(move |oid| (oid, at))).collect();
         for d in touched {
-            let is_it = |e: &Existing| e.oid == d.on || e.view.as_ref().is_some_and(|v| v.oid == d.on);
-            let Some(at) = self.existing.iter().position(is_it) else {
+            let Some(&at) = places.get(&d.on) else {
                 continue;
             };
             let table = &self.existing[at];

@@ -109,8 +109,8 @@ SELECT json_build_object('on', g.on_oid::int8, 'on_name', o.name, 'kind', g.kind
          'column_names', coalesce((SELECT array_agg(a.attname ORDER BY a.attnum) FROM pg_attribute a
                                    WHERE a.attrelid = g.on_oid AND a.attnum = ANY (g.columns)), '{}'),
          'whole_row', g.by_type OR g.kind IN ('view', 'materialized_view', 'rule') AND EXISTS (
-             SELECT FROM on_rel o2 JOIN pg_rewrite w ON w.ev_class = g.relation
-             WHERE o2.oid = g.on_oid AND strpos(w.ev_action::text, format(':vartype %s ', o2.reltype)) > 0))::text
+             SELECT FROM pg_rewrite w
+             WHERE w.ev_class = g.relation AND strpos(w.ev_action::text, format(':vartype %s ', o.reltype)) > 0))::text
 FROM grouped g JOIN on_rel o ON o.oid = g.on_oid
 CROSS JOIN LATERAL pg_identify_object(g.classid, g.objid, g.objsubid) AS pg_identify
 ORDER BY g.on_oid, g.kind, g.oid";

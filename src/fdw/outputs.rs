@@ -18,8 +18,10 @@ pub enum Filled {
 ///
 /// Analysis runs code: the input of an array, a record or a range of somebody's domain checks the domain.
 pub fn fill(held: &Held, definition: &str) -> Result<Filled> {
+    // Outside, since a subtransaction that has taken more than a few locks goes through all of the session's when it ends
+    // (MAX_RESOWNER_LOCKS, src/backend/utils/resowner/resowner.c), and a rebuild holds thousands.
+    let present = reads::present(&held.reads, true)?;
     subxact::run(|| {
-        let present = reads::present(&held.reads, true)?;
         let query = present.analyse(&held.owner, definition)?;
         if query.outputs != held.outputs {
             return Ok(Filled::Differs(query.outputs));

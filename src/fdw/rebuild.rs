@@ -204,18 +204,8 @@ fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, sa
          UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1 RETURNING to_json(true)::text",
         &both(),
     )?;
-    // Those of extended statistics go with the objects, whose successors get other numbers: they wait under numbers that no
-    // counter reaches. They say the numbers of columns, and are of no use where these change.
-    let waiting: Vec<(String, String)> = spi::prepared(
-        "WITH s AS (
-           SELECT e.oid, n.nspname, e.stxname, e.stxkeys::int2[] AS keys, row_number() OVER (ORDER BY e.oid) AS place
-           FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace WHERE e.stxrelid = $1),
-         moved AS (
-           UPDATE pg_statistic_ext_data d SET stxoid = ($2 - s.place)::oid FROM s WHERE d.stxoid = s.oid
-             AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND a.attisdropped AND a.attnum < ANY (s.keys)))
-         SELECT json_build_array(nspname, stxname)::text FROM s ORDER BY place",
-        &[spi::oid(existing.oid), i64::from(u32::MAX).into()],
-    )?;
+    let has_any = saved.iter().any(|p| p.2.starts_with("statistics "));
+    let waiting = if has_any { set_statistics_aside(existing.oid)? } else { Vec::new() };
     drop_relation(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), name)?;
     properties::restore(oid, schema, name, saved, |_| true)?;
     for (place, (schema, statistics)) in (1_i64..).zip(&waiting) {
@@ -226,6 +216,21 @@ fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, sa
         )?;
     }
     Ok(oid)
+}
+
+/// Statistics of extended statistics go with the objects, whose successors get other numbers: they wait under numbers that no
+/// counter reaches. They say the numbers of columns, and are of no use where these change. Returns the objects' names.
+fn set_statistics_aside(table: u32) -> Result<Vec<(String, String)>> {
+    spi::prepared(
+        "WITH s AS (
+           SELECT e.oid, n.nspname, e.stxname, e.stxkeys::int2[] AS keys, row_number() OVER (ORDER BY e.oid) AS place
+           FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace WHERE e.stxrelid = $1),
+         moved AS (
+           UPDATE pg_statistic_ext_data d SET stxoid = ($2 - s.place)::oid FROM s WHERE d.stxoid = s.oid
+             AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND a.attisdropped AND a.attnum < ANY (s.keys)))
+         SELECT json_build_array(nspname, stxname)::text FROM s ORDER BY place",
+        &[spi::oid(table), i64::from(u32::MAX).into()],
+    )
 }
 
 /// OID of a relation by its qualified and quoted name.
