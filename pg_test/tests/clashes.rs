@@ -124,3 +124,33 @@ fn a_type_makes_room_for_a_table_of_its_name() {
     assert_eq!(warehouse.table("SELECT p, pg_typeof(p), p < 'free' FROM app.plan"), "pro|app.plan_type|t");
     assert_eq!(run(&pair), [""; 0]);
 }
+
+#[test]
+fn a_table_that_has_had_all_its_columns_stays_and_a_rebuild_makes_room() {
+    let pair = followed("full", "CREATE TABLE wide (id int); INSERT INTO wide VALUES (7); CREATE TABLE other (id int)");
+    let mut warehouse = pair.warehouse();
+    let named = |what: &str| (1..=1598).map(|n| format!("{what} c{n}")).collect::<Vec<_>>();
+    // 1,598 columns that came and went: one more finds room.
+    warehouse.exec(&format!("ALTER FOREIGN TABLE app.wide {}", named("ADD").join(" int, ") + " int"));
+    warehouse.exec(&format!("ALTER FOREIGN TABLE app.wide {}", named("DROP").join(", ")));
+    pair.warehouse_as("ana").exec("CREATE VIEW ana.wide AS SELECT * FROM app.wide");
+    pair.product().exec(
+        "ALTER TABLE wide ADD a int DEFAULT 1, ADD b int DEFAULT 2, ADD c int DEFAULT 3; ALTER TABLE other ADD a int",
+    );
+    let full = |column: &str| {
+        format!("app.wide.{column} skipped: a table takes 1600 columns in its life, those that were dropped among them; SELECT * FROM wh.recreate_fdw('app', rebuild => true) makes room")
+    };
+    assert_eq!(run(&pair), [&full("b"), &full("c"), "app.other.a added: integer", "app.wide.a added: integer"]);
+    assert_eq!(run(&pair), [full("b"), full("c")]);
+    let plan = warehouse.changes("SELECT * FROM wh.plan_recreate_fdw('app')");
+    assert_eq!(plan.iter().map(|c| c.action.as_str()).collect::<Vec<_>>(), ["skipped", "skipped"]);
+    let rebuilt = warehouse.changes("SELECT * FROM wh.recreate_fdw('app', rebuild => true)");
+    let done: Vec<String> = rebuilt.iter().map(|c| format!("{} {}", c.object, c.action)).collect();
+    assert!(!done.iter().any(|l| l.ends_with("skipped")), "{done:?}");
+    for column in ["b", "c"] {
+        assert!(done.contains(&format!("app.wide.{column} added")), "{done:?}");
+    }
+    assert_eq!(warehouse.table("SELECT id, a, b, c FROM app.wide"), "7|1|2|3");
+    assert_eq!(warehouse.value("SELECT id FROM ana.wide"), "7");
+    assert_eq!(run(&pair), [""; 0]);
+}

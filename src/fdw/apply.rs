@@ -4,6 +4,7 @@
 //! unit with 55P03 and gives all of them back, and the caller tries the whole unit again.
 
 use super::change::Work;
+use super::clash::{Blocked, Why};
 use super::model::{Change, Wanted};
 use super::registry::Registered;
 use super::remote::Remote;
@@ -97,15 +98,18 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
         replaced: &replaced_types,
         rules: &rules,
     };
-    for blocked in &diff.blocked {
+    // A table made anew has room again.
+    let makes_room = |blocked: &Blocked| rebuild && blocked.why == Why::Full;
+    for blocked in diff.blocked.iter().filter(|b| !makes_room(b)) {
         let want = &wanted[blocked.wanted];
         let change = match blocked.column {
             None => Change::new(work.table(&want.name), "foreign table", "skipped")
-                .detail(blocked.detail(|name| work.table(name))),
+                .detail(blocked.detail(&app.name, |name| work.table(name))),
             Some(c) => {
                 let table = work.table(work.local_name(blocked.wanted));
                 let column = |name: &str| format!("{table}.{}", sql::ident(name));
-                Change::new(column(&want.columns[c].name), "column", "skipped").detail(blocked.detail(column))
+                Change::new(column(&want.columns[c].name), "column", "skipped")
+                    .detail(blocked.detail(&app.name, column))
             }
         };
         done.changes.push(change);
@@ -143,5 +147,11 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
     let complete = matches!(source, Source::Catalog(_) | Source::Imported(_));
     policy::remember_withheld(&app.name, &app.local_schema, &withheld, complete)?;
     done.tables = wanted.len();
+    if diff.blocked.iter().any(makes_room) {
+        let mut rest = unit(app, source, false, how)?;
+        done.changes.append(&mut rest.changes);
+        done.broken += rest.broken;
+        done.healed += rest.healed;
+    }
     Ok(done)
 }

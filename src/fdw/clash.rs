@@ -1,11 +1,17 @@
-//! Local names that two things want. Pure.
+//! Local names that two things want, and tables that are full. Pure.
 //!
 //! A name that somebody chose here stays, and so does what has it. What the product calls so keeps the name that it has
 //! here, or waits outside, until the name is free; the rest goes on.
 
 use std::collections::HashSet;
 
-/// Something of the product's whose name is taken here.
+use crate::pg::sql;
+
+/// Columns that a table takes in its life, those that were dropped among them: MaxHeapAttributeNumber
+/// (src/include/access/htup_details.h).
+pub const MOST_COLUMNS: i16 = 1600;
+
+/// Something of the product's that has no place here.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Blocked {
     pub wanted: usize,
@@ -13,8 +19,24 @@ pub struct Blocked {
     pub column: Option<usize>,
     /// The local name that it keeps, where it is here already.
     pub keeps: Option<String>,
-    /// What has the name, by the product's name, where it is one of these tables or columns.
-    pub by: Option<String>,
+    pub why: Why,
+}
+
+/// Why it has none.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Something of somebody's own has its name.
+    Taken,
+    /// One of these tables or columns has, by the product's name.
+    TakenBy(String),
+    /// The table has had as many columns as one can.
+    Full,
+}
+
+impl Why {
+    pub fn taken(by: Option<String>) -> Why {
+        by.map_or(Why::Taken, Why::TakenBy)
+    }
 }
 
 /// Local names that follow the product's, and could not yet. A person who gives one of them another name takes it over.
@@ -42,13 +64,19 @@ pub fn waiting<'a>(kept: &mut HashSet<&'a str>, renames: &[(&'a str, &'a str)]) 
 }
 
 impl Blocked {
-    /// Why, and what to do; `place` says how a local name of its kind is written in full.
-    pub fn detail(&self, place: impl Fn(&str) -> String) -> String {
+    /// Why, and what to do for the application `app`; `place` says how a local name of its kind is written in full.
+    pub fn detail(&self, app: &str, place: impl Fn(&str) -> String) -> String {
         let kind = if self.column.is_some() { "column" } else { "relation" };
-        let who = match (&self.by, self.column) {
-            (None, _) => format!("another {kind}"),
-            (Some(by), None) => format!("the foreign table over \"{by}\""),
-            (Some(by), Some(_)) => format!("the column over \"{by}\""),
+        let who = match (&self.why, self.column) {
+            (Why::Full, _) => {
+                return format!(
+                    "a table takes {MOST_COLUMNS} columns in its life, those that were dropped among them; SELECT * FROM wh.recreate_fdw({}, rebuild => true) makes room",
+                    sql::literal(app)
+                )
+            }
+            (Why::Taken, _) => format!("another {kind}"),
+            (Why::TakenBy(by), None) => format!("the foreign table over \"{by}\""),
+            (Why::TakenBy(by), Some(_)) => format!("the column over \"{by}\""),
         };
         let keeps = self.keeps.as_ref().map(|name| format!("{} keeps its name: ", place(name))).unwrap_or_default();
         format!("{keeps}{who} has this name here; rename it and run this again")

@@ -35,6 +35,7 @@ struct Table {
     oid: u32,
     name: String,
     schema: String,
+    attributes: i16,
     view: Option<Kept>,
     options: Options,
     remote_oid: Option<u32>,
@@ -71,7 +72,7 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
     ];
     let tables: Vec<Table> = spi::rows(
         &format!(
-            "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname, 'schema', f.nspname,
+            "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname, 'schema', f.nspname, 'attributes', f.relnatts,
                     'view', (SELECT json_build_object('oid', v.oid::int8, 'schema', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = v.relnamespace), 'name', v.relname, 'shown', k.shown,
                        'outputs', (SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
                                           'collation', a.attcollation::int8) ORDER BY a.attnum)
@@ -80,7 +81,7 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
                     'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o), '{{}}'),
                     'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums,
                     'waiting_name', m.waiting_name, 'waiting_columns', m.waiting_columns)::text
-             FROM (SELECT c.oid, c.relname, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS nspname, t.ftoptions {FROM} AND {which}) f
+             FROM (SELECT c.oid, c.relname, c.relnatts, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS nspname, t.ftoptions {FROM} AND {which}) f
              LEFT JOIN wh.fdw_table m ON m.relation = f.oid ORDER BY f.relname COLLATE \"C\""
         ),
         &args,
@@ -147,6 +148,7 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
                 imported_as: None,
                 remote_oid: t.remote_oid,
                 waiting: Waiting { table: t.waiting_name, columns: t.waiting_columns.unwrap_or_default() },
+                attributes: t.attributes,
                 columns,
             }
         })

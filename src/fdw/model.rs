@@ -53,6 +53,8 @@ pub struct Existing {
     pub remote_oid: Option<u32>,
     /// Likewise.
     pub waiting: Waiting,
+    /// `pg_class.relnatts`: the columns that it ever had.
+    pub attributes: i16,
     pub columns: Vec<ExistingColumn>,
 }
 
