@@ -1,7 +1,5 @@
 //! A relation dropped and made again in its place, with every property of the old one.
 
-use std::collections::HashMap;
-
 use super::dependents::Kind;
 use super::held::Held;
 use super::model::Existing;
@@ -135,87 +133,114 @@ fn as_kind(statement: &str, kind: Kind) -> String {
 pub fn foreign_tables(tables: &[Existing], server: &str) -> Result<()> {
     let saved = properties::read(tables.iter().map(|t| t.oid))?;
     let nothing = Vec::new();
-    let mut made: HashMap<u32, (u32, String)> = HashMap::new();
+    let mut made = Vec::with_capacity(tables.len());
     for table in tables {
-        let name = sql::qualified(&table.schema, &table.name);
-        let saved = saved.get(&table.oid).unwrap_or(&nothing);
-        made.insert(foreign_table(&table.schema, table, server, &name, saved)?, (table.oid, name));
+        made.push(Anew::make(table, server, saved.get(&table.oid).unwrap_or(&nothing))?);
     }
-    for (oid, after) in properties::read(made.keys().copied())? {
-        let Some((old, name)) = made.get(&oid) else {
-            continue;
-        };
-        let lost = properties::differences(saved.get(old).unwrap_or(&nothing), &after, |_| false);
+    hand_over(&made)?;
+    for anew in &made {
+        anew.replace()?;
+    }
+    let after = properties::read(made.iter().map(|anew| anew.oid))?;
+    for anew in &made {
+        let lost = properties::differences(anew.saved, after.get(&anew.oid).unwrap_or(&nothing), |_| false);
         if !lost.is_empty() {
-            return Err(unexplained(name, &lost));
+            return Err(unexplained(&anew.name, &lost));
         }
     }
     Ok(())
 }
 
-fn foreign_table(schema: &str, existing: &Existing, server: &str, name: &str, saved: &[Property]) -> Result<u32> {
-    properties::refuse_to_make_again("FOREIGN TABLE", name, saved)?;
-    let aside = format!("wh_rebuild_{}", existing.oid);
-    let mut columns = Vec::with_capacity(existing.columns.len());
-    for c in &existing.columns {
-        let column = sql::ident(&c.name);
-        // A default without a statement of its own is a generation expression.
-        let generated = saved.iter().find(|p| p.4.is_none() && p.2.strip_prefix("default of ") == Some(&column));
-        if generated.is_some_and(Property::is_code) {
-            return Err(Error::new(
-                sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
-                format!("{name} would have to be made again, but its generated column {column} cannot be"),
-            )
-            .detail("Its expression holds a value of a type of somebody's own, and reading it runs their code.")
-            .hint("Nothing was changed. Drop the column, run this again, and add it anew."));
-        }
-        let generated = generated.and_then(|p| p.3.as_ref()).map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"));
-        columns.push(format!(
-            "{column} {}{}{}{}",
-            format_type(c.r#type.oid, c.r#type.typmod),
-            options(&c.options),
-            collate(c.r#type.collation)?,
-            generated.unwrap_or_default()
-        ));
-    }
-    spi::run(&format!("ALTER FOREIGN TABLE {name} RENAME TO {}", sql::ident(&aside)), &[])?;
+/// A table whose successor is made, and waits beside it.
+struct Anew<'a> {
+    table: &'a Existing,
+    name: String,
+    saved: &'a [Property],
+    oid: u32,
+}
+
+/// What belongs to whoever has the number goes over to the successors: collected statistics, and what is remembered.
+fn hand_over(made: &[Anew]) -> Result<()> {
+    let (old, new): (Vec<u32>, Vec<u32>) = made.iter().map(|anew| (anew.table.oid, anew.oid)).unzip();
     spi::run(
-        &format!(
-            "CREATE FOREIGN TABLE {name} ({}) SERVER {}{}",
-            columns.join(", "),
-            sql::ident(server),
-            options(&existing.options)
-        ),
-        &[],
-    )?;
-    let oid = oid_of(name)?;
-    let both = || [spi::oid(existing.oid), spi::oid(oid)];
-    // Collected statistics belong to whoever has the number.
-    spi::prepared::<bool>(
-        "WITH moved AS (
-           UPDATE pg_statistic s SET starelid = $2, staattnum = n.attnum
-           FROM pg_attribute o JOIN pg_attribute n ON n.attrelid = $2 AND n.attname = o.attname
-           WHERE s.starelid = $1 AND o.attrelid = $1 AND o.attnum = s.staattnum AND NOT o.attisdropped),
+        "WITH pair AS MATERIALIZED (SELECT * FROM unnest($1::oid[], $2::oid[]) AS p (old, new)),
+         moved AS (
+           UPDATE pg_statistic s SET starelid = p.new, staattnum = n.attnum
+           FROM pair p JOIN pg_attribute o ON o.attrelid = p.old
+             JOIN pg_attribute n ON n.attrelid = p.new AND n.attname = o.attname
+           WHERE s.starelid = p.old AND o.attnum = s.staattnum AND NOT o.attisdropped),
          sized AS (
            UPDATE pg_class n SET reltuples = o.reltuples, relpages = o.relpages
-           FROM pg_class o WHERE n.oid = $2 AND o.oid = $1 AND n.reltuples <> o.reltuples)
-         , masked AS (
-           UPDATE wh.masked_table SET relation = $2::regclass WHERE relation::oid = $1)
-         UPDATE wh.fdw_table SET relation = $2::regclass WHERE relation::oid = $1 RETURNING to_json(true)::text",
-        &both(),
-    )?;
-    let has_any = saved.iter().any(|p| p.2.starts_with("statistics "));
-    let waiting = if has_any { set_statistics_aside(existing.oid)? } else { Vec::new() };
-    drop_relation(&format!("DROP FOREIGN TABLE {}", sql::qualified(schema, &aside)), name)?;
-    properties::restore(oid, schema, name, saved, |_| true)?;
-    for (place, (schema, statistics)) in (1_i64..).zip(&waiting) {
-        spi::prepared::<bool>(
-            "UPDATE pg_statistic_ext_data d SET stxoid = e.oid FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
-             WHERE d.stxoid = ($1 - $2)::oid AND n.nspname = $3 AND e.stxname = $4 RETURNING to_json(true)::text",
-            &[i64::from(u32::MAX).into(), place.into(), schema.as_str().into(), statistics.as_str().into()],
+           FROM pair p JOIN pg_class o ON o.oid = p.old WHERE n.oid = p.new AND n.reltuples <> o.reltuples),
+         masked AS (UPDATE wh.masked_table m SET relation = p.new::regclass FROM pair p WHERE m.relation::oid = p.old)
+         UPDATE wh.fdw_table t SET relation = p.new::regclass FROM pair p WHERE t.relation::oid = p.old",
+        &[spi::oids(old), spi::oids(new)],
+    )
+    .map(|_| ())
+}
+
+impl<'a> Anew<'a> {
+    /// Makes a table of the same columns in the place of one that goes aside.
+    fn make(table: &'a Existing, server: &str, saved: &'a [Property]) -> Result<Self> {
+        let name = sql::qualified(&table.schema, &table.name);
+        properties::refuse_to_make_again("FOREIGN TABLE", &name, saved)?;
+        let mut columns = Vec::with_capacity(table.columns.len());
+        for c in &table.columns {
+            let column = sql::ident(&c.name);
+            // A default without a statement of its own is a generation expression.
+            let generated = saved.iter().find(|p| p.4.is_none() && p.2.strip_prefix("default of ") == Some(&column));
+            if generated.is_some_and(Property::is_code) {
+                return Err(Error::new(
+                    sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+                    format!("{name} would have to be made again, but its generated column {column} cannot be"),
+                )
+                .detail("Its expression holds a value of a type of somebody's own, and reading it runs their code.")
+                .hint("Nothing was changed. Drop the column, run this again, and add it anew."));
+            }
+            let generated = generated.and_then(|p| p.3.as_ref()).map(|g| format!(" GENERATED ALWAYS AS ({g}) STORED"));
+            columns.push(format!(
+                "{column} {}{}{}{}",
+                format_type(c.r#type.oid, c.r#type.typmod),
+                options(&c.options),
+                collate(c.r#type.collation)?,
+                generated.unwrap_or_default()
+            ));
+        }
+        spi::run(&format!("ALTER FOREIGN TABLE {name} RENAME TO {}", sql::ident(&aside(table))), &[])?;
+        spi::run(
+            &format!(
+                "CREATE FOREIGN TABLE {name} ({}) SERVER {}{}",
+                columns.join(", "),
+                sql::ident(server),
+                options(&table.options)
+            ),
+            &[],
         )?;
+        let oid = oid_of(&name)?;
+        Ok(Anew { table, name, saved, oid })
     }
-    Ok(oid)
+
+    /// Drops the old one, and gives its successor what it had.
+    fn replace(&self) -> Result<()> {
+        let Anew { table, name, saved, oid } = self;
+        let has_any = saved.iter().any(|p| p.2.starts_with("statistics "));
+        let waiting = if has_any { set_statistics_aside(table.oid)? } else { Vec::new() };
+        drop_relation(&format!("DROP FOREIGN TABLE {}", sql::qualified(&table.schema, &aside(table))), name)?;
+        properties::restore(*oid, &table.schema, name, saved, |_| true)?;
+        for (place, (schema, statistics)) in (1_i64..).zip(&waiting) {
+            spi::prepared::<bool>(
+                "UPDATE pg_statistic_ext_data d SET stxoid = e.oid FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
+                 WHERE d.stxoid = ($1 - $2)::oid AND n.nspname = $3 AND e.stxname = $4 RETURNING to_json(true)::text",
+                &[i64::from(u32::MAX).into(), place.into(), schema.as_str().into(), statistics.as_str().into()],
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Its name while its successor has its own.
+fn aside(table: &Existing) -> String {
+    format!("wh_rebuild_{}", table.oid)
 }
 
 /// Statistics of extended statistics go with the objects, whose successors get other numbers: they wait under numbers that no
