@@ -208,3 +208,16 @@ fn only_one_alter_statement_is_taken() {
         .is_empty());
     assert_eq!(ana.value("SHOW search_path"), "ana");
 }
+
+#[test]
+fn views_of_whole_rows_are_held_without_their_type() {
+    let pair = Pair::new("whole_rows");
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec(
+        "CREATE TABLE ana.t (a int, b int); INSERT INTO ana.t VALUES (1, 2);
+         CREATE VIEW ana.rows AS SELECT t AS whole, ARRAY(SELECT t FROM ana.t) AS list FROM ana.t",
+    );
+    ana.changes("SELECT * FROM wh.alter_with_dependents('ana.t', 'ALTER TABLE ana.t ALTER b TYPE text')");
+    ana.exec("UPDATE ana.t SET b = 'x, y'");
+    assert_eq!(ana.table("SELECT whole, list[1] FROM ana.rows"), "(1,\"x, y\")|(1,\"x, y\")");
+}

@@ -292,6 +292,54 @@ fn rebuild_keeps_views_grants_and_statistics() {
     assert_eq!(pair.recreate_fdw(), []);
 }
 
+/// Postgres lets no column change its type while an expression has a value of the table's row type.
+#[test]
+fn values_of_a_row_type_in_expressions_do_not_stop_a_retype() {
+    let pair = Pair::new("row_values");
+    pair.product()
+        .exec("CREATE TABLE users (id int, name text, age int, gone int); INSERT INTO users VALUES (1, 'ann', 30, 0)");
+    pair.create_fdw();
+    let mut warehouse = pair.warehouse();
+    pair.warehouse_as("ana").exec(
+        r#"CREATE VIEW ana.parsed AS SELECT (json_populate_record(NULL::app.users, '{"age": 7}')).age AS age;
+           CREATE VIEW ana.rows AS SELECT ARRAY(SELECT u FROM app.users u) AS all_of_them, NULL::app.users[] AS none;
+           CREATE VIEW ana.ordered AS SELECT u AS whole, u.age FROM app.users u ORDER BY u.age;
+           CREATE VIEW ana.on_top AS SELECT (whole).name, age FROM ana.ordered;
+           CREATE VIEW ana.last AS SELECT u AS whole, u.gone FROM app.users u;
+           CREATE MATERIALIZED VIEW ana.kept AS SELECT (ROW(1, 'x', 2, 3)::app.users).name AS name;
+           CREATE FUNCTION ana.named() RETURNS text BEGIN ATOMIC SELECT (ROW(1, 'y', 2, 3)::app.users).name; END;
+           CREATE FUNCTION ana.age_of(app.users) RETURNS bigint LANGUAGE sql AS 'SELECT $1.age::bigint';
+           CREATE VIEW ana.ages AS SELECT ana.age_of(u) AS age FROM app.users u"#,
+    );
+    let identities = "SELECT oid::regclass, oid FROM pg_class WHERE relnamespace = 'ana'::regnamespace AND relname NOT IN ('parsed', 'ordered', 'on_top') ORDER BY 1";
+    let before = warehouse.table(identities);
+    let values =
+        "SELECT (SELECT age FROM ana.parsed), (SELECT all_of_them FROM ana.rows), (SELECT t::text FROM ana.on_top t),
+                  (SELECT name FROM ana.kept), ana.named(), (SELECT age FROM ana.ages)";
+    pair.product().exec("ALTER TABLE users ALTER age TYPE bigint");
+    assert_eq!(
+        actions(&pair),
+        [
+            "column app.users.age retyped",
+            "view ana.parsed rebuilt",
+            "view ana.ordered rebuilt",
+            "view ana.on_top rebuilt",
+        ]
+    );
+    assert_eq!(warehouse.table(identities), before);
+    assert_eq!(warehouse.table(values), "7|{\"(1,ann,30,0)\"}|(ann,30)|x|y|30");
+    // One that is broken has a column of the row type all the same.
+    pair.product().exec("ALTER TABLE users DROP gone");
+    assert!(actions(&pair).contains(&"view ana.last broken".into()));
+    pair.product().exec("ALTER TABLE users ALTER id TYPE bigint");
+    assert_eq!(actions(&pair), ["column app.users.id retyped"]);
+    assert_eq!(warehouse.error("SELECT * FROM ana.last").code().code(), "55000");
+    assert_eq!(pair.recreate_fdw(), []);
+    pair.product().exec("ALTER TABLE users ADD gone int DEFAULT 5");
+    assert!(actions(&pair).contains(&"view ana.last healed".into()));
+    assert_eq!(warehouse.table("SELECT whole, gone FROM ana.last"), "(1,ann,30,5)|5");
+}
+
 #[test]
 fn a_new_enum_value_is_in_the_refresh_of_the_same_run() {
     let pair = fixture("enums");

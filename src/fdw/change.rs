@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::apply::Done;
-use super::dependents::{self, Dependent};
+use super::dependents::{self, Dependent, Kind};
 use super::diff::{ColumnDiff, Diff, TableDiff};
 use super::mask::Rules;
 use super::model::{Change, Existing, ExistingColumn, Wanted};
@@ -65,6 +65,8 @@ impl Work<'_> {
                 losing.insert(self.existing[t.existing].oid, Some(nums));
             }
         }
+        let retyped = self.diff.alter.iter().filter(|t| !self.retyped(t).is_empty());
+        let retyped: HashSet<u32> = retyped.map(|t| self.existing[t.existing].oid).collect();
         if rebuild {
             for e in self.existing {
                 losing.insert(e.oid, None);
@@ -78,7 +80,7 @@ impl Work<'_> {
         let edges: Vec<Dependent> = standing.above().edges.clone();
         let masks = self.masks();
         let touched: Vec<&Dependent> =
-            edges.iter().filter(|d| touches(d, &losing) && !masks.contains(&d.oid)).collect();
+            edges.iter().filter(|d| touches(d, &losing, &retyped) && !masks.contains(&d.oid)).collect();
         let tables: Vec<u32> = losing
             .keys()
             .copied()
@@ -321,11 +323,13 @@ impl Work<'_> {
     }
 }
 
-/// Whether a dependent is hurt: it uses a column that goes or changes, or all of them.
-fn touches(d: &Dependent, losing: &HashMap<u32, Option<HashSet<i16>>>) -> bool {
+/// Whether a dependent is hurt: it uses a column that goes or changes, or all of them; or it has expressions of the row type,
+/// and a column changes its type (find_composite_type_dependencies, src/backend/commands/tablecmds.c).
+fn touches(d: &Dependent, losing: &HashMap<u32, Option<HashSet<i16>>>, retyped: &HashSet<u32>) -> bool {
     match losing.get(&d.on) {
         None => false,
         Some(None) => true,
+        Some(Some(_)) if d.row_type && d.kind != Kind::Other && retyped.contains(&d.on) => true,
         // A whole-row reference goes on to work: its row type changes with the table, and a field that is picked
         // out of it is recorded as a column.
         Some(Some(columns)) => d.columns.iter().any(|c| columns.contains(c)),

@@ -44,6 +44,8 @@ pub struct Dependent {
     pub column_names: Vec<String>,
     /// It uses the row as a whole.
     pub whole_row: bool,
+    /// It has the row type, or an array of it, in an expression or a signature.
+    pub row_type: bool,
 }
 
 /// Direct dependents of each relation, without what is part of the relation itself.
@@ -57,10 +59,11 @@ WITH on_rel AS (
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_type t ON t.oid = c.reltype
   WHERE c.oid = ANY ($1)
 ), d AS (
-  SELECT o.oid AS on_oid, d.classid, d.objid, d.objsubid, d.refobjsubid, false AS by_type
+  SELECT o.oid AS on_oid, d.classid, d.objid, d.objsubid, d.refobjsubid, false AS by_type, false AS in_signature
   FROM on_rel o JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = o.oid AND d.deptype IN ('n', 'a', 'i', 'P', 'S')
   UNION ALL
-  SELECT o.oid, d.classid, d.objid, d.objsubid, 0, true
+  SELECT o.oid, d.classid, d.objid, d.objsubid, 0, true, d.classid = 'pg_proc'::regclass AND EXISTS (SELECT FROM pg_proc f
+    WHERE f.oid = d.objid AND array[o.reltype, o.typarray] && (f.prorettype || coalesce(f.proallargtypes, f.proargtypes::oid[])))
   FROM on_rel o JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid IN (o.reltype, o.typarray) AND d.deptype IN ('n', 'a')
 ), resolved AS (
   SELECT d.on_oid, d.refobjsubid, d.by_type,
@@ -71,7 +74,7 @@ WITH on_rel AS (
          WHEN d.classid = 'pg_statistic_ext'::regclass THEN se.stxrelid ELSE 0 END AS relation,
     CASE WHEN d.classid = 'pg_rewrite'::regclass AND w.rulename <> '_RETURN' THEN 'rule'
          WHEN d.classid = 'pg_rewrite'::regclass THEN CASE wc.relkind WHEN 'v' THEN 'view' ELSE 'materialized_view' END
-         WHEN d.classid = 'pg_proc'::regclass AND f.prosqlbody IS NOT NULL AND NOT d.by_type THEN 'function' ELSE 'other' END AS kind,
+         WHEN d.classid = 'pg_proc'::regclass AND f.prosqlbody IS NOT NULL AND NOT (d.by_type AND d.in_signature) THEN 'function' ELSE 'other' END AS kind,
     CASE WHEN d.classid = 'pg_rewrite'::regclass THEN w.rulename END AS rulename,
     d.classid, d.objid, d.objsubid
   FROM d
@@ -110,7 +113,8 @@ SELECT json_build_object('on', g.on_oid::int8, 'on_name', o.name, 'kind', g.kind
                                    WHERE a.attrelid = g.on_oid AND a.attnum = ANY (g.columns)), '{}'),
          'whole_row', g.by_type OR g.kind IN ('view', 'materialized_view', 'rule') AND EXISTS (
              SELECT FROM pg_rewrite w
-             WHERE w.ev_class = g.relation AND strpos(w.ev_action::text, format(':vartype %s ', o.reltype)) > 0))::text
+             WHERE w.ev_class = g.relation AND strpos(w.ev_action::text, format(':vartype %s ', o.reltype)) > 0),
+         'row_type', g.by_type)::text
 FROM grouped g JOIN on_rel o ON o.oid = g.on_oid
 CROSS JOIN LATERAL pg_identify_object(g.classid, g.objid, g.objsubid) AS pg_identify
 ORDER BY g.on_oid, g.kind, g.oid";

@@ -339,6 +339,7 @@ mod tests {
             imported_as: None,
             remote_oid: Some(7),
             waiting: Default::default(),
+            attributes: columns.len() as i16,
             columns,
         }
     }

@@ -13,7 +13,7 @@ use super::change::Work;
 use super::diff::TableDiff;
 use super::mask::{self, Column, Mask, Shown, Step};
 use super::model::{Change, Existing};
-use super::outputs::nulls;
+use super::outputs::hollow;
 use super::properties::{self, Properties, Property};
 use super::{rebuild, refill};
 use crate::error::{sqlstate, Error, Result};
@@ -136,7 +136,7 @@ impl Masking {
                  FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
                 &[spi::oid(view.oid)],
             )?;
-            rewrite::store(view.oid, rewrite::analyze(&nulls(&outputs, "")?)?);
+            rewrite::store(view.oid, rewrite::analyze(&hollow(&outputs)?)?);
         }
         Ok(Lifted { plans: self.plans, saved })
     }

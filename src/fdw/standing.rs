@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::dependents::{self, Above, Dependent, Kind};
 use super::held::{self, what, Held};
 use super::model::Change;
-use super::outputs::{describe, fill, nulls, pin, Filled};
+use super::outputs::{self, describe, fill, nulls, pin, Filled};
 use super::properties;
 use super::rename::Asides;
 use super::text::{self, Literals};
@@ -387,7 +387,7 @@ fn hollow(held: &Held) -> Result<()> {
             as_owner(held, &format!("{} AS 'SELECT NULL'", held.header))
         }
         _ => {
-            rewrite::store(held.oid, rewrite::analyze(&nulls(&held.outputs, "")?)?);
+            rewrite::store(held.oid, rewrite::analyze(&outputs::hollow(&held.outputs)?)?);
             Ok(())
         }
     }
