@@ -1,7 +1,9 @@
-//! Emulators of vendors' APIs that others wrote, from their packages: what we fetch from is not only what we made up.
+//! Servers that others wrote, from their packages: emulators of vendors' APIs, and one whose answers go wrong as told. What
+//! we fetch from is not only what we made up.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,9 +15,22 @@ use crate::place;
 /// What `prerequisites` ends with where a registry cannot be reached.
 const NO_REGISTRY: i32 = 75;
 
+/// Ends the server when the pipe to it does: with this process, however that ends. A server that ends by itself is told of.
+const SUPERVISOR: &str = r#"
+exec 3<&0
+"$@" </dev/null >/dev/null 2>&1 &
+server=$!
+{ read -r _ <&3; kill -9 "$server"; } 2>/dev/null &
+end=$!
+wait "$server"
+status=$?
+kill "$end" 2>/dev/null
+exit "$status"
+"#;
+
 /// A server that ends with its test.
 pub struct Counterpart {
-    process: Child,
+    supervisor: Child,
     port: u16,
     /// The header that says who asks.
     authorization: &'static str,
@@ -56,7 +71,7 @@ impl Counterpart {
         );
         let python = place::target().join("tools/localstripe/bin/python");
         installed("localstripe")
-            .then(|| Counterpart::start(Command::new(python).args(["-c", &program]), port, "Bearer sk_test_made_up"))
+            .then(|| Counterpart::start(&python, &["-c", &program], port, "Bearer sk_test_made_up", "/"))
     }
 
     /// A service of emulate, which lists the newest first.
@@ -64,23 +79,43 @@ impl Counterpart {
     pub fn emulate(service: &str, authorization: &'static str) -> Option<Counterpart> {
         let port = free_port();
         let modules = place::target().join("tools/emulate/node_modules");
-        let mut command = Command::new(modules.join("node/bin/node"));
-        command.arg(modules.join("emulate/dist/index.js")).args(["--service", service, "--port", &port.to_string()]);
-        installed("emulate").then(|| Counterpart::start(&mut command, port, authorization))
+        let program = modules.join("emulate/dist/index.js");
+        let arguments = [&program.display().to_string(), "--service", service, "--port", &port.to_string()];
+        installed("emulate")
+            .then(|| Counterpart::start(&modules.join("node/bin/node"), &arguments, port, authorization, "/"))
     }
 
+    /// WireMock, which answers as `/__admin/mappings` tells it to: late, in drips, with noise, or not at all.
     #[track_caller]
-    fn start(command: &mut Command, port: u16, authorization: &'static str) -> Counterpart {
-        let process = match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
-            Ok(process) => process,
+    pub fn wiremock() -> Option<Counterpart> {
+        let port = free_port();
+        let home = place::target().join("tools/wiremock");
+        let jar = home.join("wiremock.jar").display().to_string();
+        // It makes its directories where it is told, else where it is started.
+        let files = home.join("files").display().to_string();
+        let place = ["--port", &port.to_string(), "--bind-address", "127.0.0.1", "--root-dir", &files];
+        let arguments =
+            [&["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", &jar], &place[..]].concat();
+        installed("wiremock")
+            .then(|| Counterpart::start(Path::new("java"), &arguments, port, "None", "/__admin/health"))
+    }
+
+    /// Starts a program, and waits until it answers at `health`, whatever it says there.
+    #[track_caller]
+    fn start(program: &Path, arguments: &[&str], port: u16, authorization: &'static str, health: &str) -> Counterpart {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", SUPERVISOR, "supervisor"]).arg(program).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let supervisor = match command.spawn() {
+            Ok(supervisor) => supervisor,
             Err(e) => panic!("{command:?}: {e}"),
         };
-        let mut server = Counterpart { process, port, authorization };
-        wait_until("the counterpart accepts connections", || {
-            if let Ok(Some(status)) = server.process.try_wait() {
+        let mut server = Counterpart { supervisor, port, authorization };
+        wait_until("the counterpart answers", || {
+            if let Ok(Some(status)) = server.supervisor.try_wait() {
                 panic!("{command:?} ended: {status}");
             }
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
+            server.exchange("GET", health, "text/plain", "").is_ok_and(|answer| answer.starts_with("HTTP/"))
         });
         server
     }
@@ -142,7 +177,7 @@ impl Counterpart {
 impl Drop for Counterpart {
     fn drop(&mut self) {
         // It holds nothing that lasts.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
     }
 }

@@ -8,7 +8,7 @@
 //! - [`at_work`]: a server of a test's own that runs jobs
 //! - [`client`]: queries as text, waiting for a condition
 //! - [`jobs`]: servers that run jobs
-//! - [`counterparts`]: emulators of vendors' APIs that others wrote
+//! - [`counterparts`]: servers that others wrote: emulators of vendors' APIs, and one that fails as it is told
 //! - [`fake_api`]: an API that misbehaves on demand
 //! - [`sources`]: sources that fetch from it
 //! - [`usage`]: servers that count what queries cost
