@@ -2,17 +2,18 @@
 //!
 //! Those that every query comes through lie side by side (`.text.hot`): most of what they cost is that they are on pages of
 //! the library where nobody was since the query before.
+//!
+//! Here: what plans and runs queries. `utility`: all other statements; `ends`: errors, and ends of transactions.
+
+mod ends;
+mod utility;
 
 use std::ffi::c_int;
 
-use pgrx::{pg_sys, PgLogLevel};
+use pgrx::pg_sys;
 
-use super::account::{
-    begins, close, cpu, enters, failed, in_block, known_kind, message, process, returns, runs, Kind, Process,
-};
-use super::{counter, watcher, Counts};
-use crate::pg::activity;
-use crate::pg::hooks::{standard_ExecutorRun, standard_ProcessUtility};
+use super::account::{begins, enters, in_block, process, returns, Kind};
+use crate::pg::hooks::standard_ExecutorRun;
 
 unsafe extern "C-unwind" {
     // Not pgrx's: its guard costs more than what is called, and would take each error apart.
@@ -72,9 +73,9 @@ pub unsafe fn install() {
         pg_sys::ExecutorRun_hook = Some(run);
         pg_sys::ExecutorFinish_hook = Some(finish);
         pg_sys::ExecutorEnd_hook = Some(end);
-        pg_sys::ProcessUtility_hook = Some(utility);
-        pg_sys::emit_log_hook = Some(report);
-        pg_sys::RegisterXactCallback(Some(transaction), std::ptr::null_mut());
+        pg_sys::ProcessUtility_hook = Some(utility::utility);
+        pg_sys::emit_log_hook = Some(ends::report);
+        pg_sys::RegisterXactCallback(Some(ends::transaction), std::ptr::null_mut());
     }
 }
 
@@ -121,6 +122,7 @@ macro_rules! frame {
         std::hint::black_box(&here) as *const u8 as usize
     }};
 }
+use frame;
 
 #[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn planner(
@@ -277,185 +279,5 @@ unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
         // A portal that outlived its message ends in another one, or in the commit: both are counted.
         let lasting = std::mem::take(&mut p.lasting);
         returns(!lasting && (in_block() || is_extended()));
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-unsafe extern "C-unwind" fn utility(
-    statement: *mut pg_sys::PlannedStmt,
-    query: *const std::ffi::c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    params: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    dest: *mut pg_sys::DestReceiver,
-    done: *mut pg_sys::QueryCompletion,
-) {
-    let outermost = enters(frame!());
-    let (mut sent, mut ending, mut extended) = (false, false, false);
-    // SAFETY: passed on as it came; a statement that ends a transaction is freed with it, so it is looked at before.
-    unsafe {
-        if outermost {
-            let node = (*statement).utilityStmt;
-            sent = is_sent(statement);
-            extended = is_extended();
-            ending = ends_transaction(node);
-            begins(!may_always(node));
-        }
-        let next = EARLIER.utility.unwrap_or(standard_ProcessUtility);
-        next(statement, query, read_only_tree, context, params, environment, dest, done);
-        if outermost {
-            let p = process();
-            if sent {
-                p.calls += 1;
-                p.counted = p.message;
-                p.ending = ending;
-                p.rows += rows(done);
-            }
-            returns(extended || in_block());
-        }
-    }
-}
-
-/// # Safety
-/// `node` is a utility statement.
-unsafe fn ends_transaction(node: *mut pg_sys::Node) -> bool {
-    use pg_sys::TransactionStmtKind as kind;
-    // SAFETY: the cast follows the tag.
-    unsafe {
-        (*node).type_ == pg_sys::NodeTag::T_TransactionStmt
-            && [kind::TRANS_STMT_COMMIT, kind::TRANS_STMT_ROLLBACK, kind::TRANS_STMT_PREPARE]
-                .contains(&(*node.cast::<pg_sys::TransactionStmt>()).kind)
-    }
-}
-
-/// What is never refused: it ends something, costs nothing, or gives back room.
-///
-/// # Safety
-/// `node` is a utility statement.
-unsafe fn may_always(node: *mut pg_sys::Node) -> bool {
-    // SAFETY: reads the tag.
-    let tag = unsafe { (*node).type_ };
-    matches!(
-        tag,
-        pg_sys::NodeTag::T_TransactionStmt
-            | pg_sys::NodeTag::T_VariableSetStmt
-            | pg_sys::NodeTag::T_VariableShowStmt
-            | pg_sys::NodeTag::T_ClosePortalStmt
-            | pg_sys::NodeTag::T_DeallocateStmt
-            | pg_sys::NodeTag::T_DiscardStmt
-            | pg_sys::NodeTag::T_ListenStmt
-            | pg_sys::NodeTag::T_UnlistenStmt
-            | pg_sys::NodeTag::T_DropStmt
-            | pg_sys::NodeTag::T_TruncateStmt
-    )
-}
-
-/// Rows of a utility statement that has some.
-///
-/// # Safety
-/// `done` is null or of a statement that is through.
-unsafe fn rows(done: *const pg_sys::QueryCompletion) -> u64 {
-    use pg_sys::CommandTag as tag;
-    // SAFETY: as promised.
-    unsafe { done.as_ref() }.map_or(0, |done| match done.commandTag {
-        tag::CMDTAG_SELECT
-        | tag::CMDTAG_INSERT
-        | tag::CMDTAG_UPDATE
-        | tag::CMDTAG_DELETE
-        | tag::CMDTAG_MERGE
-        | tag::CMDTAG_COPY
-        | tag::CMDTAG_FETCH
-        | tag::CMDTAG_REFRESH_MATERIALIZED_VIEW => done.nprocessed,
-        _ => 0,
-    })
-}
-
-/// A message is reported. An error gets here when it has ended its statement, and not where somebody caught it.
-unsafe extern "C-unwind" fn report(error: *mut pg_sys::ErrorData) {
-    // SAFETY: the server's error, passed on as it came.
-    unsafe {
-        let level = (*error).elevel;
-        if level >= PgLogLevel::ERROR as c_int {
-            reported(level, (*error).sqlerrcode);
-        }
-        if let Some(earlier) = EARLIER.report {
-            earlier(error);
-        }
-    }
-}
-
-#[cold]
-fn reported(level: c_int, sqlstate: c_int) {
-    let p = process();
-    // One that ends the process is counted where it ends, if anything ever was.
-    let counts = level == PgLogLevel::ERROR as c_int || (level == PgLogLevel::FATAL as c_int && p.role == 0);
-    if known_kind(p) == Kind::Client && counts && runs(p) {
-        let cancelled =
-            level > PgLogLevel::ERROR as c_int || sqlstate == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED as c_int;
-        failed(p, cancelled);
-        p.failed = true;
-    }
-}
-
-/// Whether errors are not reported to the server's log, and so not to its hook (is_log_level_output, elog.c).
-fn errors_are_hidden() -> bool {
-    // SAFETY: reads a setting.
-    let level = unsafe { pg_sys::log_min_messages };
-    level > PgLogLevel::ERROR as c_int || [pg_sys::LOG, pg_sys::LOG_SERVER_ONLY].contains(&(level as u32))
-}
-
-#[link_section = ".text.hot"]
-unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    let p = process();
-    let over = match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
-        pg_sys::XactEvent::XACT_EVENT_ABORT => true,
-        pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
-            return worker_ends(p)
-        }
-        _ => return,
-    };
-    let kind = known_kind(p);
-    if !matches!(kind, Kind::Client | Kind::Worker) {
-        return;
-    }
-    // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
-    let arrived = over && unsafe { pg_sys::error_context_stack.is_null() };
-    let unreported = kind == Kind::Worker || errors_are_hidden();
-    let around = p.frame != 0 && frame!() < p.frame && message() == p.message;
-    if around && !(arrived && unreported) {
-        // COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX CONCURRENTLY: the statement goes on.
-        return;
-    }
-    let outside = match kind {
-        Kind::Client => !p.ending && !p.failed && runs(p),
-        _ => p.all,
-    };
-    if over && unreported && (p.frame != 0 || outside) {
-        failed(p, false);
-    }
-    p.frame = 0;
-    p.open = false;
-    p.ending = false;
-    p.begun = false;
-    p.failed = false;
-    if kind == Kind::Client {
-        close(p, [0; counter::ALL]);
-    }
-}
-
-/// A parallel worker has done its part; its leader waits for that.
-fn worker_ends(p: &mut Process) {
-    if known_kind(p) != Kind::Parallel {
-        return;
-    }
-    let mut counts: Counts = [0; counter::ALL];
-    let cpu = cpu();
-    counts[counter::CPU_USER] = cpu[0];
-    counts[counter::CPU_SYSTEM] = cpu[1];
-    p.kind = Kind::Silent;
-    if let (Some(watcher), Some(leader)) = (watcher(), activity::leader()) {
-        (watcher.worker_used)(leader, &counts);
     }
 }

@@ -1,0 +1,99 @@
+//! Where statements end without their hook: with an error, with their transaction, and in parallel workers.
+
+use std::ffi::c_int;
+
+use pgrx::{pg_sys, PgLogLevel};
+
+use super::{frame, EARLIER};
+use crate::pg::activity;
+use crate::pg::hooks::statements::account::{close, cpu, failed, known_kind, message, process, runs, Kind, Process};
+use crate::pg::hooks::statements::{counter, watcher, Counts};
+
+/// A message is reported. An error gets here when it has ended its statement, and not where somebody caught it.
+pub unsafe extern "C-unwind" fn report(error: *mut pg_sys::ErrorData) {
+    // SAFETY: the server's error, passed on as it came.
+    unsafe {
+        let level = (*error).elevel;
+        if level >= PgLogLevel::ERROR as c_int {
+            reported(level, (*error).sqlerrcode);
+        }
+        if let Some(earlier) = EARLIER.report {
+            earlier(error);
+        }
+    }
+}
+
+#[cold]
+fn reported(level: c_int, sqlstate: c_int) {
+    let p = process();
+    // One that ends the process is counted where it ends, if anything ever was.
+    let counts = level == PgLogLevel::ERROR as c_int || (level == PgLogLevel::FATAL as c_int && p.role == 0);
+    if known_kind(p) == Kind::Client && counts && runs(p) {
+        let cancelled =
+            level > PgLogLevel::ERROR as c_int || sqlstate == pgrx::PgSqlErrorCode::ERRCODE_QUERY_CANCELED as c_int;
+        failed(p, cancelled);
+        p.failed = true;
+    }
+}
+
+/// Whether errors are not reported to the server's log, and so not to its hook (is_log_level_output, elog.c).
+fn errors_are_hidden() -> bool {
+    // SAFETY: reads a setting.
+    let level = unsafe { pg_sys::log_min_messages };
+    level > PgLogLevel::ERROR as c_int || [pg_sys::LOG, pg_sys::LOG_SERVER_ONLY].contains(&(level as u32))
+}
+
+#[link_section = ".text.hot"]
+pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    let p = process();
+    let over = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => true,
+        pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
+            return worker_ends(p)
+        }
+        _ => return,
+    };
+    let kind = known_kind(p);
+    if !matches!(kind, Kind::Client | Kind::Worker) {
+        return;
+    }
+    // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
+    let arrived = over && unsafe { pg_sys::error_context_stack.is_null() };
+    let unreported = kind == Kind::Worker || errors_are_hidden();
+    let around = p.frame != 0 && frame!() < p.frame && message() == p.message;
+    if around && !(arrived && unreported) {
+        // COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX CONCURRENTLY: the statement goes on.
+        return;
+    }
+    let outside = match kind {
+        Kind::Client => !p.ending && !p.failed && runs(p),
+        _ => p.all,
+    };
+    if over && unreported && (p.frame != 0 || outside) {
+        failed(p, false);
+    }
+    p.frame = 0;
+    p.open = false;
+    p.ending = false;
+    p.begun = false;
+    p.failed = false;
+    if kind == Kind::Client {
+        close(p, [0; counter::ALL]);
+    }
+}
+
+/// A parallel worker has done its part; its leader waits for that.
+fn worker_ends(p: &mut Process) {
+    if known_kind(p) != Kind::Parallel {
+        return;
+    }
+    let mut counts: Counts = [0; counter::ALL];
+    let cpu = cpu();
+    counts[counter::CPU_USER] = cpu[0];
+    counts[counter::CPU_SYSTEM] = cpu[1];
+    p.kind = Kind::Silent;
+    if let (Some(watcher), Some(leader)) = (watcher(), activity::leader()) {
+        (watcher.worker_used)(leader, &counts);
+    }
+}
