@@ -47,3 +47,25 @@ fn a_mask_is_the_table_and_what_lies_under_it_stays_there() {
     assert_eq!(ben.error(&format!("SELECT * FROM wh.result({past})")).code().code(), "42501");
     c.exec("DROP VIEW public.past");
 }
+
+/// A new session has asked the wrapper for nothing yet.
+#[test]
+fn somebody_elses_query_reads_the_products_tables_in_a_new_session() {
+    let pair = Pair::new("new_session");
+    pair.product()
+        .exec("CREATE TABLE users (id int PRIMARY KEY, email text); INSERT INTO users VALUES (1, 'ida@example.com')");
+    pair.create_fdw();
+    let run = |client: &mut postgres::Client| {
+        let id = client.value("SELECT result FROM wh.run_query('mails')");
+        client.table(&format!("SELECT r FROM wh.result({id}) r"))
+    };
+    pair.warehouse_as("ana").exec(
+        "SELECT wh.save_query('mails', 'SELECT email FROM app.users WHERE id = 1'), wh.share_query('mails', 'ben')",
+    );
+    assert_eq!(run(&mut pair.warehouse_as("ben")), "{\"email\": \"ida@example.com\"}");
+    pair.as_deploy("mask('app.users.email', 'first', 3)");
+    assert_eq!(run(&mut pair.warehouse_as("ben")), "{\"email\": \"ida\"}");
+    let mut c = pair.warehouse();
+    c.exec("SELECT wh.save_query('all', 'SELECT email FROM app.users')");
+    assert_eq!(pair.warehouse().value("SELECT rows FROM wh.run_query('all')"), "1");
+}
