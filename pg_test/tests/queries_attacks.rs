@@ -67,6 +67,25 @@ fn nothing_is_read_that_the_query_does_not_name() {
         let said = e.message();
         assert!(said.ends_with("is not called in a query that somebody else saved"), "{slug}: {said}");
     }
+    // Those of extensions that run a text, and what the session holds of its user's.
+    let mut c = w.client();
+    c.exec("CREATE EXTENSION tablefunc; CREATE EXTENSION xml2");
+    ben.exec("PREPARE bens AS SELECT 'a secret of his'; DECLARE his CURSOR WITH HOLD FOR SELECT 'another one'");
+    for (slug, sql) in [
+        ("crosstab", "SELECT * FROM crosstab('SELECT 1, 2, 3') AS t (a int, b int)"),
+        ("crosstab-n", "SELECT * FROM crosstab2('SELECT ''a''::text, ''b''::text, ''c''::text')"),
+        ("crosstab-hash", "SELECT * FROM crosstab('SELECT 1, 2, 3', 'SELECT 2') AS t (a int, b int)"),
+        ("connectby", "SELECT * FROM connectby('pg_am', 'oid', 'oid', '2', 0) AS t (a oid, b oid, l int)"),
+        ("xpath", "SELECT * FROM xpath_table('a', 'b', 'pg_am', '/c', 'true') AS t (a text)"),
+        ("prepared", "SELECT statement FROM pg_prepared_statements"),
+        ("cursors", "SELECT statement FROM pg_cursors"),
+    ] {
+        share(&mut ana, slug, sql);
+        let e = ben.error(&format!("SELECT wh.run_query('{slug}')"));
+        assert_eq!(e.code().code(), "42501", "{slug}: {}", e.message());
+        let said = e.message();
+        assert!(said.ends_with("is not called in a query that somebody else saved"), "{slug}: {said}");
+    }
     // One's own may.
     share(&mut ben, "own", "SELECT table_to_xml('pg_am', true, true, '') IS NOT NULL AS fine");
     ben.exec("SELECT wh.run_query('own')");

@@ -32,8 +32,12 @@ const HARMLESS: [&str; 13] = [
 ];
 
 /// Built-in functions that are not volatile and read whatever the runner may: `table_to_xml` and the like, of a table, a
-/// schema or all of the database, also as arguments that a text names. What a query reads is to be seen in it.
-const READS_ALL: [&str; 3] = ["table_to_xml", "schema_to_xml", "database_to_xml"];
+/// schema or all of the database, also as arguments that a text names. What a query reads is to be seen in it. And what
+/// the runner's session holds: the texts of prepared statements and cursors.
+const READS_ALL: [&str; 5] = ["table_to_xml", "schema_to_xml", "database_to_xml", "pg_prepared_statement", "pg_cursor"];
+
+/// Functions of extensions that are not volatile and run a text: of tablefunc, and xml2.
+const RUNS_TEXT: [&str; 3] = ["crosstab", "connectby", "xpath_table"];
 
 /// What a function returns that the server calls by itself, and that says in which functions it can do something: of a
 /// foreign-data wrapper, an index's access method, a table's, a sampling method (src/include/catalog/pg_type.dat).
@@ -103,7 +107,8 @@ impl Function {
             return false;
         }
         let built_in = self.schema.to_u32() == pg_sys::PG_CATALOG_NAMESPACE;
-        if built_in && READS_ALL.iter().any(|start| self.name.starts_with(start)) {
+        let known: &[&str] = if built_in { &READS_ALL } else { &RUNS_TEXT };
+        if known.iter().any(|start| self.name.starts_with(start)) {
             return true;
         }
         if !self.volatile || self.is_handler {
