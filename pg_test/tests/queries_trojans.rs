@@ -183,3 +183,73 @@ fn somebody_elses_query_does_nothing_but_return_rows() {
     );
     assert_eq!(first(&mut ben, "harmless"), "{\"fine\": true}");
 }
+
+/// A foreign table is asked for with the user mapping of whoever reads it, and what is there may be its maker's code.
+#[test]
+fn a_foreign_table_of_others_is_not_read_with_ones_own_mapping() {
+    let w = Warehouse::new("trojan_foreign");
+    let (mut c, mut ana, mut ben) = (w.client(), w.as_role("ana"), w.as_role("ben"));
+    let port = w.cluster().port();
+    let proof = format!("{}/trojan_foreign_proof", c.value("SHOW data_directory"));
+    // A server that leads back here. Everybody who has a mapping may use it.
+    c.exec(&format!(
+        "CREATE EXTENSION postgres_fdw; CREATE SERVER back FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname 'trojan_foreign');
+         GRANT USAGE ON FOREIGN SERVER back TO ana, ben; GRANT USAGE ON SCHEMA ana TO PUBLIC; CREATE SCHEMA own;
+         CREATE ROLE back_door SUPERUSER LOGIN PASSWORD 'back_door secret';
+         CREATE USER MAPPING FOR CURRENT_USER SERVER back OPTIONS (user 'back_door', password 'back_door secret')"
+    ));
+    for role in ["ana", "ben"] {
+        c.exec(&format!(
+            "CREATE USER MAPPING FOR {role} SERVER back OPTIONS (user '{role}', password '{role} secret')"
+        ));
+    }
+    ben.exec("CREATE TABLE ben.closed AS SELECT 42 AS n");
+    ana.exec(&format!(
+        "CREATE FUNCTION ana.evil() RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+           IF current_user = 'ben' THEN GRANT USAGE ON SCHEMA ben TO ana; GRANT SELECT ON ben.closed TO ana; END IF;
+           IF current_user = 'back_door' THEN COPY (SELECT 1) TO PROGRAM 'touch {proof}'; END IF;
+           RETURN current_user; END $$;
+         CREATE VIEW ana.trap AS SELECT ana.evil() AS x;
+         CREATE FOREIGN TABLE ana.far (x text) SERVER back OPTIONS (schema_name 'ana', table_name 'trap');
+         CREATE TABLE ana.near (x text); ALTER FOREIGN TABLE ana.far INHERIT ana.near; GRANT SELECT ON ana.trap, ana.far, ana.near TO PUBLIC;
+         CREATE VIEW ana.over AS SELECT x FROM ana.far; GRANT SELECT ON ana.over TO PUBLIC"
+    ));
+    c.exec("CREATE VIEW own.over AS SELECT x FROM ana.far; GRANT USAGE ON SCHEMA own TO PUBLIC; GRANT SELECT ON own.over TO PUBLIC");
+    for (slug, sql) in [
+        ("far", "SELECT x FROM ana.far"),
+        ("near", "SELECT x FROM ana.near"),
+        ("own", "SELECT x FROM own.over"),
+        ("row", "SELECT count(*) FROM ana.far"),
+    ] {
+        share(&mut ana, slug, sql);
+        let of = |reader: &str| {
+            format!("foreign table \"ana\".\"far\" of \"ana\" would be read with the user mapping of \"{reader}\"")
+        };
+        assert_eq!(refused(&mut ben, slug), of(if slug == "own" { "postgres" } else { "ben" }), "{slug}");
+        share(&mut c, &format!("su-{slug}"), sql);
+        assert_eq!(refused(&mut c, &format!("su-{slug}")), of("postgres"), "su-{slug}");
+    }
+    assert_eq!(ana.error("SELECT n FROM ben.closed").code().code(), "42501");
+    assert!(!std::path::Path::new(&proof).exists(), "code of an analyst's ran as superuser");
+    // What is read with her own mapping runs as she, and a superuser's foreign table leads where they say.
+    share(&mut ana, "over", "SELECT x FROM ana.over");
+    assert_eq!(first(&mut ben, "over"), "{\"x\": \"ana\"}");
+    c.exec(
+        "CREATE FOREIGN TABLE own.far (n int) SERVER back OPTIONS (schema_name 'ben', table_name 'closed'); GRANT SELECT ON own.far TO PUBLIC",
+    );
+    share(&mut ana, "su-made", "SELECT n FROM own.far");
+    assert_eq!(first(&mut ben, "su-made"), "{\"n\": 42}");
+    share(&mut c, "su-su", "SELECT n FROM own.far");
+    assert_eq!(first(&mut c, "su-su"), "{\"n\": 42}");
+    // Whose server it is says where to.
+    c.exec("ALTER SERVER back OWNER TO deploy");
+    assert_eq!(
+        refused(&mut c, "su-su"),
+        "server \"back\" of \"deploy\" would be reached with the rights of a superuser"
+    );
+    assert_eq!(first(&mut ben, "su-made"), "{\"n\": 42}");
+    // It is a trap: out of a saved query it springs.
+    assert_eq!(ben.value("SELECT x FROM ana.far"), "ben");
+    assert_eq!(ana.value("SELECT n FROM ben.closed"), "42");
+    c.exec("DROP OWNED BY back_door; DROP SERVER back CASCADE; DROP ROLE back_door");
+}

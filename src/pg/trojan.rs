@@ -169,36 +169,96 @@ impl Guard {
         }
     }
 
-    /// Why a relation must not be read now. What a view calls runs with the rights of whoever reads it, and with a
-    /// superuser's rights there is no function that is harmless.
+    /// Why a relation must not be read now, in the name of a role: 0 is the current user, another one a view's owner.
     ///
     /// # Safety
     /// Within a transaction.
-    pub unsafe fn refuses_relation(self, relation: pg_sys::Oid) -> Option<Error> {
-        // SAFETY: as above.
+    pub unsafe fn refuses_relation(self, relation: pg_sys::Oid, reader: pg_sys::Oid) -> Option<Error> {
+        // SAFETY: as above; the tuple is read under its catalog's struct before it is released.
         unsafe {
-            if !pg_sys::superuser() || pg_sys::get_rel_relkind(relation) as u8 != pg_sys::RELKIND_VIEW {
-                return None;
-            }
             let key = pg_sys::Datum::from(relation);
             let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, key);
             if tuple.is_null() {
                 return None;
             }
-            let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+            let (kind, owner) = ((*row).relkind as u8, (*row).relowner);
             pg_sys::ReleaseSysCache(tuple);
-            if pg_sys::superuser_arg(owner) {
-                return None;
+            match kind {
+                pg_sys::RELKIND_VIEW => refuses_view(relation, owner),
+                pg_sys::RELKIND_FOREIGN_TABLE => refuses_foreign_table(relation, owner, reader),
+                _ => None,
             }
-            let schema = text(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation)));
-            let view = format!("\"{schema}\".\"{}\"", text(pg_sys::get_rel_name(relation)));
-            let message = format!("view {view} of \"{}\" would run with the rights of a superuser", role(owner));
-            Some(
-                Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
-                    .detail("A superuser's saved queries read no views of others.")
-                    .hint(PLAIN),
-            )
         }
+    }
+}
+
+/// What a view calls runs with the rights of whoever reads it, and with a superuser's rights there is no function that is
+/// harmless.
+///
+/// # Safety
+/// Within a transaction.
+unsafe fn refuses_view(view: pg_sys::Oid, owner: pg_sys::Oid) -> Option<Error> {
+    // SAFETY: look-ups.
+    unsafe {
+        if !pg_sys::superuser() || pg_sys::superuser_arg(owner) {
+            return None;
+        }
+        let message =
+            format!("view {} of \"{}\" would run with the rights of a superuser", relation_named(view), role(owner));
+        Some(
+            Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+                .detail("A superuser's saved queries read no views of others.")
+                .hint(PLAIN),
+        )
+    }
+}
+
+/// A foreign table is asked for with the user mapping of whoever reads it, and of what is there nobody here knows: on a
+/// server that leads back, a view that runs its maker's code, in a session that may write. A superuser's connection
+/// needs no password either, so that whoever owns the server decides where it goes.
+///
+/// # Safety
+/// Within a transaction.
+unsafe fn refuses_foreign_table(table: pg_sys::Oid, owner: pg_sys::Oid, reader: pg_sys::Oid) -> Option<Error> {
+    // SAFETY: look-ups; the structs are palloc'd copies.
+    unsafe {
+        let reader = if reader == pg_sys::InvalidOid { pg_sys::GetUserId() } else { reader };
+        if owner != reader && !pg_sys::superuser_arg(owner) {
+            let message = format!(
+                "foreign table {} of \"{}\" would be read with the user mapping of \"{}\"",
+                relation_named(table),
+                role(owner),
+                role(reader)
+            );
+            return Some(
+                Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+                    .detail("A saved query that is guarded reads foreign tables of superusers and of whose mapping it is, and no others.")
+                    .hint(if pg_sys::superuser() { PLAIN } else { ADVICE }),
+            );
+        }
+        let server = pg_sys::GetForeignServer((*pg_sys::GetForeignTable(table)).serverid);
+        if !pg_sys::superuser() || pg_sys::superuser_arg((*server).owner) {
+            return None;
+        }
+        let message = format!(
+            "server \"{}\" of \"{}\" would be reached with the rights of a superuser",
+            text((*server).servername),
+            role((*server).owner)
+        );
+        Some(
+            Error::new(sqlstate::INSUFFICIENT_PRIVILEGE, message)
+                .detail("A superuser's saved queries ask no servers of others.")
+                .hint(PLAIN),
+        )
+    }
+}
+
+unsafe fn relation_named(relation: pg_sys::Oid) -> String {
+    // SAFETY: look-ups of palloc'd strings.
+    unsafe {
+        let schema = text(pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation)));
+        format!("\"{schema}\".\"{}\"", text(pg_sys::get_rel_name(relation)))
     }
 }
 

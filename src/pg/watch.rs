@@ -88,7 +88,7 @@ pub fn init() {
 unsafe fn note(relation: pg_sys::Oid, role: pg_sys::Oid, permissions: u64, columns: *mut pg_sys::Bitmapset) {
     if let Some(guard) = guard() {
         // SAFETY: within the transaction of the plan.
-        refuse(unsafe { guard.refuses_relation(relation) });
+        refuse(unsafe { guard.refuses_relation(relation, role) });
     }
     if permissions & u64::from(pg_sys::ACL_SELECT) == 0 {
         return;
@@ -147,6 +147,12 @@ mod versions {
         unsafe {
             for entry in PgList::<pg_sys::RTEPermissionInfo>::from_pg(permissions).iter_ptr() {
                 note((*entry).relid, (*entry).checkAsUser, u64::from((*entry).requiredPerms), (*entry).selectedCols);
+            }
+            // Children of a table have none of their own, and can be foreign.
+            for entry in PgList::<pg_sys::RangeTblEntry>::from_pg(range).iter_ptr() {
+                if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION && (*entry).perminfoindex == 0 {
+                    note((*entry).relid, pg_sys::InvalidOid, 0, std::ptr::null_mut());
+                }
             }
             EARLIER_CHECK.is_none_or(|earlier| earlier(range, permissions, report))
         }
