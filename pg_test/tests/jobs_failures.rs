@@ -90,8 +90,8 @@ fn failures_are_told_to_the_log_and_to_whoever_listens() {
     let told = heard.payload().replace('\'', "''");
     assert_eq!(
         c.table(&format!(
-            "SELECT p->>'job', p->>'run', p->>'status', p->>'attempt', p->>'sqlstate', p->>'error', p->>'failures_in_a_row', p->>'retry', p->>'paused'
-             FROM (SELECT '{told}'::jsonb AS p) s"
+            "SELECT r.job_name, p->>'run', p->>'status', p->>'attempt', r.sqlstate, r.error, p->>'failures_in_a_row', p->>'retry', p->>'paused'
+             FROM (SELECT '{told}'::jsonb AS p) s JOIN wh.job_runs r ON r.run = (p->>'run')::bigint"
         )),
         "j \"x\"|2|failed|1|22012|division by zero|1|true|false"
     );

@@ -25,6 +25,39 @@ fn a_run_is_its_owners_own_session() {
     assert_eq!(ana.value("SELECT owner FROM wh.jobs WHERE name = 'teams'"), team);
 }
 
+/// Every role hears every channel of a database, and sees every session's application_name.
+#[test]
+fn nobody_hears_what_anothers_job_is_called_or_said() {
+    use postgres::fallible_iterator::FallibleIterator;
+    let w = Warehouse::new("heard");
+    let (mut ana, mut ben, mut holder) = (w.as_role("ana"), w.as_role("ben"), w.client());
+    ben.exec("LISTEN wh_jobs");
+    holder.exec("BEGIN; SELECT pg_advisory_xact_lock(3)");
+    ana.schedule("acquisition", "SELECT pg_advisory_xact_lock(3); SELECT 'xyzzy'::int");
+    ana.exec("SELECT wh.run_job('acquisition', wait => false)");
+    ana.wait_for("acquisition", "running");
+    let seen = ben.table("SELECT application_name FROM pg_stat_activity WHERE usename = 'ana'");
+    assert!(seen.contains("startup_wh: run ") && !seen.contains("acquisition"), "{seen}");
+    holder.exec("COMMIT");
+    ana.wait_for("acquisition", "failed");
+    let heard = ben
+        .notifications()
+        .timeout_iter(std::time::Duration::from_secs(30))
+        .next()
+        .expect("a connection")
+        .expect("a notification");
+    let run = ana.value("SELECT run FROM wh.job_runs");
+    assert!(heard.payload().contains(&format!("\"run\":{run}")), "{}", heard.payload());
+    for secret in ["acquisition", "xyzzy", "22P02"] {
+        assert!(!heard.payload().contains(secret), "{}", heard.payload());
+    }
+    assert_eq!(ben.value(&format!("SELECT count(*) FROM wh.job_runs WHERE run = {run}")), "0");
+    assert_eq!(
+        ana.table(&format!("SELECT job_name, error FROM wh.job_runs WHERE run = {run}")),
+        "acquisition|invalid input syntax for type integer: \"xyzzy\""
+    );
+}
+
 #[test]
 fn others_jobs_cannot_be_seen_nor_touched() {
     let w = Warehouse::new("private");

@@ -157,7 +157,8 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
     })?;
     let work = work.ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))?;
     worker::report(Some(&work.command));
-    worker::name_session(&format!("startup_wh: {}", work.name));
+    // Every role sees it: the number says nothing to those who may not see the run.
+    worker::name_session(&format!("startup_wh: run {run}"));
     worker::hold_cancel(false);
     stopped(runner)?;
     // What its owner wrote is the owner's usage.

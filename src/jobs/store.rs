@@ -205,10 +205,8 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
             text(&e.hint).into(),
         ],
     )?;
-    let mut told = serde_json::json!({
-        "job": row.name, "run": run, "status": status.name(), "attempt": row.attempt,
-        "sqlstate": e.sqlstate, "error": e.message.chars().take(1000).collect::<String>(),
-    });
+    // Every role may listen to every channel: what it is called and said is for those who may see it in wh.job_runs.
+    let mut told = serde_json::json!({ "run": run, "status": status.name(), "attempt": row.attempt });
     if let Some(job) = job(row.job)? {
         let now = super::shared::now() as i64;
         let after = model::after(&job.job, row.attempt, status, now, crate::settings::MAX_FAILURES.get());
@@ -283,7 +281,6 @@ pub fn open() -> Result<Vec<(i64, i64)>> {
 /// What a runner is to do.
 #[derive(Deserialize)]
 pub struct Work {
-    pub name: String,
     pub command: String,
     pub kind: model::Kind,
     pub concurrently: Option<String>,
@@ -292,7 +289,7 @@ pub struct Work {
 
 pub fn work(run: i64) -> Result<Option<Work>> {
     Ok(spi::prepared(
-        "SELECT pg_catalog.json_build_object('name', r.job_name, 'command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument)::text
+        "SELECT pg_catalog.json_build_object('command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument)::text
          FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job WHERE r.id = $1",
         &[run.into()],
     )?
