@@ -264,3 +264,27 @@ fn without_preloading_the_views_are_there_and_say_how_to_turn_it_on() {
         assert!(said.contains(words), "{said}");
     }
 }
+
+#[test]
+fn whose_budget_is_passed_is_heard_by_nobody_who_may_not_see_it() {
+    use postgres::fallible_iterator::FallibleIterator;
+    let cluster = server(
+        "usage_unheard",
+        "startup_wh",
+        &[("startup_wh.usage_interval", "1s"), ("startup_wh.usage_visibility", "own")],
+    );
+    let mut admin = connect(&cluster, "postgres");
+    admin.exec("SELECT wh.set_budget('ben', '300 ms')");
+    let (mut ana, mut ben) = (connect(&cluster, "ana"), connect(&cluster, "ben"));
+    ana.exec("LISTEN wh_budgets");
+    ben.exec("SELECT pg_sleep(0.4)");
+    let heard = ana
+        .notifications()
+        .timeout_iter(std::time::Duration::from_secs(30))
+        .next()
+        .expect("a connection")
+        .expect("a notification");
+    assert_eq!(heard.payload(), "{\"budget_of\":\"query_time\",\"per\":\"day\",\"refused\":false}");
+    assert_eq!(ana.value("SELECT count(*) FROM wh.budgets WHERE passed"), "0");
+    assert_eq!(ben.value("SELECT role FROM wh.budgets WHERE passed"), "ben");
+}

@@ -126,10 +126,13 @@ pub fn judge(database: u32) -> Result<bool> {
 /// Tells the channel `wh_budgets`, and remembers that it did.
 fn announce(b: &Budget, said: &Verdict) -> Result<()> {
     let what = if said.per().is_some() { "query_time" } else { "bytes" };
-    let told = serde_json::json!({
-        "role": b.name, "budget_of": what, "used": said.used, "budget": said.budget,
-        "per": b.per, "refused": said.verdict == verdict::REFUSED,
-    });
+    let mut told = serde_json::json!({ "budget_of": what, "per": b.per, "refused": said.verdict == verdict::REFUSED });
+    // Every role may listen to every channel: where each sees their own, wh.budgets says whose it is to those who may know.
+    if crate::settings::USAGE_VISIBILITY.get() == crate::settings::UsageVisibility::All {
+        told["role"] = b.name.as_str().into();
+        told["used"] = said.used.into();
+        told["budget"] = said.budget.into();
+    }
     spi::run("SELECT pg_catalog.pg_notify('wh_budgets', $1)", &[told.to_string().as_str().into()])?;
     spi::run(
         "INSERT INTO wh.budget_passed AS p (role, since) VALUES ($1, wh.instant($2))
