@@ -85,6 +85,15 @@ impl Error {
             && self.sqlstate != sqlstate::INSUFFICIENT_PRIVILEGE
     }
 
+    /// What others may be told of an error in somebody's materialized view: a message can quote what the view reads (`invalid
+    /// input syntax for type integer: "…"`, also of class 42: `relation "…" does not exist`). What is denied is a name.
+    pub fn without_values(&self) -> String {
+        match self.sqlstate == sqlstate::INSUFFICIENT_PRIVILEGE {
+            true => self.message.clone(),
+            false => format!("SQLSTATE {}; REFRESH MATERIALIZED VIEW tells its owner more", self.sqlstate),
+        }
+    }
+
     /// Whether it comes of what a relation's owner wrote or may not do, and is no reason for a run to fail: anything but
     /// the classes that speak of the server, the session, a lock or the network. Code can raise what it likes, and codes
     /// that are nobody's reach us as XX000.

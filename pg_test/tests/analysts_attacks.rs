@@ -210,3 +210,43 @@ fn who_is_moved_out_of_a_team_keeps_nothing_that_she_gave_herself_as_the_team() 
     assert_eq!(owner.value("SELECT count(*) FROM pg_default_acl, aclexplode(defaclacl) x WHERE defaclrole = 'past'::regrole AND x.grantee = 'ria'::regrole"), "0");
     assert_eq!(pair.as_deploy("move_analyst('ria', 'next')"), []);
 }
+
+/// Everybody reads what the runs changed. Where a run fills somebody's materialized view, its error can quote what it reads.
+#[test]
+fn an_error_in_a_closed_view_tells_its_values_to_nobody() {
+    let pair = warehouse("quoted");
+    let (mut uma, mut vic) = (add(&pair, "uma"), add(&pair, "vic"));
+    let group = group(&pair);
+    uma.exec(&format!(
+        "CREATE TABLE uma.diary (note text); INSERT INTO uma.diary VALUES ('xyzzy'); REVOKE SELECT ON uma.diary FROM {group};
+         CREATE MATERIALIZED VIEW uma.refilled AS SELECT u.id, CASE WHEN u.email LIKE '%@%' THEN 0 ELSE d.note::int END AS x FROM app.users u, uma.diary d;
+         CREATE MATERIALIZED VIEW uma.rebuilt AS SELECT o.id, CASE WHEN pg_typeof(o.id) = 'int'::regtype THEN 0 ELSE d.note::int END AS x FROM app.orders o, uma.diary d;
+         CREATE MATERIALIZED VIEW uma.healed AS SELECT o.total, CASE WHEN o.total = 100 THEN 0 ELSE d.note::int END AS x FROM app.orders o, uma.diary d"
+    ));
+    let mut done = pair.as_deploy("mask('app.users.email', 'hashed')");
+    pair.product().exec("ALTER TABLE orders ALTER id TYPE bigint; ALTER TABLE orders DROP total");
+    done.extend(pair.recreate_fdw());
+    pair.product().exec("ALTER TABLE orders ADD total int DEFAULT 7");
+    done.extend(pair.recreate_fdw());
+    for (view, action) in [("refilled", "emptied"), ("rebuilt", "rebuilt"), ("healed", "healed")] {
+        let change = done.iter().find(|c| c.object == format!("uma.{view}") && c.action == action);
+        let detail = change.map(|c| c.detail.as_str()).unwrap_or_default();
+        assert!(detail.contains("not refreshed: SQLSTATE 22P02"), "{view}: {done:?}");
+        assert!(!detail.contains("xyzzy"), "{view}: {detail}");
+        // She learns it by doing what the run did.
+        let said = uma.error(&format!("REFRESH MATERIALIZED VIEW uma.{view}")).message().to_owned();
+        assert!(said.contains("xyzzy"), "{view}: {said}");
+    }
+    for view in ["wh.fdw_changes", "wh.fdw_runs", "wh.broken_views"] {
+        let seen = vic.table(&format!("SELECT r::text FROM {view} r"));
+        assert!(!seen.contains("xyzzy"), "{view}: {seen}");
+    }
+    // Names are no values.
+    uma.exec("CREATE MATERIALIZED VIEW uma.named AS SELECT id FROM app.orders");
+    pair.warehouse().exec(&format!("REVOKE SELECT ON app.orders FROM {group}"));
+    pair.product().exec("ALTER TABLE orders ALTER id TYPE numeric");
+    let done = pair.recreate_fdw();
+    let told = done.iter().find(|c| c.object == "uma.named").map(|c| c.detail.as_str());
+    let said = "not refreshed: permission denied for foreign table orders";
+    assert!(told.is_some_and(|d| d.ends_with(said)), "{done:?}");
+}

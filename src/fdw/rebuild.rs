@@ -72,7 +72,7 @@ pub fn view(
                 spi::run(&format!("ANALYZE {}", held.name), &[])?;
             }
             Err(e) if e.is_the_owners() => {
-                failure = Some(e.message);
+                failure = Some(e.without_values());
             }
             Err(e) => return Err(e),
         }

@@ -41,7 +41,7 @@ pub fn refresh_above(relation: u32) -> Result<Vec<Change>> {
             Err(e) if e.is_the_owners() => {
                 spi::run(&format!("REFRESH MATERIALIZED VIEW {name} WITH NO DATA"), &[])?;
                 change = Change::new(name, what(Kind::MaterializedView), "emptied")
-                    .detail(format!("not refreshed: {}", e.message));
+                    .detail(format!("not refreshed: {}", e.without_values()));
             }
             Err(e) => return Err(e),
         }
