@@ -293,3 +293,54 @@ fn the_group_of_analysts_reads_the_view_and_not_the_table() {
         "f"
     );
 }
+
+/// Grants are taken back in the name of who gave them, who may have lost the schema since.
+#[test]
+fn what_was_passed_on_is_closed_though_its_grantor_may_not_use_the_schema_any_more() {
+    let pair = Pair::new("passed_on");
+    pair.product().exec(&format!("CREATE TABLE users (id int, email text); INSERT INTO users VALUES (1, '{RAW}')"));
+    pair.create_fdw();
+    let mut c = pair.warehouse();
+    let (first, second) = (pair.role("first"), pair.role("second"));
+    c.exec(&format!(
+        "GRANT USAGE ON SCHEMA app TO {first}, {second}; GRANT SELECT ON app.users TO {first} WITH GRANT OPTION;
+         GRANT SELECT (email) ON app.users TO {first} WITH GRANT OPTION"
+    ));
+    pair.warehouse_as(&first).exec(&format!(
+        "GRANT SELECT ON app.users TO {second} WITH GRANT OPTION; GRANT SELECT (email) ON app.users TO PUBLIC"
+    ));
+    pair.warehouse_as(&second).exec("GRANT SELECT ON app.users TO ben");
+    c.exec(&format!("REVOKE USAGE ON SCHEMA app FROM {first}, {second}"));
+    pair.as_deploy("mask('app.users.email', 'null')");
+    let raw = c.value(&format!("SELECT '{}'::regclass::oid", raw_place(&pair)));
+    assert_eq!(
+        c.value(&format!(
+            "SELECT count(*) FROM pg_class, aclexplode(relacl) x WHERE oid = {raw} AND x.grantee <> relowner"
+        )),
+        "0"
+    );
+    assert_eq!(
+        c.value(&format!(
+            "SELECT count(*) FROM pg_attribute WHERE attrelid = {raw} AND attacl IS NOT NULL AND attacl <> '{{}}'"
+        )),
+        "0"
+    );
+    // The view has them all, and nobody has got the schema by it.
+    assert_eq!(pair.warehouse_as("ben").table("SELECT * FROM app.users"), "1|");
+    assert_eq!(
+        c.table(&format!(
+            "SELECT x.grantor::regrole, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END FROM pg_class, aclexplode(relacl) x
+             WHERE oid = 'app.users'::regclass AND x.grantor <> relowner
+             UNION ALL SELECT x.grantor::regrole, 'PUBLIC' FROM pg_attribute, aclexplode(attacl) x WHERE attrelid = 'app.users'::regclass AND x.grantee = 0 ORDER BY 1, 2"
+        )),
+        format!("{first}|PUBLIC\n{first}|{second}\n{second}|ben")
+    );
+    assert_eq!(
+        c.value(&format!(
+            "SELECT bool_or(has_schema_privilege(r, 'app', 'USAGE')) FROM unnest('{{{first}, {second}}}'::text[]) r"
+        )),
+        "f"
+    );
+    pair.as_deploy("unmask('app.users.email')");
+    assert_eq!(pair.warehouse_as("ben").table("SELECT * FROM app.users"), format!("1|{RAW}"));
+}

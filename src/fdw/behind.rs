@@ -7,7 +7,7 @@ use super::model::Existing;
 use super::registry::Registered;
 use super::{grants, properties, rebuild};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{identity, session, spi, sql};
+use crate::pg::{session, spi, sql};
 
 /// The masks of an application.
 pub fn rules(fdw: &str) -> Result<Rules> {
@@ -142,19 +142,37 @@ pub fn refuse_others(table: &Existing) -> Result<()> {
     }
 }
 
-/// Takes every right on a table from everybody but its owner; those that were passed on first.
+/// Takes every right on a table from everybody but its owner, in the name of who gave it; those that were passed on first.
+/// Whoever gave one may have lost the schema since.
 pub fn close(table: &str) -> Result<()> {
     let relation = rebuild::oid_of(table)?;
-    let owner: Option<(u32, String)> = spi::first(
-        "SELECT json_build_array(relowner::int8, quote_ident(pg_get_userbyid(relowner)))::text FROM pg_class WHERE oid = $1",
+    let owner: Option<(u32, String, String)> = spi::first(
+        "SELECT json_build_array(c.relowner::int8, quote_ident(pg_get_userbyid(c.relowner)), n.nspname)::text
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
         &[spi::oid(relation)],
     )?;
-    let Some((owner, owner_name)) = owner else { return Ok(()) };
-    let saved = properties::of(relation)?;
-    let grants = grants::in_order(owner, saved.iter().filter_map(grants::Grant::read).collect());
-    for grant in grants.iter().rev().filter(|g| g.grantee != owner_name) {
-        let _grantor = identity::As::role(grant.grantor)?;
-        spi::run(&format!("REVOKE {} ON {table} FROM {}", grant.privilege, grant.grantee), &[])?;
+    let Some((owner, owner_name, schema)) = owner else { return Ok(()) };
+    let given = || -> Result<Vec<grants::Grant>> {
+        let saved = properties::of(relation)?;
+        let grants = grants::in_order(owner, saved.iter().filter_map(grants::Grant::read).collect());
+        Ok(grants.into_iter().filter(|g| g.grantee != owner_name).collect())
+    };
+    for grant in given()?.iter().rev() {
+        grants::as_grantor(grant, &schema, |g| {
+            // What a table's right covers is a column's as well, and may have been passed on as that.
+            spi::run(&format!("REVOKE {} ON {table} FROM {} CASCADE", g.privilege, g.grantee), &[])
+        })?;
     }
-    Ok(())
+    match given()?.first() {
+        None => Ok(()),
+        Some(left) => Err(Error::new(
+            sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("{} on {table} could not be taken from {}", left.privilege, left.grantee),
+        )
+        .detail(format!("{} passed it on, and has the rights of the owner by now.", left.grantor_name))
+        .hint(format!(
+            "REVOKE {} ON {table} FROM {} CASCADE takes both; then run this again.",
+            left.privilege, left.grantor_name
+        ))),
+    }
 }

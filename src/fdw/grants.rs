@@ -1,6 +1,9 @@
-//! The order in which grants can be given again: who grants must hold the grant option by then. Pure.
+//! Grants are given and taken in the name of who gave them. The order in which that goes is plain code: who grants must
+//! hold the grant option by then.
 
 use super::properties::Property;
+use crate::error::Result;
+use crate::pg::{identity, session};
 
 /// One privilege for one grantee.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,13 @@ impl Grant {
             statement: property.4.clone()?,
         })
     }
+}
+
+/// Does something about a grant as who gave it, with the right to look the relation up: they may have lost it since.
+pub fn as_grantor<T>(grant: &Grant, schema: &str, act: impl FnOnce(&Grant) -> Result<T>) -> Result<T> {
+    let _named = identity::Usable::schemas(&[schema.to_owned()], &session::name_of_role(grant.grantor))?;
+    let _grantor = identity::As::role(grant.grantor)?;
+    act(grant)
 }
 
 /// Sorts grants so that each grantor has the option already; what cannot be reached comes last, and fails there.

@@ -161,8 +161,7 @@ pub fn restore(
         let wanted: Vec<grants::Grant> =
             kept.iter().filter(|p| p.is_grant()).filter_map(|p| grants::Grant::read(p)).collect();
         for grant in grants::in_order(owner, wanted) {
-            let _grantor = identity::As::role(grant.grantor)?;
-            spi::run(&grant.statement, &[])?;
+            grants::as_grantor(&grant, schema, |g| spi::run(&g.statement, &[]))?;
         }
     }
     Ok(())
