@@ -111,14 +111,14 @@ WITH analyst AS MATERIALIZED (
   SELECT pg_catalog.concat_ws('.', w.schema, w."table", w."column") AS name, pg_catalog.format('%I.%I.%I', w.schema, w."table", w."column") AS "column",
          CASE WHEN w.fdw IS NOT NULL THEN 'foreign table' ELSE 'source' END AS kind,
          CASE WHEN w.fdw IS NOT NULL THEN 'hidden' ELSE 'not stored' END AS state,
-         NULL::oid AS relation, NULL::int2 AS attnum, NULL::oid AS namespace
+         NULL::oid AS relation, NULL::int2 AS attnum, NULL::oid AS namespace, NULL::bigint AS result
   FROM wh.withheld_column w
   WHERE w.source IS NULL OR NOT EXISTS (
     SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = w.schema AND c.relname = w."table" AND a.attname = w."column" AND NOT a.attisdropped)
   UNION ALL
   SELECT pg_catalog.concat_ws('.', f.local_schema, m.table_name, m.column_name), pg_catalog.format('%I.%I.%I', f.local_schema, m.table_name, m.column_name),
-         'foreign table', 'masked', NULL, NULL, NULL
+         'foreign table', 'masked', NULL, NULL, NULL, NULL
   FROM wh.column_mask m JOIN wh.fdw f ON f.name = m.fdw WHERE m.mask = 'hidden'
   UNION ALL
   SELECT pg_catalog.concat_ws('.', n.nspname, c.relname, a.attname), pg_catalog.format('%I.%I.%I', n.nspname, c.relname, a.attname),
@@ -126,26 +126,36 @@ WITH analyst AS MATERIALIZED (
               WHEN 'f' THEN 'foreign table' ELSE 'table' END END,
          CASE WHEN s.relation IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey))
               THEN 'not stored'
-              WHEN k.mask IS NOT NULL THEN 'masked' END, c.oid, a.attnum, n.oid
+              WHEN k.mask IS NOT NULL THEN 'masked' END, c.oid, a.attnum, n.oid, NULL
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN (SELECT DISTINCT relation FROM wh.source_state) s ON s.relation = c.oid
   LEFT JOIN (SELECT t.view, e->>'column' AS "column", e#>>'{mask,mask}' AS mask FROM wh.masked_table t CROSS JOIN pg_catalog.jsonb_array_elements(t.shown) e) k
     ON k.view = c.oid AND k."column" = a.attname
-  -- Of stored results grants say nothing: wh.audit_access asks who may read them.
+  -- Of stored results grants say nothing; they come below.
   WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'wh', 'wh_results') AND n.nspname !~ '^pg_(toast|temp_|toast_temp_)'
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
     -- What is behind a view is out of reach by its schema.
     AND NOT EXISTS (SELECT FROM wh.masked_table t WHERE t.relation = c.oid)
     -- A broken view shows nothing.
     AND NOT EXISTS (SELECT FROM wh.broken_stub b WHERE b.stub = c.oid)
+  UNION ALL
+  -- Whoever may not read a result does not learn that it is there.
+  SELECT r.place || r.name, r.place || pg_catalog.quote_ident(r.name), 'stored result', 'kept', NULL, NULL, NULL, r.id
+  FROM (SELECT x.id, pg_catalog.format('wh_results.r%s.', x.id) AS place, e.name
+        FROM wh.result x CROSS JOIN LATERAL (SELECT DISTINCT c->>'name' AS name FROM pg_catalog.jsonb_array_elements(x.columns) c) e) r
+  WHERE CASE WHEN pg_catalog.pg_has_role('wh_admin', 'USAGE') THEN true
+             WHEN EXISTS (SELECT FROM wh.sensitive_pattern p
+                          WHERE pg_catalog.lower((r.place || r.name) COLLATE "C") LIKE pg_catalog.lower(p.pattern COLLATE "C")) THEN wh.may_read_result(r.id)
+             ELSE false END
 )
 SELECT p.pattern, p.reason, m."column", m.kind, coalesce(m.state, CASE WHEN m.relation IS NULL THEN NULL WHEN r.roles = '{}' THEN 'out of reach' ELSE 'readable' END) AS state,
-       r.roles AS readable_by,
+       CASE WHEN m.result IS NULL THEN r.roles END AS readable_by,
        CASE WHEN m.name IS NULL THEN 'nothing has such a name at present'
             WHEN m.state = 'hidden' THEN 'nothing; wh.unmark_sensitive and wh.recreate_fdw bring it back'
             WHEN m.state = 'masked' THEN 'nothing; wh.unmask shows it, or hides it where no mask is left'
             WHEN m.state = 'not stored' THEN 'nothing; wh.unmark_sensitive and a full refresh bring it back'
+            WHEN m.state = 'kept' THEN pg_catalog.format('SELECT * FROM wh.expire_results(%s) removes it; wh.audit_access() says who may read it', m.result)
             WHEN r.roles = '{}' THEN 'nothing, as long as no analyst is granted it'
             ELSE pg_catalog.format('REVOKE SELECT ON %s FROM whoever need not read it, or drop the column', m.relation::pg_catalog.regclass) END AS advice,
        p.created_at, p.created_by
@@ -155,7 +165,7 @@ LEFT JOIN LATERAL (
   SELECT ARRAY(SELECT x.rolname::text FROM analyst x
                WHERE m.relation IS NOT NULL AND m.state IS NULL AND pg_catalog.has_schema_privilege(x.oid, m.namespace, 'USAGE')
                  AND pg_catalog.has_column_privilege(x.oid, m.relation, m.attnum, 'SELECT') ORDER BY 1) AS roles) r ON true;
-COMMENT ON VIEW wh.sensitive_columns IS 'The policy: each pattern with its reason, each column that it matches now, where that stands (hidden, masked, not stored, readable by which analysts, out of reach), and what to do';
+COMMENT ON VIEW wh.sensitive_columns IS 'The policy: each pattern with its reason, each column that it matches now, where that stands (hidden, masked, not stored, readable by which analysts, out of reach, kept in a stored result), and what to do';
 
 -- What one calls --------------------------------------------------------------------------------------------------
 

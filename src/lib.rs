@@ -38,10 +38,10 @@ extension_sql_file!("../sql/jobs.sql", name = "jobs", requires = ["refresh"]);
 extension_sql_file!("../sql/sources.sql", name = "sources", requires = ["jobs"]);
 extension_sql_file!("../sql/usage.sql", name = "usage", requires = ["sources"]);
 extension_sql_file!("../sql/sizes.sql", name = "sizes", requires = ["usage"]);
-extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["sizes"]);
+extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["sizes"]);
+extension_sql_file!("../sql/policy.sql", name = "policy", requires = ["queries"]);
 extension_sql_file!("../sql/analysts.sql", name = "analysts", requires = ["policy"]);
-extension_sql_file!("../sql/queries.sql", name = "queries", requires = ["analysts"]);
-extension_sql_file!("../sql/my_usage.sql", name = "my_usage", requires = ["queries"]);
+extension_sql_file!("../sql/my_usage.sql", name = "my_usage", requires = ["analysts"]);
 
 /// Where a server's environment asks for backtraces (RUST_BACKTRACE), pgrx would put one into the DETAIL of each error that
 /// passes through us (pgrx-pg-sys, submodules/panic.rs). Nobody who reads an error has use for it, and taking it costs.

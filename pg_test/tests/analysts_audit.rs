@@ -264,7 +264,14 @@ fn a_stored_result_with_a_sensitive_column_is_told_with_those_who_may_read_it() 
         "t"
     );
     // The view on its table is granted to all analysts, and reads for none but those.
-    assert_eq!(owner.value("SELECT count(*) FROM wh.sensitive_columns WHERE \"column\" LIKE 'wh\\_results%'"), "0");
+    // The policy's own view has them, to whoever may know that they are there.
+    let listed = "SELECT \"column\", kind, state, readable_by IS NULL, advice FROM wh.sensitive_columns WHERE \"column\" LIKE 'wh\\_results%' ORDER BY 1";
+    let line = |id: &str| {
+        format!("wh_results.r{id}.api_token|stored result|kept|t|SELECT * FROM wh.expire_results({id}) removes it; wh.audit_access() says who may read it")
+    };
+    let both = format!("{}\n{}", line(&inline), line(&table));
+    assert_eq!((owner.table(listed), pair.warehouse_as("deploy").table(listed)), (both.clone(), both.clone()));
+    assert_eq!((abe.table(listed), cam.table(listed), dot.table(listed)), (both.clone(), both, String::new()));
     let told = "SELECT object, path, roles, mend FROM wh.audit_access() WHERE object LIKE 'result %' ORDER BY 1";
     assert_eq!(owner.table(told).lines().count(), 2);
     for (id, line) in [&inline, &table].into_iter().zip(owner.table(told).lines()) {

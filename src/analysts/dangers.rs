@@ -130,14 +130,14 @@ fn results(role: Option<&str>) -> Result<Vec<Finding>> {
 /// Columns that the policy names and analysts read all the same: as they are, or through a view that reads them.
 fn sensitive(role: Option<&str>) -> Result<Vec<Finding>> {
     // Without a condition of ours: it would have the server ask who reads each column before it looks at the patterns.
-    let named: Vec<(Option<String>, Option<String>, Vec<String>, Option<String>)> = spi::rows(
+    let named: Vec<(Option<String>, Option<String>, Option<Vec<String>>, Option<String>)> = spi::rows(
         "SELECT pg_catalog.json_build_array(s.\"column\", s.state, s.readable_by, s.advice)::text FROM wh.sensitive_columns s",
         &[],
     )?;
-    // One that several patterns name is told once.
+    // One that several patterns name is told once; those of stored results are told by those.
     let named: BTreeMap<String, (Option<String>, Vec<String>, Option<String>)> = named
         .into_iter()
-        .filter_map(|(column, state, readers, advice)| Some((column?, (state, readers, advice))))
+        .filter_map(|(column, state, readers, advice)| Some((column?, (state, readers?, advice))))
         .collect();
     let concerns = |roles: &[String]| role.is_none_or(|one| roles.iter().any(|r| r == one));
     let only = |roles: Vec<String>| Rc::new(role.map_or(roles, |one| vec![one.to_owned()]));
