@@ -105,7 +105,7 @@ RETURNS TABLE (object text, kind text, action text, detail text)
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'make_private_wrapper';
 COMMENT ON FUNCTION wh.make_private(text) IS
-'Lets nobody but its owner read an analyst''s schema, nobody but its members a team''s. Lists the views of others that read from it and stop working. wh.share_schema(schema, ''wh_analyst'') takes it back';
+'Lets nobody but its owner read an analyst''s schema, nobody but its members a team''s. Lists the views of others that read from it and stop working, and what elsewhere still shows it. wh.share_schema(schema, ''wh_analyst'') takes it back';
 
 CREATE FUNCTION wh.audit_access(role text DEFAULT NULL)
 RETURNS TABLE (kind text, object text, path text, roles text[], detail text, mend text)

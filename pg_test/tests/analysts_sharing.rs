@@ -196,3 +196,73 @@ fn a_private_schema_is_not_read_by_the_way_of_views_that_were_there() {
     assert_eq!(tea.value("SELECT duo.f()"), "7");
     assert_eq!(ugo.error("SELECT x FROM ugo.f").code().code(), "42501");
 }
+
+#[test]
+fn what_goes_on_showing_a_private_schema_is_told() {
+    let pair = warehouse("still_shows");
+    let mut owner = pair.warehouse();
+    pair.as_deploy("add_team('gang')");
+    let (mut eva, mut fil) = (add(&pair, "eva"), add(&pair, "fil"));
+    pair.as_deploy("move_analyst('eva', 'gang')");
+    let group = group(&pair);
+    eva.exec(&format!(
+        "CREATE TABLE eva.t (id int, x int); INSERT INTO eva.t VALUES (7, 8); CREATE VIEW eva.inside AS SELECT * FROM eva.t;
+         CREATE VIEW gang.open AS SELECT id FROM eva.inside; CREATE VIEW gang.column AS SELECT id FROM eva.t; REVOKE SELECT ON gang.column FROM gang, {group}; GRANT SELECT (id) ON gang.column TO fil;
+         CREATE VIEW gang.closed AS SELECT id FROM eva.t; REVOKE SELECT ON gang.closed FROM gang, {group};
+         CREATE VIEW gang.as_reader WITH (security_invoker) AS SELECT id FROM eva.t; CREATE VIEW gang.through AS SELECT id FROM gang.as_reader; CREATE MATERIALIZED VIEW gang.through_kept AS SELECT id FROM gang.through"
+    ));
+    fil.exec(
+        "CREATE VIEW fil.v AS SELECT id FROM eva.t; CREATE VIEW fil.above AS SELECT id FROM fil.v; CREATE MATERIALIZED VIEW fil.kept AS SELECT id FROM fil.v;
+         CREATE VIEW fil.of_kept AS SELECT id FROM fil.kept; CREATE VIEW fil.by_way AS SELECT id FROM gang.open; CREATE VIEW fil.far AS SELECT id FROM gang.as_reader",
+    );
+    owner.exec("CREATE VIEW public.lent AS SELECT id FROM eva.t; GRANT SELECT ON public.lent TO PUBLIC; CREATE VIEW public.own AS SELECT id FROM eva.t");
+    let done = eva.changes("SELECT * FROM wh.make_private('eva')");
+    let told: Vec<String> = done
+        .iter()
+        .filter(|c| c.action == "still shows")
+        .map(|c| {
+            format!(
+                "{} {}: {}",
+                c.kind,
+                c.object,
+                c.detail.replace(&group, "GROUP").trim_end_matches("; its owner can close or drop it")
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "view fil.by_way: of \"fil\", to fil, GROUP: it reads eva.inside, eva.t",
+            "materialized view fil.kept: of \"fil\", to fil, GROUP: it reads eva.t",
+            "view fil.of_kept: of \"fil\", to fil, GROUP: it reads eva.t",
+            "view gang.\"column\": of \"eva\", to fil: it reads eva.t",
+            "view gang.open: of \"eva\", to gang, GROUP: it reads eva.inside, eva.t",
+            "materialized view gang.through_kept: of \"eva\", to gang, GROUP: it reads eva.t",
+            "view public.lent: of \"postgres\", to PUBLIC: it reads eva.t",
+        ]
+    );
+    // It is so.
+    for shows in
+        ["fil.by_way", "fil.kept", "fil.of_kept", "gang.\"column\"", "gang.open", "gang.through_kept", "public.lent"]
+    {
+        assert_eq!(fil.value(&format!("SELECT id FROM {shows}")), "7", "{shows}");
+    }
+    for closed in
+        ["fil.v", "fil.above", "fil.far", "gang.closed", "gang.as_reader", "gang.through", "public.own", "eva.t"]
+    {
+        assert_eq!(fil.error(&format!("SELECT id FROM {closed}")).code().code(), "42501", "{closed}");
+    }
+    // Of a team's, its members read on.
+    eva.exec("SELECT * FROM wh.share_schema('eva', 'wh_analyst')");
+    let mut gus = add(&pair, "gus");
+    pair.as_deploy("move_analyst('gus', 'gang')");
+    gus.exec("CREATE VIEW gus.v AS SELECT id FROM gang.closed; CREATE TABLE gang.of_gus (id int); CREATE VIEW gus.w AS SELECT id FROM gang.of_gus");
+    let done = gus.changes("SELECT * FROM wh.make_private('gang')");
+    let told: Vec<&str> = done
+        .iter()
+        .filter(|c| c.action == "still shows" && c.object.starts_with("gus."))
+        .map(|c| c.object.as_str())
+        .collect();
+    assert_eq!(told, ["gus.w"]);
+    owner.exec("DROP VIEW public.lent, public.own");
+}

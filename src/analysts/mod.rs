@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod code;
 mod dangers;
+mod elsewhere;
 mod facts;
 mod grants;
 mod group;

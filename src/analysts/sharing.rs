@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{grants, group, provision, rights, turn, Row};
+use super::{elsewhere, grants, group, provision, rights, turn, Row};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::{session, spi, sql};
 
@@ -297,30 +297,11 @@ fn close(schema: &Schema, only: Option<&str>) -> Result<Vec<Row>> {
             "it is SECURITY DEFINER, and others could read with it as its owner; GRANT EXECUTE lets somebody call it again",
         ));
     }
-    done.extend(broken(&schema.name)?);
+    done.extend(elsewhere::broken(&schema.name)?);
+    if only.is_none() {
+        done.extend(elsewhere::still_shown(&schema.name, stays)?);
+    }
     Ok(done)
-}
-
-/// Views elsewhere that read from the schema and whose owners may not any more.
-fn broken(schema: &str) -> Result<Vec<Row>> {
-    let views: Vec<(String, String, String)> = spi::rows(
-        "SELECT DISTINCT pg_catalog.json_build_array(pg_catalog.format('%I.%I', vn.nspname, v.relname), pg_catalog.pg_get_userbyid(v.relowner),
-                pg_catalog.format('%I.%I', n.nspname, c.relname))::text
-         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-         JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = c.oid
-           AND d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
-         JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid JOIN pg_catalog.pg_class v ON v.oid = w.ev_class
-         JOIN pg_catalog.pg_namespace vn ON vn.oid = v.relnamespace
-         WHERE n.nspname = $1 AND v.relnamespace <> n.oid AND NOT pg_catalog.has_table_privilege(v.relowner, c.oid, 'SELECT')
-           AND NOT pg_catalog.has_any_column_privilege(v.relowner, c.oid, 'SELECT')",
-        &[schema.into()],
-    )?;
-    Ok(views
-        .into_iter()
-        .map(|(view, owner, reads)| {
-            Row::new(view, "view", "cannot read").detail(format!("of \"{owner}\": it reads {reads}"))
-        })
-        .collect())
 }
 
 /// Takes CREATE on schema public from PUBLIC, as Postgres 15 has it (CVE-2018-1058).
