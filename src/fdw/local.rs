@@ -7,9 +7,9 @@ use pgrx::pg_sys::Oid;
 use serde::Deserialize;
 
 use super::clash::Waiting;
-use super::mask::{Shown, View};
 use super::model::{ColumnType, Existing, ExistingColumn, Options};
 use super::registry::Registered;
+use super::shown::{Shown, View};
 use crate::error::Result;
 use crate::pg::rewrite::Output;
 use crate::pg::spi;

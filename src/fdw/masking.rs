@@ -11,10 +11,11 @@ use super::apply::Done;
 use super::behind::{close, raw_schema, refuse_others};
 use super::change::Work;
 use super::diff::TableDiff;
-use super::mask::{self, Column, Mask, Shown, Step};
+use super::mask::Mask;
 use super::model::{Change, Existing};
 use super::outputs::hollow;
 use super::properties::{self, Properties, Property};
+use super::shown::{self, Column, Shown, Step};
 use super::{rebuild, refill};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::catalog::format_type;
@@ -67,16 +68,16 @@ impl Work<'_> {
             .collect();
         for t in unchanged.iter().chain(&self.diff.alter) {
             let (existing, wanted) = (&self.existing[t.existing], &self.wanted[t.wanted]);
-            let columns = mask::after(existing, wanted, t, self.rules);
+            let columns = shown::after(existing, wanted, t, self.rules);
             let nothing = Vec::new();
             let before = existing.view.as_ref().map_or(&nothing, |v| &v.shown);
-            let (shown, outputs) = mask::shown(&columns, before);
+            let (shown, outputs) = shown::shown(&columns, before);
             let how = match (&existing.view, self.rules.any_of(&wanted.name)) {
                 (None, false) => continue,
                 (None, true) => How::Make,
                 (Some(_), false) => How::Remove,
                 (Some(view), true) => {
-                    let step = mask::step(&mask::renamed(&view.outputs, &columns), &outputs);
+                    let step = shown::step(&shown::renamed(&view.outputs, &columns), &outputs);
                     let loses = t.columns.iter().any(|c| self.loses(t, c).is_some());
                     if step == Step::Fill && *before == shown && !loses && !rebuild {
                         continue;
@@ -222,7 +223,7 @@ impl Lifted {
                         }
                     }
                     let before = view.map_or(&[][..], |v| v.shown.as_slice());
-                    if mask::is_stricter(before, &plan.shown, &plan.columns) {
+                    if shown::is_stricter(before, &plan.shown, &plan.columns) {
                         seen.stricter.push(name.clone());
                     }
                     write(&work.app.name, &place, &name, &plan.shown)?;
@@ -267,8 +268,8 @@ impl Seen {
 pub fn made(work: &Work, wanted: usize, place: &str, done: &mut Done) -> Result<()> {
     let wanted = &work.wanted[wanted];
     close(place)?;
-    let columns: Vec<Column> = wanted.columns.iter().map(|c| mask::new_column(&wanted.name, c, work.rules)).collect();
-    let (shown, _) = mask::shown(&columns, &[]);
+    let columns: Vec<Column> = wanted.columns.iter().map(|c| shown::new_column(&wanted.name, c, work.rules)).collect();
+    let (shown, _) = shown::shown(&columns, &[]);
     let name = work.table(&wanted.name);
     spi::run(
         &format!("CREATE VIEW {name} WITH (security_barrier = true) AS {}", definition(place, &columns, &shown)?),

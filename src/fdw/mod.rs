@@ -35,6 +35,7 @@ mod remote;
 mod rename;
 mod run;
 mod setup;
+mod shown;
 mod standing;
 mod tables;
 mod text;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::clash::Waiting;
-use super::mask::View;
+use super::shown::View;
 
 pub type Options = BTreeMap<String, String>;
 
