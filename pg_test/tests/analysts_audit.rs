@@ -288,3 +288,25 @@ fn a_stored_result_with_a_sensitive_column_is_told_with_those_who_may_read_it() 
     }
     assert_eq!(owner.table(told), "");
 }
+
+#[test]
+fn a_result_from_before_a_mask_is_told_with_those_who_may_read_it() {
+    let pair = alone("before_the_mask");
+    let mut owner = pair.warehouse();
+    let (mut abe, mut cam) = (add(&pair, "abe"), add(&pair, "cam"));
+    abe.exec("SELECT wh.save_query('mails', 'SELECT lower(email) AS m FROM app.users'), wh.share_query('mails', 'wh_analyst'), wh.save_query('ids', 'SELECT id FROM app.users')");
+    let before = abe.value("SELECT result FROM wh.run_query('mails')");
+    abe.exec("SELECT wh.run_query('ids')");
+    let told = "SELECT object, path, roles, mend FROM wh.audit_access() WHERE object LIKE 'result %'";
+    assert_eq!(owner.table(told), "");
+    assert_eq!(cam.value(&format!("SELECT wh.result({before})->>'m'")), "ida@example.org");
+    pair.as_deploy("mask('app.users.email', 'hashed')");
+    abe.exec("SELECT wh.run_query('mails')");
+    // His own stays his; whom it was shared with may not read the column any more.
+    let line = format!("result {before} of query mails|was computed from the masked column app.users.email|{{abe}}|SELECT * FROM wh.expire_results({before})");
+    assert_eq!(owner.table(told), line);
+    assert_eq!(abe.value(&format!("SELECT wh.result({before})->>'m'")), "ida@example.org");
+    assert_eq!(cam.error(&format!("SELECT wh.result({before})")).code().code(), "42501");
+    owner.exec(&format!("SELECT * FROM wh.expire_results({before})"));
+    assert_eq!(owner.table(told), "");
+}

@@ -98,28 +98,36 @@ pub fn all(role: Option<&str>) -> Result<Vec<Finding>> {
     Ok(found)
 }
 
-/// Stored results with a column of a name that the policy has, and who may read them: whom a query is shared with reads
-/// as far as wh.result_access says, whatever is granted.
+/// Stored results with a column of a name that the policy has, or computed from a column that a mask covers by now, and who
+/// may read them: whom a query is shared with reads as far as wh.result_access says, whatever is granted.
 fn results(role: Option<&str>) -> Result<Vec<Finding>> {
     let found: Vec<(i64, String, String, Vec<String>)> = spi::rows(
-        "SELECT pg_catalog.json_build_array(r.id, r.slug, c.name, a.roles)::text
-         FROM wh.result r CROSS JOIN LATERAL (SELECT DISTINCT e->>'name' AS name FROM pg_catalog.jsonb_array_elements(r.columns) e) c
+        "SELECT pg_catalog.json_build_array(r.id, r.slug, r.path, a.roles)::text
+         FROM (
+           SELECT x.id, x.slug, 'keeps the sensitive column ' || c.name
+           FROM wh.result x CROSS JOIN LATERAL (SELECT DISTINCT e->>'name' AS name FROM pg_catalog.jsonb_array_elements(x.columns) e) c
+           WHERE EXISTS (SELECT FROM wh.sensitive_pattern p
+                         WHERE pg_catalog.lower(pg_catalog.concat_ws('.', 'wh_results', 'r' || x.id, c.name) COLLATE \"C\") LIKE pg_catalog.lower(p.pattern COLLATE \"C\"))
+           UNION ALL
+           SELECT x.id, x.slug, pg_catalog.format('was computed from the masked column %s.%I', m.view, t.attname)
+           FROM wh.result x JOIN wh.result_use u ON u.result = x.id JOIN wh.masked_table m ON m.relation::oid = u.relation
+           JOIN pg_catalog.pg_attribute t ON t.attrelid = u.relation AND t.attnum = ANY (u.columns) AND NOT t.attisdropped
+           WHERE x.place = $2 AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(m.shown) e WHERE e->>'column' = t.attname AND e->>'mask' IS NULL)
+         ) AS r (id, slug, path)
          CROSS JOIN LATERAL (
            SELECT ARRAY(SELECT v.rolname FROM pg_catalog.pg_roles v CROSS JOIN LATERAL wh.result_access(r.id, v.oid, $2) x
              WHERE NOT v.rolsuper AND (v.rolcanlogin OR v.rolname = $1)
                AND (pg_catalog.pg_has_role(v.oid, 'wh_analyst', 'MEMBER') OR pg_catalog.pg_has_role(v.oid, 'wh_admin', 'MEMBER'))
                AND ((x->>'own')::boolean OR ((x->>'shared')::boolean AND pg_catalog.json_array_length(x->'lacking') = 0)) ORDER BY 1) AS roles) a
-         WHERE EXISTS (SELECT FROM wh.sensitive_pattern p
-                       WHERE pg_catalog.lower(pg_catalog.concat_ws('.', 'wh_results', 'r' || r.id, c.name) COLLATE \"C\") LIKE pg_catalog.lower(p.pattern COLLATE \"C\"))
-         ORDER BY r.id, c.name",
+         ORDER BY r.id, r.path",
         &[role.map(str::to_owned).into(), catalog::place().into()],
     )?;
     let found = found.into_iter().filter(|f| !f.3.is_empty() && role.is_none_or(|one| f.3.iter().any(|r| r == one)));
     Ok(found
-        .map(|(id, slug, column, roles)| Finding {
+        .map(|(id, slug, path, roles)| Finding {
             kind: "danger",
             object: format!("result {id} of query {slug}"),
-            path: format!("keeps the sensitive column {column}"),
+            path,
             roles: Rc::new(role.map_or(roles, |one| vec![one.to_owned()])),
             detail: Some(String::from("its rows are as they were when it was computed, before the policy or after")),
             mend: Some(format!("SELECT * FROM wh.expire_results({id})")),
