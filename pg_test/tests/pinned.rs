@@ -34,3 +34,38 @@ fn a_pinned_view_has_no_check_option_and_its_dump_restores() {
         ana.exec(&definition);
     }
 }
+
+#[test]
+fn what_can_neither_be_made_again_nor_pinned_is_broken_and_heals() {
+    let pair = Pair::new("unpinnable");
+    pair.product().exec(
+        "CREATE TYPE plan AS ENUM ('free', 'pro'); CREATE TABLE t (id int, p plan); INSERT INTO t VALUES (1, 'free')",
+    );
+    pair.create_fdw();
+    let mut ana = pair.warehouse_as("ana");
+    ana.exec(
+        "CREATE MATERIALIZED VIEW ana.kept AS SELECT id, p FROM app.t;
+         CREATE INDEX free ON ana.kept (id) WHERE p = 'free'; CREATE VIEW ana.above AS SELECT count(id) FROM ana.kept",
+    );
+    let index = "SELECT pg_get_indexdef('ana.free'::regclass)";
+    let before = ana.value(index);
+    // There is no cast from uuid to the enum.
+    pair.product().exec("ALTER TABLE t ALTER p TYPE uuid USING NULL; ALTER TABLE t ADD more int");
+    let mut deploy = pair.warehouse_as("deploy");
+    let actions = |client: &mut postgres::Client| -> Vec<String> {
+        let done = client.changes("SELECT * FROM wh.recreate_fdw('app')");
+        done.iter().map(|c| format!("{} {}", c.object, c.action)).collect()
+    };
+    assert_eq!(actions(&mut deploy), ["app.t.p retyped", "app.t.more added", "ana.kept broken"]);
+    let error = ana.error("SELECT * FROM ana.above");
+    assert!(
+        error.message().contains("it could not be made again: operator does not exist"),
+        "{error:?}"
+    );
+    assert_eq!(actions(&mut deploy), [""; 0]);
+    pair.product().exec("ALTER TABLE t ALTER p TYPE plan USING 'pro'");
+    let done = actions(&mut deploy);
+    assert!(done.contains(&"ana.kept healed".into()), "{done:?}");
+    assert_eq!(ana.value(index), before);
+    assert_eq!(ana.table("SELECT count, (SELECT p FROM ana.kept) FROM ana.above"), "1|pro");
+}

@@ -159,8 +159,7 @@ pub fn close(table: &str) -> Result<()> {
     };
     for grant in given()?.iter().rev() {
         grants::as_grantor(grant, &schema, |g| {
-            // What a table's right covers is a column's as well, and may have been passed on as that.
-            spi::run(&format!("REVOKE {} ON {table} FROM {} CASCADE", g.privilege, g.grantee), &[])
+            spi::run(&format!("REVOKE {} ON {table} FROM {}", g.privilege, g.grantee), &[])
         })?;
     }
     match given()?.first() {

@@ -41,7 +41,9 @@ pub fn as_grantor<T>(grant: &Grant, schema: &str, act: impl FnOnce(&Grant) -> Re
     act(grant)
 }
 
-/// Sorts grants so that each grantor has the option already; what cannot be reached comes last, and fails there.
+/// Sorts grants so that each grantor has the option already; what cannot be reached comes last, and fails there. Those of
+/// columns come after all of the relation's, which depend on none of them: a right that is taken from a relation is taken
+/// from its columns, too (src/backend/catalog/aclchk.c), and in reverse order nothing depends on those by then.
 pub fn in_order(owner: u32, mut grants: Vec<Grant>) -> Vec<Grant> {
     let mut ordered: Vec<Grant> = Vec::with_capacity(grants.len());
     while !grants.is_empty() {
@@ -53,11 +55,16 @@ pub fn in_order(owner: u32, mut grants: Vec<Grant>) -> Vec<Grant> {
                     o.grantable && covers && o.grantee == g.grantor_name
                 })
         };
-        match grants.iter().position(|g| may(g, &ordered)) {
+        // In a column's list the option counts that is there, whatever the relation's list says.
+        let waits =
+            |g: &Grant| grants.iter().any(|o| o.grantable && o.privilege == g.privilege && o.grantee == g.grantor_name);
+        let next = grants.iter().position(|g| may(g, &ordered) && !waits(g));
+        match next.or_else(|| grants.iter().position(|g| may(g, &ordered))) {
             Some(next) => ordered.push(grants.remove(next)),
             None => ordered.append(&mut grants),
         }
     }
+    ordered.sort_by_key(|g| g.privilege.contains(" ("));
     ordered
 }
 
@@ -86,5 +93,16 @@ mod tests {
         ];
         let names: Vec<String> = in_order(1, chain).into_iter().map(|g| g.grantee).collect();
         assert_eq!(names, ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn columns_come_after_the_relation() {
+        let both = vec![
+            grant("SELECT (email)", "c", (2, "a"), false),
+            grant("SELECT (email)", "a", (1, "owner"), true),
+            grant("SELECT", "a", (1, "owner"), true),
+        ];
+        let order: Vec<String> = in_order(1, both).into_iter().map(|g| g.statement).collect();
+        assert_eq!(order, ["SELECT a", "SELECT (email) a", "SELECT (email) c"]);
     }
 }

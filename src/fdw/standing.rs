@@ -228,6 +228,10 @@ impl<'a> Standing<'a> {
                         let because = format!("{why}; it could not be made again: {}", e.message);
                         match self.pin(held, &because)? {
                             true => Ok(()),
+                            // No cast leads from the new types to the old ones.
+                            false if e.is_about_the_definition() => {
+                                self.break_view(held, &Error { message: because, ..e })
+                            }
                             false => Err(e),
                         }
                     }
