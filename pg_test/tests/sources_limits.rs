@@ -51,7 +51,7 @@ fn a_record_that_no_table_holds_goes_to_fetch_errors_and_stops_nothing() {
     s.api.put("people", good(5));
     assert_eq!(s.fetch(), "people|succeeded|11|1|0|5|0|0|5");
     assert_eq!(s.client.value("SELECT count(*) FROM api.people"), "6");
-    // Of what was too long nothing is kept, since hidden members may be anywhere in it.
+    // Of what was too long only its key is kept, since hidden members may be anywhere in it.
     assert_eq!(
         s.client
             .value("SELECT max(length(record)) FILTER (WHERE reason ~ 'max_record_bytes') < 100 FROM wh.fetch_errors"),
@@ -136,4 +136,61 @@ fn a_row_that_somebody_changed_is_found_whatever_its_hash_says() {
         "lines|p3, 0|changed in the table\npeople|p1|changed in the table\npeople|p2|changed in the table
 people|p3|changed in the table\npeople|p4|changed in the table"
     );
+}
+
+/// 250 records in pages of 100, the newest first, of which the last one of a page is too long to be held.
+fn with_a_long_one(name: &str, more: &Value) -> Sources {
+    let mut s = Sources::new(name);
+    for n in 0..250_u64 {
+        s.api.put("people", json!({"id": format!("p{n}"), "created": n, "updated": 1}));
+    }
+    let mut stream = json!({"limits": {"max_record_bytes": 100_000, "batch_rows": 100}});
+    more.as_object().into_iter().flatten().for_each(|(name, value)| stream[name] = value.clone());
+    s.create(&[listing("people", &stream)]);
+    s
+}
+
+#[test]
+fn a_record_that_is_too_long_ends_no_listing_whose_cursor_it_is() {
+    let keyset =
+        json!({"type": "keyset", "pointer": "/id", "param": "starting_after", "next": "{cursor}", "more": "/has_more"});
+    for (name, more) in [("long_last", json!({})), ("long_last_keyset", json!({"paginator": keyset}))] {
+        let mut s = with_a_long_one(name, &more);
+        // Its key comes after the text that makes it long.
+        s.api.put("people", json!({"a": noise(200_000), "id": "p150", "created": 150, "updated": 2}));
+        assert_eq!(s.fetch(), "people|succeeded|250|249|0|0|0|0|1", "{name}");
+        let missing = "SELECT string_agg('p' || n, ' ') FROM generate_series(0, 249) n WHERE NOT EXISTS (SELECT FROM api.people WHERE id = 'p' || n)";
+        assert_eq!(s.client.value(missing), "p150", "{name}");
+        let kept = s.client.value("SELECT record FROM wh.fetch_errors");
+        let kept: Value = serde_json::from_str(&kept).expect("a document");
+        assert_eq!((&kept["id"], kept.as_object().map(Map::len)), (&json!("p150"), Some(2)), "{kept}");
+        pg_test::sources::assert_ledger(&mut s.client, "api");
+    }
+}
+
+#[test]
+fn a_row_whose_record_became_too_long_is_not_taken_for_deleted() {
+    let mut s = with_a_long_one("long_sweep", &json!({"deletes": {"sweep": "1d"}}));
+    assert_eq!(s.fetch(), "people|succeeded|250|250|0|0|0|0|0");
+    s.api.put("people", json!({"a": noise(200_000), "id": "p150", "created": 150, "updated": 2}));
+    s.api.delete("people", "p7");
+    s.client.exec("SELECT wh.fetch('api', full_refresh => true)");
+    let gone = "SELECT string_agg(id, ' ') FROM api.people WHERE _deleted_at IS NOT NULL";
+    assert_eq!(s.client.value(gone), "p7");
+}
+
+#[test]
+fn a_record_that_is_too_long_and_leads_nowhere_fails_the_run() {
+    let mut s = with_a_long_one("long_nowhere", &json!({"limits": {"max_record_bytes": 1000, "batch_rows": 100}}));
+    s.api.put("people", json!({"id": noise(5000), "created": 50, "updated": 1}));
+    s.api.delete("people", "p50");
+    assert_eq!(s.fetch(), "people|failed|100|100|0|0|0|0|0");
+    let said = s.client.value("SELECT concat_ws(' ', sqlstate, error, detail) FROM wh.fetch_runs");
+    assert!(said.starts_with("08P01 stream \"people\" has more pages, but no way to the next"), "{said}");
+    assert!(said.contains("longer than max_record_bytes") && said.contains("\"/id\""), "{said}");
+    // Where one may be longer, the next run goes on.
+    let longer =
+        json!({"streams": [listing("people", &json!({"limits": {"max_record_bytes": 10_000, "batch_rows": 100}}))]});
+    s.client.exec(&format!("SELECT wh.alter_source('api', spec => {})", literal(&spec(&s.api, &longer).to_string())));
+    assert_eq!(s.fetch(), "people|succeeded|150|149|0|0|0|0|1");
 }

@@ -6,7 +6,7 @@
 
 mod scan;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io::{self, Read};
 
 use serde_json::value::RawValue;
@@ -18,12 +18,44 @@ use scan::Scanner;
 const MAX_WANTED: usize = 1 << 20;
 
 /// Begins what stands in the place of a record that is longer than one may be.
-const TOO_LONG: &str = "\"startup_wh: a record of ";
+const TOO_LONG: &str = "{\"startup_wh: a record of ";
 
-/// In the place of such a record: nothing of it, since what is hidden may be anywhere in it.
-fn too_long(bytes: u64) -> Box<RawValue> {
-    let text = format!("{TOO_LONG}{bytes} bytes, more than max_record_bytes\"");
+/// In the place of such a record: what was found at the pointers, which tells it from others and where it stands, and
+/// nothing else of it, since what is hidden may be anywhere in it.
+fn too_long(bytes: u64, kept: &[Pointer], found: &[Option<Box<RawValue>>]) -> Box<RawValue> {
+    let mut text = format!("{TOO_LONG}{bytes} bytes, more than max_record_bytes\":null");
+    let all: Vec<(&[String], &RawValue)> =
+        kept.iter().zip(found).filter_map(|(p, value)| Some((p.tokens(), value.as_deref()?))).collect();
+    put_in(&mut text, &all);
+    text.push('}');
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// Members for what stands at some paths, an object for each step: pointers into lists find their way there too.
+fn put_in(text: &mut String, all: &[(&[String], &RawValue)]) {
+    let mut names: Vec<&String> = Vec::new();
+    for name in all.iter().filter_map(|(path, _)| path.first()) {
+        if names.contains(&name) {
+            continue;
+        }
+        names.push(name);
+        if !text.ends_with('{') {
+            text.push(',');
+        }
+        let _ = write!(text, "{}:", serde_json::Value::from(name.as_str()));
+        let inside: Vec<(&[String], &RawValue)> = all
+            .iter()
+            .filter_map(|(path, value)| Some((path.strip_prefix(std::slice::from_ref(name))?, *value)))
+            .collect();
+        match inside.iter().find(|(path, _)| path.is_empty()) {
+            Some((_, value)) => text.push_str(value.get()),
+            None => {
+                text.push('{');
+                put_in(text, &inside);
+                text.push('}');
+            }
+        }
+    }
 }
 
 /// Whether a record is none, but stands in the place of one that was too long.
@@ -82,6 +114,8 @@ pub struct Records<R> {
     records: Pointer,
     wanted: Vec<Pointer>,
     max_record: usize,
+    /// What is kept of a record that is longer.
+    kept: Vec<Pointer>,
     found: Vec<Option<Box<RawValue>>>,
     path: Vec<String>,
     stack: Vec<Frame>,
@@ -98,6 +132,7 @@ impl<R: Read> Records<R> {
             shape,
             records,
             max_record,
+            kept: Vec::new(),
             found: wanted.iter().map(|_| None).collect(),
             wanted,
             path: Vec::new(),
@@ -106,6 +141,12 @@ impl<R: Read> Records<R> {
             seen: false,
             done: false,
         }
+    }
+
+    /// Of a record that is longer than one may be, what stands at these pointers into it is kept.
+    pub fn keeping(mut self, kept: Vec<Pointer>) -> Self {
+        self.kept = kept;
+        self
     }
 
     /// What stood at the wanted pointers, in their order; complete once [`Self::next`] gave `None`.
@@ -163,7 +204,7 @@ impl<R: Read> Records<R> {
                     let index = *next;
                     *next += 1;
                     if self.scan.element(index == 0)? {
-                        let record = self.scan.record(self.max_record, self.stack.len())?;
+                        let record = self.scan.record(self.max_record, self.stack.len(), &self.kept)?;
                         self.look_into(&record, index)?;
                         Some(record)
                     } else {
@@ -197,7 +238,7 @@ impl<R: Read> Records<R> {
                 return Err(self.scan.malformed(why));
             }
             if self.shape == Shape::One || (self.shape == Shape::ArrayOrOne && byte == b'{') {
-                let record = self.scan.record(self.max_record, depth)?;
+                let record = self.scan.record(self.max_record, depth, &self.kept)?;
                 self.path.pop();
                 return Ok(Some(record));
             }
@@ -229,7 +270,7 @@ impl<R: Read> Records<R> {
                 self.stack.push(Frame::Array { next: 0 });
             }
             _ => {
-                self.scan.skip(None)?;
+                self.scan.skip(&mut None)?;
                 self.path.pop();
             }
         }
@@ -252,6 +293,11 @@ impl<R: Read> Records<R> {
             if let Some([at, rest @ ..]) = self.wanted[i].tokens().strip_prefix(self.records.tokens()) {
                 if at.parse() == Ok(index) {
                     self.found[i] = lookup(record, rest)?;
+                    // What ends a listing elsewhere must not end it for this.
+                    if self.found[i].is_none() && is_too_long(record) {
+                        let why = format!("\"{}\" is in a record that is longer than max_record_bytes", self.wanted[i]);
+                        return Err(self.scan.malformed(why));
+                    }
                 }
             }
         }
@@ -275,7 +321,7 @@ pub fn lookup(value: &RawValue, path: &[String]) -> Result<Option<Box<RawValue>>
                     if key == *token {
                         continue 'deeper;
                     }
-                    scan.skip(None)?;
+                    scan.skip(&mut None)?;
                 }
             }
             Some(b'[') => {
@@ -285,7 +331,7 @@ pub fn lookup(value: &RawValue, path: &[String]) -> Result<Option<Box<RawValue>>
                     if token.parse() == Ok(index) {
                         continue 'deeper;
                     }
-                    scan.skip(None)?;
+                    scan.skip(&mut None)?;
                     index += 1;
                 }
             }

@@ -21,7 +21,7 @@ use super::run::self_tell;
 use super::secret::{shown, Scrubber};
 use super::tokens::Tokens;
 use super::{Event, Outlet};
-use crate::sources::spec::{Action, Paginator, Pointer, Stream};
+use crate::sources::spec::{Action, From as CursorFrom, Paginator, Pointer, Stream};
 
 /// A chunk of records is handed over at either.
 const CHUNK_RECORDS: usize = 1000;
@@ -148,6 +148,18 @@ fn given_up(failure: Failure, tries: u32) -> Failure {
     }
 }
 
+/// What must be known of a record that is too long to be held: which one it is, and what is asked for after it.
+fn kept(stream: &Stream) -> Vec<Pointer> {
+    let mut kept = stream.primary_key.clone();
+    kept.extend(stream.incremental.iter().map(|rule| rule.cursor.clone()));
+    match &stream.paginator {
+        Paginator::Cursor { from: CursorFrom::LastRecord(pointer), .. } => kept.push(pointer.clone()),
+        Paginator::Keyset { pointer, key, .. } => kept.extend(key.iter().chain([pointer]).cloned()),
+        _ => {}
+    }
+    kept
+}
+
 /// From 0 to 1. Not for secrets: the keys that std makes for its hash maps are random enough to part two clients.
 fn dice() -> f64 {
     (RandomState::new().build_hasher().finish() >> 11) as f64 / (1u64 << 53) as f64
@@ -250,7 +262,8 @@ impl Asking<'_> {
             _ => Shape::Array,
         };
         let max = self.stream.limits.max_record_bytes;
-        let mut records = Records::new(answer.body, shape, self.stream.records.clone(), all.clone(), max);
+        let mut records =
+            Records::new(answer.body, shape, self.stream.records.clone(), all.clone(), max).keeping(kept(self.stream));
         let mut hasher = DefaultHasher::new();
         let mut held = 0;
         let broken = loop {

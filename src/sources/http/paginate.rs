@@ -13,6 +13,7 @@ use url::Url;
 use values::{address, at, is_a_count, join, json, link, scalar, url_parameter, whole};
 pub use values::{text, truthy};
 
+use super::body::is_too_long;
 use super::incremental::{exactly, moment};
 use crate::sources::spec::{Format, From as CursorFrom, Paginator, Pointer, Target};
 
@@ -309,7 +310,7 @@ impl<'a> Pages<'a> {
                 match value.filter(|v| scalar(v)) {
                     Some(value) => forward(Place::Cursor(value.get().to_owned())),
                     None if says_more == Some(true) || is_last_record(from) => Err(PageError::NoWay(match from {
-                        CursorFrom::LastRecord(p) => format!("the last record has no value at \"{p}\""),
+                        CursorFrom::LastRecord(p) => no_value(page, p),
                         CursorFrom::Body(p) => format!("there is no value at \"{p}\""),
                     })),
                     None => Ok(None),
@@ -390,7 +391,7 @@ impl<'a> Pages<'a> {
                     at(page.last, pointer)
                         .filter(|v| scalar(v))
                         .map(|v| v.get().to_owned())
-                        .ok_or_else(|| PageError::NoWay(format!("the last record has no value at \"{pointer}\"")))
+                        .ok_or_else(|| PageError::NoWay(no_value(page, pointer)))
                 };
                 forward(Place::Keyset { cursor: need(pointer)?, key: key.as_ref().map(need).transpose()? })
             }
@@ -438,6 +439,15 @@ impl Ask {
             Target::Query(name) => self.query.push((name.clone(), text(&value))),
             Target::Body(pointer) => self.body.push((pointer.clone(), value)),
         }
+    }
+}
+
+fn no_value(page: &Page, pointer: &Pointer) -> String {
+    match page.last {
+        Some(last) if is_too_long(last) => {
+            format!("the last record, which is longer than max_record_bytes, has no short value at \"{pointer}\"")
+        }
+        _ => format!("the last record has no value at \"{pointer}\""),
     }
 }
 

@@ -216,6 +216,8 @@ pub enum Make {
 pub fn prepare(layout: &mut Layout, records: Vec<Record>, salt: u64, make: Make) -> Batch {
     let mut batch = Batch::default();
     let mut changes = Vec::new();
+    // Before members are taken out, which could be what tells.
+    let too_long: Vec<bool> = records.iter().map(|r| body::is_too_long(&r.raw)).collect();
     let records: Vec<Record> = records
         .into_iter()
         .map(|r| match visible(layout, &r.raw) {
@@ -226,8 +228,9 @@ pub fn prepare(layout: &mut Layout, records: Vec<Record>, salt: u64, make: Make)
     // All of them teach before the first is a row: it gets the types that they have in the end.
     let learned: Vec<Result<Vec<Member>, String>> = records
         .iter()
-        .map(|r| {
-            if body::is_too_long(&r.raw) {
+        .zip(too_long)
+        .map(|(r, too_long)| {
+            if too_long {
                 return Err("longer than max_record_bytes, which stands in the stream's limits".into());
             }
             let members = columns::members(&r.raw)?;

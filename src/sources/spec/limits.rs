@@ -21,7 +21,7 @@ pub struct Limits {
     /// Of one answer, inflated.
     pub max_body_bytes: u64,
     pub max_header_bytes: usize,
-    /// Of one record; a longer one fails the run, because it would have to be held in memory.
+    /// Of one record, which is held in memory; of a longer one only its key and cursors are known.
     pub max_record_bytes: usize,
     pub max_pages: u64,
     pub max_redirects: u32,

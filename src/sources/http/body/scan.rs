@@ -6,9 +6,31 @@ use serde_json::value::RawValue;
 
 use super::{BodyError, Result, MAX_WANTED};
 use crate::json;
+use crate::sources::spec::Pointer;
 
 /// Up to here a value is taken in one go; deeper ones are walked through. What stores them says what is too deep.
 const FAST_DEPTH: usize = 512;
+
+/// What is kept of a record that is too long: keys and cursors. No index holds a longer key.
+const MAX_KEPT: usize = 4096;
+
+/// Where the text of what is passed over goes, and how much of it there may be.
+pub type Tape<'a> = Option<(&'a mut Vec<u8>, usize)>;
+
+/// What is left of a pointer, and its place among those that were asked for.
+type Sought<'a> = (usize, &'a [String]);
+
+/// What was found at pointers into a record of at most `max` bytes.
+struct Looked {
+    max: usize,
+    found: Vec<Option<Box<RawValue>>>,
+}
+
+fn value_of(text: Vec<u8>, at: u64) -> Result<Box<RawValue>> {
+    let malformed = |why: String| BodyError::Malformed { at, why };
+    let text = String::from_utf8(text).map_err(|_| malformed("a value that is not UTF-8".into()))?;
+    RawValue::from_string(text).map_err(|e| malformed(e.to_string()))
+}
 
 /// A strict reader of JSON text, byte by byte over a buffer.
 pub struct Scanner<R> {
@@ -138,64 +160,142 @@ impl<R: Read> Scanner<R> {
         Ok(true)
     }
 
-    /// The same of a record: one that is longer than `max` is passed over, and what stands in its place says so.
-    pub fn record(&mut self, max: usize, depth: usize) -> Result<Box<RawValue>> {
-        let at = self.position();
-        (self.passing, self.passed) = (true, false);
-        let captured = self.capture(max, depth);
-        self.passing = false;
-        match captured {
-            Err(BodyError::Malformed { .. }) if std::mem::take(&mut self.passed) => {
-                Ok(super::too_long(self.position() - at))
-            }
-            captured => captured,
+    /// The same of a record: one that is longer than `max` is passed over, and what stands in its place says so, with
+    /// what it has at the pointers `kept`.
+    pub fn record(&mut self, max: usize, depth: usize, kept: &[Pointer]) -> Result<Box<RawValue>> {
+        self.skip_space()?;
+        if let Some(text) = self.at_once(max, depth) {
+            return Ok(text);
         }
+        let (at, mut text) = (self.position(), Vec::new());
+        let mut looked = Looked { max, found: kept.iter().map(|_| None).collect() };
+        let pointers: Vec<Sought> = kept.iter().map(Pointer::tokens).enumerate().collect();
+        (self.passing, self.passed) = (true, false);
+        let read = self.look(&mut Some((&mut text, max)), &pointers, &mut looked);
+        self.passing = false;
+        read?;
+        if std::mem::take(&mut self.passed) {
+            return Ok(super::too_long(self.position() - at, kept, &looked.found));
+        }
+        value_of(text, at)
     }
 
     pub fn capture(&mut self, max: usize, depth: usize) -> Result<Box<RawValue>> {
         self.skip_space()?;
+        if let Some(text) = self.at_once(max, depth) {
+            return Ok(text);
+        }
+        let (at, mut text) = (self.position(), Vec::new());
+        self.skip(&mut Some((&mut text, max)))?;
+        value_of(text, at)
+    }
+
+    /// A value of which all is here already, and right, as mostly.
+    fn at_once(&mut self, max: usize, depth: usize) -> Option<Box<RawValue>> {
         let rest = &self.buffer[self.start..self.end];
-        // Mostly all of it is here already, and right.
-        let found = json::well_formed(rest, FAST_DEPTH.saturating_sub(depth)).filter(|(text, _)| text.len() <= max);
-        if let Some((Ok(text), end)) = found.map(|(text, end)| (String::from_utf8(text), end)) {
-            self.start += end;
-            return Ok(crate::pg::json::well_formed(text));
+        let (text, end) = json::well_formed(rest, FAST_DEPTH.saturating_sub(depth))?;
+        let text = String::from_utf8(text).ok().filter(|text| text.len() <= max)?;
+        self.start += end;
+        Some(crate::pg::json::well_formed(text))
+    }
+
+    /// Passes over a value as [`Self::skip`] does, and keeps the short texts and numbers at the pointers: what is left
+    /// of each from here.
+    fn look(&mut self, into: &mut Tape, pointers: &[Sought], looked: &mut Looked) -> Result<()> {
+        self.skip_space()?;
+        let byte = self.need()?;
+        let leads_on = pointers.iter().any(|(_, rest)| !rest.is_empty());
+        match byte {
+            b'{' | b'[' if leads_on => {
+                self.take(into)?;
+                for index in 0_u64.. {
+                    self.skip_space()?;
+                    match self.need()? {
+                        b'}' if byte == b'{' => return self.take(into),
+                        b']' if byte == b'[' => return self.take(into),
+                        b',' if index > 0 => self.take(into)?,
+                        _ if index > 0 => return Err(self.malformed("expected \",\" or the end")),
+                        _ => {}
+                    }
+                    let name = match byte {
+                        b'{' => self.name_kept(into, looked.max)?,
+                        _ => index.to_string(),
+                    };
+                    let mut inside: Vec<Sought> = Vec::new();
+                    for (n, rest) in pointers {
+                        inside.extend(rest.strip_prefix(std::slice::from_ref(&name)).map(|rest| (*n, rest)));
+                    }
+                    self.look(into, &inside, looked)?;
+                }
+                Ok(())
+            }
+            b'"' | b'-' | b'0'..=b'9' if !pointers.is_empty() => {
+                let text = self.aside(into, looked.max, Self::skip)?;
+                for (n, _) in pointers.iter().filter(|(_, rest)| rest.is_empty()) {
+                    let short = text.as_deref().filter(|text| text.len() <= MAX_KEPT);
+                    let value = short.and_then(|text| RawValue::from_string(text.to_owned()).ok());
+                    // Of two members with one name, the first is what a pointer leads to elsewhere.
+                    if looked.found[*n].is_none() {
+                        looked.found[*n] = value;
+                    }
+                }
+                Ok(())
+            }
+            _ => self.skip(into),
         }
+    }
+
+    /// A member's name with its colon: moved over, and read.
+    fn name_kept(&mut self, into: &mut Tape, max: usize) -> Result<String> {
+        self.skip_space()?;
+        let name = self.aside(into, max, Self::name)?;
+        let name = name.and_then(|text| serde_json::from_str(text.strip_suffix(':')?).ok());
+        // One that can't be read matches no pointer.
+        Ok(name.unwrap_or_default())
+    }
+
+    /// Moves over what `read` does, and gives its text as well; none where it is longer than a record may be.
+    fn aside(
+        &mut self,
+        into: &mut Tape,
+        max: usize,
+        read: impl Fn(&mut Self, &mut Tape) -> Result<()>,
+    ) -> Result<Option<String>> {
         let mut text = Vec::new();
-        let at = self.position();
-        self.skip(Some((&mut text, max)))?;
-        if self.passed {
-            return Err(self.malformed("a value that is too long"));
+        let mut own: Tape = Some((&mut text, max));
+        read(self, &mut own)?;
+        let whole = own.is_some();
+        self.fits(if whole { text.len() } else { usize::MAX }, into)?;
+        if let Some((into, _)) = into {
+            into.extend_from_slice(&text);
         }
-        let text = String::from_utf8(text)
-            .map_err(|_| BodyError::Malformed { at, why: "a value that is not UTF-8".to_owned() })?;
-        RawValue::from_string(text).map_err(|e| BodyError::Malformed { at, why: e.to_string() })
+        Ok(String::from_utf8(text).ok().filter(|_| whole))
     }
 
     /// Passes over one value, however deep it is, and keeps its text where asked.
-    pub fn skip(&mut self, mut into: Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+    pub fn skip(&mut self, into: &mut Tape) -> Result<()> {
         // What is open around here; `false` an array, `true` an object.
         let mut open: Vec<bool> = Vec::new();
         loop {
             self.skip_space()?;
             match self.need()? {
                 byte @ (b'{' | b'[') => {
-                    self.take(&mut into)?;
+                    self.take(into)?;
                     open.push(byte == b'{');
                     self.skip_space()?;
                     if self.need()? == if byte == b'{' { b'}' } else { b']' } {
-                        self.take(&mut into)?;
+                        self.take(into)?;
                         open.pop();
                     } else {
                         if byte == b'{' {
-                            self.name(&mut into)?;
+                            self.name(into)?;
                         }
                         continue;
                     }
                 }
-                b'"' => self.string(&mut into)?,
-                b'-' | b'0'..=b'9' => self.word(&mut into, json::is_number)?,
-                b't' | b'f' | b'n' => self.word(&mut into, |w| matches!(w, b"true" | b"false" | b"null"))?,
+                b'"' => self.string(into)?,
+                b'-' | b'0'..=b'9' => self.word(into, json::is_number)?,
+                b't' | b'f' | b'n' => self.word(into, |w| matches!(w, b"true" | b"false" | b"null"))?,
                 _ => return Err(self.malformed("expected a value")),
             }
             loop {
@@ -203,15 +303,15 @@ impl<R: Read> Scanner<R> {
                 self.skip_space()?;
                 match self.need()? {
                     b',' => {
-                        self.take(&mut into)?;
+                        self.take(into)?;
                         if object {
                             self.skip_space()?;
-                            self.name(&mut into)?;
+                            self.name(into)?;
                         }
                         break;
                     }
-                    b'}' if object => self.take(&mut into)?,
-                    b']' if !object => self.take(&mut into)?,
+                    b'}' if object => self.take(into)?,
+                    b']' if !object => self.take(into)?,
                     _ => return Err(self.malformed("expected \",\" or the end")),
                 }
                 open.pop();
@@ -219,7 +319,7 @@ impl<R: Read> Scanner<R> {
         }
     }
 
-    fn name(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+    fn name(&mut self, into: &mut Tape) -> Result<()> {
         if self.need()? != b'"' {
             return Err(self.malformed("expected a member's name"));
         }
@@ -232,15 +332,25 @@ impl<R: Read> Scanner<R> {
     }
 
     /// Moves the next byte over.
-    fn take(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+    fn take(&mut self, into: &mut Tape) -> Result<()> {
         self.keep(1, into)?;
         Ok(())
     }
 
     /// Moves `n` bytes of the buffer over.
-    fn keep(&mut self, n: usize, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+    fn keep(&mut self, n: usize, into: &mut Tape) -> Result<()> {
+        self.fits(n, into)?;
+        if let Some((text, _)) = into {
+            text.extend_from_slice(&self.buffer[self.start..self.start + n]);
+        }
+        self.start += n;
+        Ok(())
+    }
+
+    /// Whether `n` bytes more may be kept: where not, a record's text is forgotten, and any other value is an error.
+    fn fits(&mut self, n: usize, into: &mut Tape) -> Result<()> {
         if let Some((text, max)) = into {
-            if text.len() + n > *max && self.passing {
+            if text.len().saturating_add(n) > *max && self.passing {
                 self.passed = true;
                 **text = Vec::new();
                 *into = None;
@@ -249,14 +359,10 @@ impl<R: Read> Scanner<R> {
                 return Err(self.malformed(why));
             }
         }
-        if let Some((text, _)) = into {
-            text.extend_from_slice(&self.buffer[self.start..self.start + n]);
-        }
-        self.start += n;
         Ok(())
     }
 
-    fn string(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>) -> Result<()> {
+    fn string(&mut self, into: &mut Tape) -> Result<()> {
         self.take(into)?;
         loop {
             self.need()?;
@@ -289,7 +395,7 @@ impl<R: Read> Scanner<R> {
     }
 
     /// A number or a literal.
-    fn word(&mut self, into: &mut Option<(&mut Vec<u8>, usize)>, fits: impl Fn(&[u8]) -> bool) -> Result<()> {
+    fn word(&mut self, into: &mut Tape, fits: impl Fn(&[u8]) -> bool) -> Result<()> {
         let mut word = Vec::new();
         while let Some(byte) = self.peek()? {
             if !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')) {

@@ -256,3 +256,93 @@ fn the_first_record_of_a_huge_page_is_there_at_once() {
     assert!(reader.position() > 40_000_000);
     assert_eq!(reader.scan.buffer.len(), 64 << 10);
 }
+
+/// The records of a page, where one of more than `max` bytes is too long, and these pointers are kept of it.
+fn within(max: usize, record: &str, kept: &[&str]) -> Box<RawValue> {
+    let page = format!("{{\"data\":[ {record} ,7]}}");
+    let mut reader = Records::new(Drip(page.as_bytes()), Shape::Array, pointer("/data"), vec![], max)
+        .keeping(kept.iter().map(|p| pointer(p)).collect());
+    let found = reader.next().unwrap().unwrap();
+    assert_eq!(reader.next().unwrap().unwrap().get(), "7", "{record}");
+    assert!(reader.next().unwrap().is_none(), "{record}");
+    found
+}
+
+#[test]
+fn of_a_record_that_is_too_long_the_key_is_kept_wherever_it_stands() {
+    let record = r#"{"pad":["x",{"id":0},{},[]],"a":{"b~c":[{"k":"\u0041\"}"},-1.50e7],"z":null},"id":"ü1","big":12345678901234567890,"t":true,"o":{"p":{}},"id":2,"\u0061t":"2026-01-31","end":"]}"}"#;
+    let kept =
+        ["/id", "/a/b~0c/0/k", "/a/b~0c/1", "/a/b~0c", "/big", "/at", "/t", "/o/p", "/missing", "/id/0", "/pad/1/id"];
+    let there = ["/id", "/a/b~0c/0/k", "/a/b~0c/1", "/big", "/at", "/pad/1/id"];
+    // Of two members with one name it takes the last, and we the first.
+    let mut truth: Value = serde_json::from_str(record).unwrap();
+    truth["id"] = "ü1".into();
+    for max in 1..record.len() + 2 {
+        let found = within(max, record, &kept);
+        if max >= record.len() {
+            assert_eq!(found.get(), record);
+            continue;
+        }
+        assert!(is_too_long(&found), "{max}: {found}");
+        let stub: Value = serde_json::from_str(found.get()).unwrap();
+        assert!(found.get().contains(&format!("a record of {} bytes", record.len())), "{found}");
+        for at in kept {
+            let found = lookup(&found, pointer(at).tokens()).unwrap().filter(|v| !v.get().starts_with('{'));
+            let expected = truth.pointer(at).filter(|_| there.contains(&at));
+            let found = found.map(|v| serde_json::from_str::<Value>(v.get()).unwrap());
+            // A name or a value that alone is longer than a record is not kept.
+            if max >= 40 || found.is_some() {
+                assert_eq!(found.as_ref(), expected, "{at} of {stub} at {max}");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_record_that_is_too_long_no_long_value_is_kept() {
+    let long = "x".repeat(5000);
+    let stub = within(100, &format!(r#"{{"id":"{long}","n":1,"s":"secret"}}"#), &["/id", "/n"]);
+    assert!(is_too_long(&stub) && stub.get().ends_with(",\"n\":1}") && stub.get().len() < 100, "{stub}");
+    for other in [format!("\"{long}\""), format!("[{}1]", "1,".repeat(200))] {
+        let stub = within(100, &other, &["/id", "/0"]);
+        assert!(is_too_long(&stub) && !stub.get().contains('x'.to_string().repeat(9).as_str()), "{stub}");
+    }
+}
+
+#[test]
+fn what_is_not_json_is_an_error_in_a_record_that_is_too_long_too() {
+    for broken in [
+        "{,}",
+        "{\"id\" 1}",
+        "{\"id\":1,}",
+        "{\"id\":1 \"b\":2}",
+        "{\"a\":[1 2]}",
+        "{\"a\":[1,]}",
+        "{\"id\":tru}",
+        "{\"a\":[,1]}",
+        "{id:1}",
+        "{\"a\":[1}]",
+    ] {
+        for max in [3, 1000] {
+            let page = format!("{{\"data\":[{broken}]}}");
+            let mut reader = Records::new(Drip(page.as_bytes()), Shape::Array, pointer("/data"), vec![], max)
+                .keeping(vec![pointer("/id"), pointer("/a/1")]);
+            let e = reader.next().unwrap_err();
+            assert!(matches!(e, BodyError::Malformed { .. }), "{broken}: {e}");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_inside_of_a_record_that_is_too_long_is_no_end() {
+    let read = |last: &str| {
+        let page = format!("[{{\"id\":1}},{last}]");
+        let mut reader = Records::new(Drip(page.as_bytes()), Shape::Array, pointer(""), vec![pointer("/1/id")], 20);
+        while reader.next()?.is_some() {}
+        Ok::<_, BodyError>(reader.found()[0].as_deref().map(|v| v.get().to_owned()))
+    };
+    assert_eq!(read("{\"id\":2}").unwrap(), Some("2".into()));
+    assert_eq!(read("{\"no\":2}").unwrap(), None);
+    let e = read("{\"id\":2,\"pad\":\"xxxxxxxxxxxxxxxxx\"}").unwrap_err().to_string();
+    assert!(e.contains("\"/1/id\" is in a record that is longer than max_record_bytes"), "{e}");
+}
