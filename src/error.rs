@@ -101,6 +101,12 @@ impl Error {
         let others = ["08", "25", "40", "53", "55", "57", "58", "F0", "XX001", "XX002"];
         !others.iter().any(|class| self.sqlstate.starts_with(class))
     }
+
+    /// Whether it may quote values of rows: whatever rows are at fault for, and what code that runs over them can raise.
+    /// What speaks of definitions, rights, the server, the session, a lock or the network quotes none.
+    pub fn may_quote_rows(&self) -> bool {
+        self.is_the_owners() && !["0A", "2B", "3F", "42"].iter().any(|class| self.sqlstate.starts_with(class))
+    }
 }
 
 /// Five characters to the packed integer of `MAKE_SQLSTATE` (src/include/utils/elog.h).

@@ -194,3 +194,35 @@ fn a_record_that_is_too_long_and_leads_nowhere_fails_the_run() {
     s.client.exec(&format!("SELECT wh.alter_source('api', spec => {})", literal(&spec(&s.api, &longer).to_string())));
     assert_eq!(s.fetch(), "people|succeeded|150|149|0|0|0|0|1");
 }
+
+#[test]
+fn what_a_table_refuses_is_told_without_the_values_of_its_rows() {
+    const CARD: &str = "4111111111111111";
+    let mut s = Sources::new("refused");
+    s.api.put("people", json!({"id": "p1", "created": 1, "updated": 1, "card": CARD}));
+    s.api.put("people", json!({"id": "p2", "created": 2, "updated": 1, "card": CARD}));
+    let list = json!({"name": "list", "write": "append", "primary_key": null, "version": null});
+    s.create(&[listing("people", &json!({})), listing("people", &list)]);
+    s.client.exec("SELECT * FROM wh.fetch('api', streams => '{people}')");
+    // The column becomes another type, of which the constraint makes nothing.
+    s.client.exec("ALTER TABLE api.people ADD CHECK (concat(card)::bigint > 0)");
+    s.api.put("people", json!({"id": "p3", "created": 3, "updated": 1, "card": {"last4": "1111"}}));
+    assert_eq!(s.client.value("SELECT status FROM wh.fetch('api', streams => '{people}')"), "failed");
+    // What waits aside breaks an index when it comes in.
+    s.api.change(|store| store.get_mut("people").map(|people| people.truncate(1)));
+    s.client.exec("SELECT * FROM wh.fetch('api', streams => '{list}'); CREATE UNIQUE INDEX ON api.list (card)");
+    assert_eq!(s.client.value("SELECT status FROM wh.fetch('api', streams => '{list}')"), "failed");
+    for (stream, sqlstate, why) in
+        [("people", "22P02", "invalid input syntax for type bigint"), ("list", "23505", CARD)]
+    {
+        let said = s.client.table(&format!(
+            "SELECT sqlstate, error, detail, hint FROM wh.fetch_runs WHERE stream = '{stream}' AND status = 'failed'"
+        ));
+        let expected = format!("{sqlstate}|stream \"{stream}\" cannot be stored as it came|Why is in the last line of wh.fetch_errors for it, since that may quote rows.|");
+        let reason = s.client.value(&format!("SELECT reason FROM wh.fetch_errors WHERE stream = '{stream}'"));
+        assert!(said.starts_with(&expected), "{said}: {reason}");
+        assert!(reason.contains(why) && reason.contains(CARD), "{reason}");
+    }
+    let places = pg_test::sources::places_of(&mut s.client, CARD);
+    assert_eq!(places, ["api.list", "api.people", "wh.fetch_error", "wh.fetch_errors"]);
+}

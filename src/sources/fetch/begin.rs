@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value};
 
-use super::{ours, Context};
+use super::Context;
 use crate::error::Result;
 use crate::policy::{self, Patterns};
 use crate::sources::http::{self, Fetching, Order, State};
@@ -44,7 +44,7 @@ pub struct Plan {
 
 /// Plans a stream's run, in one transaction.
 pub fn plan(cx: &Context, stream: &Stream) -> Result<Plan> {
-    ours(cx.owner, || {
+    cx.over_rows(&stream.name, || {
         policy::hold()?;
         let mut known = store::known(&cx.source.name, &stream.name)?;
         let patterns = policy::read()?;

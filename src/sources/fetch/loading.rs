@@ -253,7 +253,7 @@ impl Loading {
                     self.store(cx, None, None)?;
                     let done = self.plan.progress.parents.clone();
                     let name = &cx.source.name;
-                    let next = ours(cx.owner, || {
+                    let next = cx.over_rows(&stream.name, || {
                         tour::parents(name, parent, &cx.spec, &stream.name, done.as_ref(), tour::MOST)
                     })?;
                     if !next.is_empty() {
@@ -309,8 +309,9 @@ impl Loading {
             return Ok(true);
         };
         let done = self.plan.progress.changes.clone();
-        let stops =
-            ours(cx.owner, || tour::changed(&cx.source.name, stream, changes, &cx.spec, done.as_ref(), tour::MOST))?;
+        let stops = cx.over_rows(&stream.name, || {
+            tour::changed(&cx.source.name, stream, changes, &cx.spec, done.as_ref(), tour::MOST)
+        })?;
         self.ask_for(cx, Phase::Changes, path, stops)
     }
 
@@ -319,7 +320,7 @@ impl Loading {
         let Some((path, began)) = confirming(stream).zip(self.plan.progress.sweep) else { return Ok(true) };
         let places: Vec<String> = path.places().map(str::to_owned).collect();
         let layout = &self.plan.layout;
-        let stops = ours(cx.owner, || {
+        let stops = cx.over_rows(&stream.name, || {
             let known = store::known(&cx.source.name, &stream.name)?;
             let Some(table) = known.relation.map(|oid| Table::find(oid, true)).transpose()?.flatten() else {
                 return Ok(Vec::new());

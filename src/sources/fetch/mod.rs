@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::http::{self, Errand, Failure, Network, Receiver, Secret, Tokens};
+use super::load::Rejected;
 use super::spec::{self, Spec};
 use super::{secrets, store};
 use crate::error::{sqlstate, Error, Result};
@@ -52,6 +53,26 @@ impl Context {
             let done = done.map_err(|e| secrets::told(&errand, e));
             errand.answer(done);
         }
+    }
+
+    /// The same as [`ours`], over the rows of a stream.
+    fn over_rows<T>(&self, stream: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        ours(self.owner, f).map_err(|e| self.without_rows(stream, e))
+    }
+
+    /// What an error says of rows is told where only those look who may see it: that of a run is read by all.
+    fn without_rows(&self, stream: &str, e: Error) -> Error {
+        if !e.may_quote_rows() {
+            return e;
+        }
+        let reason: Vec<String> = [Some(e.message), e.detail, e.hint].into_iter().flatten().collect();
+        let told = Rejected { record: String::new(), reason: reason.join("\n"), key: None };
+        if let Err(e) = ours(self.owner, || store::keep_rejected(self.run, &self.source.name, stream, &[told])) {
+            return e;
+        }
+        Error::new(&e.sqlstate, format!("stream \"{stream}\" cannot be stored as it came"))
+            .detail("Why is in the last line of wh.fetch_errors for it, since that may quote rows.")
+            .hint("Look at the constraints, indexes and triggers of its table.")
     }
 }
 

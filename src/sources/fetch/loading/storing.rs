@@ -121,7 +121,7 @@ impl Loading {
         if let Some(bad) = bad {
             return self.refuse(cx, stream, &bad);
         }
-        let (refused, did) = stored?;
+        let (refused, did) = stored.map_err(|e| cx.without_rows(&stream.name, e))?;
         self.plan.there = true;
         self.preparing.expect_unchanged(!self.plan.aside && did.unchanged + did.stale > did.received / 2);
         self.fresh = false;
