@@ -318,7 +318,7 @@ impl<'a> Pages<'a> {
             }
             Paginator::Page { start, size, total, pages, .. } => {
                 let number = self.number(*start);
-                let of = total.as_ref().and_then(|_| whole(page.found.first()?.as_deref()?));
+                let of = self.of(total, page);
                 let last = pages.as_ref().and_then(|_| whole(page.found.last()?.as_deref()?));
                 let lost = self.shrunk(of);
                 if lost > 0 && page.records > 0 {
@@ -339,7 +339,7 @@ impl<'a> Pages<'a> {
             }
             Paginator::Offset { size, total, .. } => {
                 let offset = self.number(0);
-                let of = total.as_ref().and_then(|_| whole(page.found.first()?.as_deref()?));
+                let of = self.of(total, page);
                 let lost = self.shrunk(of);
                 if lost > 0 && page.records > 0 {
                     self.records = before.saturating_sub(lost);
@@ -396,6 +396,12 @@ impl<'a> Pages<'a> {
                 forward(Place::Keyset { cursor: need(pointer)?, key: key.as_ref().map(need).transpose()? })
             }
         }
+    }
+
+    /// How many records the listing has, by this page or else by the one before: one that does not say is not the end.
+    fn of(&self, total: &Option<Pointer>, page: &Page) -> Option<u64> {
+        let says = total.as_ref().and_then(|_| whole(page.found.first()?.as_deref()?));
+        says.or(self.total)
     }
 
     /// By how many records the listing became shorter since the last page. Those after them moved up, and some of them

@@ -153,6 +153,29 @@ fn fewer_records_than_the_api_counts_is_an_error() {
 }
 
 #[test]
+fn a_page_that_does_not_tell_the_total_is_not_the_end_of_what_one_before_told() {
+    for kind in [json!({"type": "offset"}), json!({"type": "page"})] {
+        let mut spec = kind.clone();
+        for (name, value) in [("param", json!("p")), ("size", json!(2)), ("total", json!("/total"))] {
+            spec[name] = value;
+        }
+        let p = paginator(spec);
+        let told = || {
+            let mut pages = Pages::new(&p, Place::Start, 0);
+            assert_eq!(turn(&mut pages, &json!({"total": 5}), &ids(0, 2)), Ok(true));
+            pages
+        };
+        assert_eq!(turn(&mut told(), &json!({}), &[]), Err(PageError::TooFew { got: 2, of: 5 }), "{kind}");
+        let mut pages = told();
+        // Shorter than a page, and not the last.
+        assert_eq!(turn(&mut pages, &json!({}), &ids(2, 1)), Ok(true), "{kind}");
+        assert_eq!(turn(&mut pages, &json!({"total": null}), &ids(3, 2)), Ok(false), "{kind}");
+        // Where no page tells it, the pages do.
+        assert_eq!(turn(&mut Pages::new(&p, Place::Start, 0), &json!({}), &ids(0, 1)), Ok(false), "{kind}");
+    }
+}
+
+#[test]
 fn a_listing_that_shrinks_is_read_again_from_where_it_moved() {
     let p = paginator(json!({"type": "offset", "param": "o", "size": 10, "total": "/total"}));
     let mut pages = Pages::new(&p, Place::Start, 0);
