@@ -227,7 +227,7 @@ fn a_body_that_comes_in_drips_is_read_to_its_end() {
 
 #[test]
 fn an_answer_beyond_its_time_is_given_up_and_asked_for_again() {
-    let Some(mut mock) = Mock::new("late", &json!({"request_ms": 700})) else { return };
+    let Some(mut mock) = Mock::new("late", &json!({"request_ms": 1500})) else { return };
     let people: Vec<&Value> = mock.truth.values().skip(2 * PAGE).take(PAGE).collect();
     let body = json!({"data": people, "has_more": true}).to_string();
     let late = json!({"status": 200, "body": body, "fixedDelayMilliseconds": 30_000});
@@ -245,7 +245,7 @@ fn an_answer_beyond_its_time_is_given_up_and_asked_for_again() {
         assert_eq!(mock.s.fetch(), "people|failed|200|200|0|0|0|0|0");
         let said = mock.said();
         assert!(said.starts_with("08006|") && said.contains("\"localhost:") && said.contains("is too slow"), "{said}");
-        assert!(said.contains("The time for the answer is 700 ms. It was tried 4 times."), "{said}");
+        assert!(said.contains("The time for the answer is 1500 ms. It was tried 4 times."), "{said}");
         mock.take_back(&stub);
         assert_eq!(mock.s.fetch(), "people|succeeded|300|300|0|0|0|0|0");
         mock.assert_complete();
