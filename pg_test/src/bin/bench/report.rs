@@ -109,6 +109,16 @@ pub fn median(samples: &[f64]) -> f64 {
     }
 }
 
+/// Where the median lies of what the samples are from, with a probability of 95%: two of the samples by their ranks, whatever
+/// their distribution (a binomial's, by its normal approximation).
+pub fn interval(samples: &[f64]) -> (f64, f64) {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (half, spread) = (sorted.len() as f64 / 2.0, 0.98 * (sorted.len() as f64).sqrt());
+    let at = |rank: f64| sorted.get(rank.max(1.0) as usize - 1).or(sorted.last()).copied().unwrap_or(f64::NAN);
+    (at((half - spread).floor()), at((half + spread).ceil() + 1.0))
+}
+
 pub fn ensure(holds: bool, what: impl Into<String>) -> Result<()> {
     if holds {
         Ok(())
