@@ -23,12 +23,16 @@ CREATE TABLE wh.query_time (
 ) WITH (fillfactor = 50);
 COMMENT ON TABLE wh.query_time IS 'What each role''s queries cost in each hour; read it as wh.user_query_time and wh.user_query_time_history';
 
--- A role that was dropped keeps its name.
+-- A role that was dropped keeps its name. And how much of what the server has counted for it is in wh.query_time, written by
+-- the same transaction: the number of its entry in shared memory, and as much of each of the entry's counters. Each snapshot
+-- sees what it has in the table and adds what is counted beyond; entries of other numbers are other servers'.
 CREATE TABLE wh.query_role (
   role oid PRIMARY KEY,
-  name name NOT NULL
-);
-COMMENT ON TABLE wh.query_role IS 'The roles of wh.query_time, as they were called last';
+  name name NOT NULL,
+  entry bigint NOT NULL DEFAULT 0,
+  written bigint[] NOT NULL DEFAULT '{}'
+) WITH (fillfactor = 50);
+COMMENT ON TABLE wh.query_role IS 'The roles of wh.query_time, as they were called last, and how much of what the server has counted for them is in it';
 
 -- How much a role may use. A role, so that a budget follows a rename.
 CREATE TABLE wh.budget (

@@ -62,6 +62,12 @@ pub fn notice(message: &str, detail: &str, hint: &str) {
     report.report(pgrx::PgLogLevel::NOTICE);
 }
 
+/// Whether a transaction is open and has not failed: catalogs may be looked at.
+pub fn in_transaction() -> bool {
+    // SAFETY: reads a static.
+    unsafe { pg_sys::IsTransactionState() }
+}
+
 /// Whether each statement sees what others have committed by then (XACT_READ_COMMITTED or below, src/include/access/xact.h).
 pub fn is_read_committed() -> bool {
     // SAFETY: reads a backend global.

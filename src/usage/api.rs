@@ -7,7 +7,7 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::{budget, counter, counters, keep, report, texts, Counts};
+use super::{budget, counter, counters, keep, report, texts};
 use crate::error::{sqlstate, Error};
 use crate::pg::identity::As;
 use crate::pg::{catalog, session};
@@ -29,25 +29,28 @@ fn sees_usage_of(role: pg_sys::Oid) -> bool {
 /// What this server has counted in this database and the table does not have, and what runs. Roles that the caller may not
 /// see are one row, without a role: it belongs to the whole, of which each has a share.
 #[pg_extern(sql = false)]
-fn query_time_now() -> TableIterator<
-    'static,
-    (
-        // Not an OID: pgrx makes 0 of it null.
-        name!(role, Option<i64>),
-        name!(name, Option<String>),
-        name!(calls, i64),
-        name!(errors, i64),
-        name!(cancels, i64),
-        name!(total_time, i64),
-        name!(cpu_user_time, i64),
-        name!(cpu_system_time, i64),
-        name!(rows, i64),
-        name!(temp_bytes, i64),
-        name!(blocks_read, i64),
-        name!(blocks_hit, i64),
-        name!(wal_bytes, i64),
-        name!(running, i64),
-    ),
+fn query_time_now() -> core::result::Result<
+    TableIterator<
+        'static,
+        (
+            // Not an OID: pgrx makes 0 of it null.
+            name!(role, Option<i64>),
+            name!(name, Option<String>),
+            name!(calls, i64),
+            name!(errors, i64),
+            name!(cancels, i64),
+            name!(total_time, i64),
+            name!(cpu_user_time, i64),
+            name!(cpu_system_time, i64),
+            name!(rows, i64),
+            name!(temp_bytes, i64),
+            name!(blocks_read, i64),
+            name!(blocks_hit, i64),
+            name!(wal_bytes, i64),
+            name!(running, i64),
+        ),
+    >,
+    ErrorReport,
 > {
     if !counters::are_on() {
         let off = keep::off();
@@ -57,30 +60,19 @@ fn query_time_now() -> TableIterator<
             off.hint.as_deref().unwrap_or_default(),
         );
     }
+    // What the table has is looked at first: what is counted meanwhile is more than that.
+    let written = keep::Written::as_seen()?;
     let all = sees_all();
     let visible = |role: u32| all || (role != 0 && session::has_rights_of(role));
-    let database = catalog::my_database();
-    let mut found: Vec<(Option<u32>, Option<String>, Counts, i64)> = counters::seen(database)
-        .into_iter()
-        .map(|s| (Some(s.role), Some(s.name), counters::difference(&s.total, &s.saved), 0))
-        .collect();
-    for running in counters::running(database, session::now()) {
-        let mut counts = [0; counter::ALL];
-        counts[counter::TIME] = running.time;
-        match found.iter_mut().find(|f| f.0 == Some(running.role)) {
-            Some(known) => {
-                known.2[counter::TIME] += running.time;
-                known.3 += 1;
-            }
-            None => found.push((Some(running.role), None, counts, 1)),
-        }
-    }
-    let (mut rows, hidden): (Vec<_>, Vec<_>) = found.into_iter().partition(|f| f.0.is_none_or(visible));
+    let found = counters::seen(catalog::my_database()).into_iter().map(|s| {
+        let mut counts = written.rest(&s);
+        counts[counter::TIME] = counts[counter::TIME].wrapping_add(s.running_time);
+        (Some(s.role), Some(s.name), counts, s.running)
+    });
+    let (mut rows, hidden): (Vec<_>, Vec<_>) = found.partition(|f: &(Option<u32>, _, _, _)| f.0.is_none_or(visible));
     if !hidden.is_empty() {
         let mut others = (None, None, [0; counter::ALL], 0);
-        for (_, _, counts, _) in hidden {
-            (0..counter::ALL).for_each(|n| others.2[n] += counts[n]);
-        }
+        hidden.iter().for_each(|(_, _, counts, _)| counters::sum(&mut others.2, counts));
         rows.push(others);
     }
     let rows = rows.into_iter().map(|(role, name, counts, running)| {
@@ -102,7 +94,7 @@ fn query_time_now() -> TableIterator<
             running,
         )
     });
-    TableIterator::new(rows.collect::<Vec<_>>())
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
 #[pg_extern(sql = false)]

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pgrx::datum::Interval;
 use serde::Deserialize;
 
-use super::counter;
 use super::counters::{self, verdict, Verdict};
+use super::keep;
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::hooks::{self, statements};
 use crate::pg::{spi, sql};
@@ -107,11 +107,9 @@ pub fn judge(database: u32) -> Result<bool> {
          CROSS JOIN LATERAL (SELECT pg_catalog.date_trunc(b.per, pg_catalog.now(), pg_catalog.current_setting('log_timezone')) AS since) p",
         &[],
     )?;
-    let running = if budgets.is_empty() { Vec::new() } else { super::running() };
     let mut verdicts = Vec::with_capacity(budgets.len());
     for b in budgets {
-        let running: u64 = running.iter().filter(|r| r.role == b.role).map(|r| r.time).sum();
-        let used = super::used_since(b.role, b.since)?[counter::TIME] + running;
+        let used = keep::time_since(database, b.role, b.since)?;
         let bytes = if b.bytes.is_some() { bytes_of(b.role)? } else { 0 };
         let said = b.verdict(used, bytes);
         if said.verdict != verdict::FINE && !b.told {

@@ -14,13 +14,13 @@ const FILE: &str = "pg_stat/startup_wh.usage";
 const NEW: &str = "pg_stat/startup_wh.usage.new";
 
 /// Of another shape, another name.
-const SHAPE: &[u8; 16] = b"startup_wh use 1";
+const SHAPE: &[u8; 16] = b"startup_wh use 2";
 
 /// One that has been tampered with must not eat the server's memory.
 const MOST_BYTES: u64 = 1 << 28;
 
 const NAME: usize = 64;
-const RECORD: usize = 8 + NAME + 8 * counter::ALL;
+const RECORD: usize = 8 + NAME + 8 + 16 * counter::ALL;
 
 /// Has the file written when the server stops.
 pub fn save_at_exit() {
@@ -78,7 +78,8 @@ fn encode(system: u64, left: &[Left]) -> Vec<u8> {
         let length = l.name.len().min(NAME - 1);
         name[..length].copy_from_slice(&l.name.as_bytes()[..length]);
         bytes.extend(name);
-        l.counts.iter().for_each(|count| bytes.extend(count.to_le_bytes()));
+        let numbers = [l.birth].into_iter().chain(l.total).chain(l.saved);
+        numbers.for_each(|number| bytes.extend(number.to_le_bytes()));
     }
     let digest = digest(&bytes);
     bytes.extend(digest.to_le_bytes());
@@ -101,12 +102,16 @@ fn decode(system: u64, bytes: &[u8]) -> Option<Vec<Left>> {
         .map(|record| {
             let name = record.get(8..8 + NAME)?.split(|b| *b == 0).next()?;
             let numbers = record.get(8 + NAME..)?.chunks_exact(8);
-            let counts: Vec<u64> = numbers.filter_map(number).collect();
+            let numbers: Vec<u64> = numbers.filter_map(number).collect();
+            let (birth, counts) = numbers.split_first()?;
+            let (total, saved) = counts.split_at_checked(counter::ALL)?;
             Some(Left {
                 database: half(record.get(..4)?)?,
                 role: half(record.get(4..8)?)?,
                 name: String::from_utf8_lossy(name).into_owned(),
-                counts: counts.try_into().ok()?,
+                birth: *birth,
+                total: total.try_into().ok()?,
+                saved: saved.try_into().ok()?,
             })
         })
         .collect()
@@ -133,7 +138,9 @@ mod tests {
             database: 5,
             role,
             name: name.into(),
-            counts: std::array::from_fn(|n| u64::from(role) * 1000 + n as u64),
+            birth: u64::from(role) << 40,
+            total: std::array::from_fn(|n| u64::from(role) * 1000 + n as u64),
+            saved: std::array::from_fn(|n| u64::from(role) * 100 + n as u64),
         };
         vec![left(10, "ana"), left(0, ""), left(7, &"é".repeat(31))]
     }

@@ -1,6 +1,7 @@
 //! The history: what was counted since the last time is added to `wh.query_time`, every startup_wh.usage_interval seconds,
 //! by the scheduler of each database.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -8,6 +9,7 @@ use serde_json::json;
 use super::counters::{self, Seen};
 use super::{budget, counter, Counts};
 use crate::error::{sqlstate, Error, Result};
+use crate::pg::identity::As;
 use crate::pg::{catalog, hooks, spi, subxact};
 use crate::settings;
 
@@ -98,30 +100,60 @@ impl Keeper {
     }
 }
 
-/// Adds what the table does not have yet to this hour.
+/// How much of what a server has counted the table has, as one snapshot sees both: for each role the number of the entry
+/// and its counts.
+#[derive(Default)]
+pub struct Written(HashMap<u32, (u64, Vec<u64>)>);
+
+impl Written {
+    fn of(rows: Vec<(u32, u64, Vec<u64>)>) -> Self {
+        Written(rows.into_iter().map(|(role, birth, counts)| (role, (birth, counts))).collect())
+    }
+
+    /// Under the snapshot of the statement that asks, whoever asks.
+    pub fn as_seen() -> Result<Self> {
+        let (_caller, _owner) = As::on_behalf()?;
+        // Names are looked up as the caller has set it.
+        let rows = spi::peek(
+            "SELECT pg_catalog.json_build_array(k.role::pg_catalog.int8, k.entry, k.written)::pg_catalog.text FROM wh.query_role k",
+            &[],
+        )?;
+        Ok(Written::of(rows))
+    }
+
+    /// What was counted beyond that. It must have been seen later than the table, which has a part of it then.
+    pub fn rest(&self, seen: &Seen) -> Counts {
+        let written = self.0.get(&seen.role).filter(|(birth, _)| *birth == seen.birth);
+        match written.and_then(|(_, counts)| counts.as_slice().try_into().ok()) {
+            Some(written) => counters::difference(&seen.total, &written),
+            // Of another server, or of a database that this one was copied from.
+            None => seen.total,
+        }
+    }
+}
+
+/// Adds what the table does not have yet to this hour, and says how much of each entry it has then.
 fn write(database: u32) -> Result<()> {
-    let seen: Vec<Seen> = counters::seen(database).into_iter().filter(|s| s.total != s.saved).collect();
-    if seen.is_empty() {
+    let due: Vec<u32> = counters::seen(database).iter().filter(|s| s.total != s.saved).map(|s| s.role).collect();
+    if due.is_empty() {
         return Ok(());
     }
+    let written = Written::of(spi::rows(
+        "SELECT pg_catalog.json_build_array(role::int8, entry, written)::text FROM wh.query_role
+         WHERE role = ANY ($1) ORDER BY role FOR UPDATE",
+        &[spi::oids(due.iter().copied())],
+    )?);
+    let seen: Vec<Seen> = counters::seen(database).into_iter().filter(|s| due.contains(&s.role)).collect();
     let rows: Vec<serde_json::Value> = seen
         .iter()
-        .map(|s| {
-            let more = counters::difference(&s.total, &s.saved);
-            let mut row = json!({ "role": s.role, "name": s.name });
-            COLUMNS.iter().zip(more).for_each(|(column, n)| row[column] = json!(n));
+        .map(|s| (s, written.rest(s)))
+        .filter(|(_, more)| *more != [0; counter::ALL])
+        .map(|(s, more)| {
+            let mut row = json!({ "role": s.role });
+            COLUMNS.iter().zip(more).for_each(|(column, n)| row[column] = json!(n as i64));
             row
         })
         .collect();
-    let rows = serde_json::Value::from(rows).to_string();
-    spi::run(
-        "INSERT INTO wh.query_role AS k (role, name)
-         SELECT r.role, coalesce(a.rolname, r.name)
-         FROM pg_catalog.json_to_recordset($1::text::json) AS r (role oid, name name)
-         LEFT JOIN pg_catalog.pg_roles a ON a.oid = r.role
-         ON CONFLICT (role) DO UPDATE SET name = EXCLUDED.name WHERE k.name <> EXCLUDED.name",
-        &[rows.as_str().into()],
-    )?;
     let list = COLUMNS.join(", ");
     let types = COLUMNS.map(|c| format!("{c} bigint")).join(", ");
     let sums = COLUMNS.map(|c| format!("{c} = q.{c} + EXCLUDED.{c}")).join(", ");
@@ -132,9 +164,28 @@ fn write(database: u32) -> Result<()> {
              FROM pg_catalog.json_to_recordset($1::text::json) AS r (role oid, {types})
              ON CONFLICT (hour, role) DO UPDATE SET {sums}"
         ),
-        &[rows.as_str().into()],
+        &[serde_json::Value::from(rows).to_string().as_str().into()],
     )?;
-    hooks::at_end(hooks::When::Committed, move || seen.iter().for_each(|s| counters::saved(s.entry, &s.total)));
+    record(&seen)?;
+    hooks::at_end(hooks::When::Committed, move || seen.iter().for_each(counters::saved));
+    Ok(())
+}
+
+/// Says that the table has what was seen.
+fn record(seen: &[Seen]) -> Result<()> {
+    let rows: Vec<serde_json::Value> = seen
+        .iter()
+        .filter(|s| s.entry.is_some())
+        .map(|s| json!({ "role": s.role, "name": s.name, "entry": s.birth, "written": s.total.map(|n| n as i64) }))
+        .collect();
+    spi::run(
+        "INSERT INTO wh.query_role AS k (role, name, entry, written)
+         SELECT r.role, coalesce(a.rolname, r.name), r.entry, r.written
+         FROM pg_catalog.json_to_recordset($1::text::json) AS r (role oid, name name, entry bigint, written bigint[])
+         LEFT JOIN pg_catalog.pg_roles a ON a.oid = r.role
+         ON CONFLICT (role) DO UPDATE SET name = EXCLUDED.name, entry = EXCLUDED.entry, written = EXCLUDED.written",
+        &[serde_json::Value::from(rows).to_string().as_str().into()],
+    )?;
     Ok(())
 }
 
@@ -157,35 +208,32 @@ fn trim() -> Result<()> {
     Ok(())
 }
 
-/// What a role has used in this database in the hours that began since `since` (microseconds, Unix), without what runs.
-/// Only as the extension's owner.
-pub fn used_since(role: u32, since: i64) -> Result<Counts> {
-    let sums = COLUMNS.map(|c| format!("coalesce(pg_catalog.sum({c}), 0)::bigint")).join(", ");
-    let written: Option<Counts> = spi::first(
-        &format!(
-            "SELECT pg_catalog.json_build_array({sums})::text FROM wh.query_time WHERE role = $1 AND hour >= wh.instant($2)"
-        ),
+/// For how long (microseconds) a role's statements have run in the hours that began since `since` (microseconds, Unix), with
+/// those that run. Only as the extension's owner.
+pub fn time_since(database: u32, role: u32, since: i64) -> Result<u64> {
+    // One statement, so one snapshot.
+    let found: Option<(i64, Vec<(u32, u64, Vec<u64>)>)> = spi::first(
+        "SELECT pg_catalog.json_build_array(
+           (SELECT coalesce(pg_catalog.sum(q.total_time), 0)::bigint FROM wh.query_time q WHERE q.role = $1 AND q.hour >= wh.instant($2)),
+           (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(k.role::int8, k.entry, k.written)), '[]'::json)
+            FROM wh.query_role k WHERE k.role = $1))::text",
         &[spi::oid(role), since.into()],
     )?;
-    let mut used = written.unwrap_or_default();
-    let unwritten = counters::seen(catalog::my_database()).into_iter().filter(|s| s.role == role);
-    for more in unwritten.map(|s| counters::difference(&s.total, &s.saved)) {
-        used.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
-    }
-    Ok(used)
+    let (time, written) = found.unwrap_or_default();
+    let written = Written::of(written);
+    let of_role = counters::seen(database).into_iter().filter(|s| s.role == role);
+    let rest = of_role.map(|s| written.rest(&s)[counter::TIME].wrapping_add(s.running_time));
+    Ok(rest.fold(time as u64, u64::wrapping_add))
 }
 
-/// Forgets everything that was counted in this database, when the transaction commits.
+/// Forgets everything that was counted in this database until now, when the transaction commits.
 pub fn reset() -> Result<()> {
     let database = catalog::my_database();
     // It keeps the schedulers from writing until then, and they do not wait for it.
     spi::run("LOCK TABLE wh.query_time IN SHARE ROW EXCLUSIVE MODE", &[])?;
     spi::run("DELETE FROM wh.query_time", &[])?;
     spi::run("DELETE FROM wh.query_role", &[])?;
-    hooks::at_end(hooks::When::Committed, move || {
-        counters::seen(database).iter().for_each(|s| counters::saved(s.entry, &s.total));
-    });
-    Ok(())
+    record(&counters::seen(database))
 }
 
 /// The error of figures that nobody counts.

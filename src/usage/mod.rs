@@ -16,10 +16,9 @@ mod sizes;
 mod texts;
 
 use crate::pg::hooks::statements;
-use crate::pg::{catalog, session};
 
-pub use counters::{forget_others, Running, ENTRIES, HEAD, SLOTS};
-pub use keep::{used_since, Keeper};
+pub use counters::{forget_others, ENTRIES, HEAD, SLOTS};
+pub use keep::Keeper;
 pub use sizes::SizeKeeper;
 pub use statements::{count, counter, was_cancelled, Counts};
 
@@ -30,6 +29,7 @@ pub fn preload() {
 
 /// Called by the postmaster when shared memory is there and empty.
 pub fn begin() {
+    counters::begin();
     file::load();
     file::save_at_exit();
 }
@@ -37,9 +37,4 @@ pub fn begin() {
 /// Takes away the budget of a role that goes.
 pub fn forget_budget(role: u32) -> crate::error::Result<()> {
     budget::set(role, None, None, "day", false)
-}
-
-/// What runs in this database now: by which process, of which role, for how long.
-pub fn running() -> Vec<Running> {
-    counters::running(catalog::my_database(), session::now())
 }

@@ -19,7 +19,8 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 #[cold]
 fn join(role: u32, may_look: bool) {
     let Some(slot) = activity::my_slot().and_then(|n| SLOTS.get().get(n)) else { return };
-    let name = if may_look { session::name_of_role(role) } else { String::new() };
+    // A ROLLBACK begins where catalogs may not be looked at any more.
+    let name = if may_look && session::in_transaction() { session::name_of_role(role) } else { String::new() };
     let database = catalog::my_database();
     let first = ENTRY.load(Ordering::Relaxed) == usize::MAX;
     let entry = HEAD.locked(|| {
@@ -112,8 +113,8 @@ fn worker_used(leader: usize, counts: &Counts) {
 fn left() {
     if let Some(slot) = SLOTS.get().get(MINE.load(Ordering::Relaxed)) {
         HEAD.locked(|| fold(slot));
-        store(&slot.pid, 0);
     }
     MINE.store(usize::MAX, Ordering::Relaxed);
+        // Until when it has counted stays: what it still does, it does not run.
     ROLE.store(0, Ordering::Relaxed);
 }

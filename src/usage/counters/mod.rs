@@ -1,8 +1,9 @@
 //! The counters in shared memory: a slot for each process, which it alone writes, and an entry for each role in each
 //! database, into which slots are folded when their process ends or works for another role.
 //!
-//! An entry's total only grows; how much of it is in the table `wh.query_time` stands beside it. What one sees is the total
-//! of the entry and of the slots that belong to it, read together under the lock that folding takes.
+//! An entry's total only grows. How much of it is in the table `wh.query_time` stands in `wh.query_role`, written by the same
+//! transaction, so that each snapshot sees both or neither. What one sees is the total of the entry and of the slots that
+//! belong to it, read together under the lock that folding takes, less what one's own snapshot has of it in the table.
 //!
 //! - `mine`: this process's slot; `seen`: what all have counted, and what runs; `verdict`: what budgets say to statements
 
@@ -13,11 +14,11 @@ pub mod verdict;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 
 use crate::pg::hooks::statements::{counter, Counts};
-use crate::pg::session;
 use crate::pg::shmem::{self, Area, Array};
+use crate::pg::{password, session};
 
 pub use mine::WATCHER;
-pub use seen::{hush, is_quiet, left_over, running, saved, seen, take_up, Left, Running, Seen};
+pub use seen::{hush, is_quiet, left_over, saved, seen, take_up, Left, Seen};
 pub use verdict::{hurried, hurry, judge, Verdict};
 
 /// Bytes of a role's name, NAMEDATALEN.
@@ -40,6 +41,8 @@ crate::shared! {
         users: AtomicU64,
         /// Counts changes of budgets.
         hurry: AtomicU64,
+        /// The number that the last entry got.
+        births: AtomicU64,
     }
 
     /// A process; two cache lines.
@@ -59,6 +62,8 @@ crate::shared! {
     pub struct Entry {
         database: AtomicU64,
         role: AtomicU64,
+        /// Its number, which no other entry of this or another server has: what a table says of another is not about it.
+        birth: AtomicU64,
         /// Since when (seconds) the launcher has not seen its database; 0: it is there.
         absent: AtomicU64,
         /// What a budget says to new statements: [`verdict`].
@@ -72,7 +77,7 @@ crate::shared! {
         /// Its name when it was first seen, for those that are dropped before anybody wrote it down.
         name: [AtomicU64; NAME / 8],
         total: [AtomicU64; counter::ALL],
-        /// As much of the total as the table has.
+        /// As much of the total as the table has at least: nothing is due to be written where both are the same.
         saved: [AtomicU64; counter::ALL],
     }
 }
@@ -157,6 +162,16 @@ impl Entry {
     }
 }
 
+/// Called by the postmaster when shared memory is there and empty: a start for the numbers of entries that leaves room
+/// for all, and that a bigint holds.
+pub fn begin() {
+    let random = password::random().map(u64::from_le_bytes);
+    let start = random.unwrap_or_else(|_| session::now() as u64) >> 2;
+    if let Some(head) = HEAD.get() {
+        store(&head.births, start);
+    }
+}
+
 fn taken() -> &'static [Entry] {
     let taken = HEAD.get().map_or(0, |head| load(&head.entries) as usize);
     ENTRIES.get().get(..taken).unwrap_or_default()
@@ -190,6 +205,8 @@ pub fn entry_of(database: u32, role: u32, name: &str) -> Option<usize> {
         false => return entry_of(0, 0, ""),
     };
     let entry = entries.get(next)?;
+    store(&head.births, load(&head.births) + 1);
+    store(&entry.birth, load(&head.births));
     store(&entry.database, database.into());
     store(&entry.role, role.into());
     store(&entry.absent, 0);
@@ -234,7 +251,12 @@ pub fn forget_others(databases: &[u32]) {
     });
 }
 
-/// What `a` has more than `b`.
+/// What `a` has more than `b`; a failure that turns out to be a cancel is an error less.
 pub fn difference(a: &Counts, b: &Counts) -> Counts {
-    std::array::from_fn(|n| a[n].saturating_sub(b[n]))
+    std::array::from_fn(|n| a[n].wrapping_sub(b[n]))
+}
+
+/// Adds up.
+pub fn sum(a: &mut Counts, b: &Counts) {
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = a.wrapping_add(*b));
 }

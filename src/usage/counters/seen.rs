@@ -1,43 +1,85 @@
 //! What all processes have counted and nobody has written down, and what they run.
 
-use super::{add, difference, entry_of, load, of_database, read, store, taken, ENTRIES, HEAD, SLOTS};
-use crate::pg::activity;
+use super::{add, difference, entry_of, load, of_database, read, store, sum, taken, Slot, ENTRIES, HEAD, SLOTS};
+use crate::pg::activity::{self, Activity};
 use crate::pg::hooks::statements::{counter, Counts};
 
-/// A role in a database, as far as this server has counted it.
-#[derive(Clone, Debug)]
+/// A role in a database, as far as this server has counted it, and what it runs.
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
-    pub entry: usize,
+    /// None: it runs something, and nothing of it was ever counted.
+    pub entry: Option<usize>,
+    pub birth: u64,
     pub role: u32,
     pub name: String,
     pub total: Counts,
+    /// [`Entry::saved`](super::Entry).
     pub saved: Counts,
+    /// Statements that run, and for how long they have (microseconds), beyond what is counted of them.
+    pub running: i64,
+    pub running_time: u64,
 }
 
-/// All roles of a database.
+/// All roles of a database. Statements of background workers run here if one was counted before.
 pub fn seen(database: u32) -> Vec<Seen> {
+    // What ends from here on is counted up to its end, which is later.
+    let now = activity::now();
     HEAD.locked(|| {
-        let mut found: Vec<Option<Seen>> = taken()
-            .iter()
-            .enumerate()
-            .map(|(n, e)| {
-                (load(&e.database) == u64::from(database)).then(|| Seen {
-                    entry: n,
-                    role: load(&e.role) as u32,
-                    name: e.name(),
-                    total: read(&e.total),
-                    saved: read(&e.saved),
-                })
-            })
-            .collect();
-        for slot in SLOTS.get() {
-            let (entry, counts, _) = slot.read();
-            if let Some(Some(seen)) = (entry as usize).checked_sub(1).and_then(|n| found.get_mut(n)) {
-                (0..counter::ALL).for_each(|n| seen.total[n] = seen.total[n].wrapping_add(counts[n]));
+        let entries = taken().iter().enumerate().map(|(n, e)| Seen {
+            entry: Some(n),
+            birth: load(&e.birth),
+            role: load(&e.role) as u32,
+            name: e.name(),
+            total: read(&e.total),
+            saved: read(&e.saved),
+            ..Seen::default()
+        });
+        let mut found: Vec<Seen> = entries.filter(|s| of(s, database)).collect();
+        for (n, slot) in SLOTS.get().iter().enumerate() {
+            let (active, entry, counts, until) = look(n, slot);
+            let entry = (entry as usize).checked_sub(1);
+            if let Some(seen) = found.iter_mut().find(|s| entry.is_some() && s.entry == entry) {
+                sum(&mut seen.total, &counts);
             }
+            let Some((active, since)) = active.and_then(|a| Some((a, a.since?))) else { continue };
+            let mine = load(&slot.pid) == active.pid as u64;
+            if active.database != database || !(mine || active.client) {
+                continue;
+            }
+            let since = if mine { since.max(until as i64) } else { since };
+            let known = found.iter_mut().position(|s| match entry.filter(|_| mine) {
+                Some(_) => s.entry == entry,
+                None => s.role == active.role,
+            });
+            let known = known.unwrap_or_else(|| {
+                found.push(Seen { role: active.role, ..Seen::default() });
+                found.len() - 1
+            });
+            found[known].running += 1;
+            found[known].running_time += (now - since).max(0) as u64;
         }
-        found.into_iter().flatten().collect()
+        found
     })
+}
+
+fn of(seen: &Seen, database: u32) -> bool {
+    let entry = seen.entry.and_then(|n| ENTRIES.get().get(n));
+    entry.is_some_and(|e| load(&e.database) == u64::from(database))
+}
+
+/// What a process runs, for which entry it counts, its counts, and until when they count: of one moment, so that a
+/// statement that ends is in its counts or runs, and never both or neither.
+fn look(n: usize, slot: &Slot) -> (Option<Activity>, u64, Counts, u64) {
+    let mut last = (0, [0; counter::ALL], 0);
+    for _ in 0..100 {
+        let active = activity::of(n);
+        last = slot.read();
+        if activity::of(n) == active {
+            return (active, last.0, last.1, last.2);
+        }
+    }
+    // It runs one short statement after the other.
+    (None, last.0, last.1, last.2)
 }
 
 /// Has whoever counts something in a database wake its scheduler. What is counted at this very moment may do so without a
@@ -51,67 +93,47 @@ pub fn is_quiet(database: u32) -> bool {
     of_database(database).all(|e| load(&e.quiet) != 0)
 }
 
-/// Says that the table has what was seen of an entry.
-pub fn saved(entry: usize, total: &Counts) {
-    if let Some(entry) = ENTRIES.get().get(entry) {
-        HEAD.locked(|| entry.saved.iter().zip(total).for_each(|(field, value)| store(field, *value)));
+/// Says that the table has what was seen.
+pub fn saved(seen: &Seen) {
+    if let Some(entry) = seen.entry.and_then(|n| ENTRIES.get().get(n)) {
+        HEAD.locked(|| entry.saved.iter().zip(&seen.total).for_each(|(field, value)| store(field, *value)));
     }
 }
 
-/// What an entry has that the table has not.
+/// An entry of which the table may not have all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     pub database: u32,
     pub role: u32,
+    pub birth: u64,
     pub name: String,
-    pub counts: Counts,
+    pub total: Counts,
+    pub saved: Counts,
 }
 
-/// All of it, when no process is left but this one.
+/// All of them, when no process is left but this one.
 pub fn left_over() -> Vec<Left> {
     let left = taken().iter().map(|e| Left {
         database: load(&e.database) as u32,
         role: load(&e.role) as u32,
+        birth: load(&e.birth),
         name: e.name(),
-        counts: difference(&read(&e.total), &read(&e.saved)),
+        total: read(&e.total),
+        saved: read(&e.saved),
     });
-    left.filter(|l| l.counts != [0; counter::ALL]).collect()
+    left.filter(|l| l.total != l.saved).collect()
 }
 
-/// Takes up what another server left, before any process was started.
+/// Takes up what another server left, before any process was started. An entry is the same one then, so that what the
+/// table says of it holds on.
 pub fn take_up(left: &Left) {
-    if let Some(entry) = entry_of(left.database, left.role, &left.name).and_then(|n| ENTRIES.get().get(n)) {
-        add(&entry.total, &left.counts);
+    let Some(entry) = entry_of(left.database, left.role, &left.name).and_then(|n| ENTRIES.get().get(n)) else { return };
+    if entry.is(left.database, left.role) {
+        store(&entry.birth, left.birth);
+        add(&entry.total, &left.total);
+        add(&entry.saved, &left.saved);
+    } else {
+        // There is less room than there was.
+        add(&entry.total, &difference(&left.total, &left.saved));
     }
-}
-
-/// A statement that runs now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Running {
-    pub pid: i32,
-    pub role: u32,
-    /// For how long (microseconds).
-    pub time: u64,
-}
-
-/// What runs in a database, by the clock's `now` (microseconds, Postgres). Statements of background workers are here if
-/// one was counted before.
-pub fn running(database: u32, now: i64) -> Vec<Running> {
-    let entries = ENTRIES.get();
-    let mut found = Vec::new();
-    for (n, slot) in SLOTS.get().iter().enumerate() {
-        let Some(active) = activity::of(n).filter(|a| a.database == database) else { continue };
-        // The clock of what is counted is read first: a statement that ends meanwhile is missed, and not doubled.
-        let (entry, _, until) = slot.read();
-        let mine = load(&slot.pid) == active.pid as u64;
-        let (entry, until) = if mine { (entry, until) } else { (0, 0) };
-        let (Some(since), true) = (active.since, mine || active.client) else { continue };
-        let role = (entry as usize).checked_sub(1).and_then(|n| entries.get(n)).map(|e| load(&e.role) as u32);
-        let since = since.max(until as i64);
-        if activity::of(n) == Some(active) {
-            let time = (now - since).max(0) as u64;
-            found.push(Running { pid: active.pid, role: role.unwrap_or(active.role), time });
-        }
-    }
-    found
 }
