@@ -150,6 +150,17 @@ fn the_extended_protocol_counts_as_the_simple_one() {
         let statement = c.prepare("SELECT $1::int").expect("a statement");
         (0..10).for_each(|n| drop(c.query(&statement, &[&n])));
     });
+    // Bind plans it, and what is folded then is worked out then; Execute begins later.
+    c.exec("CREATE FUNCTION folds() RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN 7; END'");
+    let found = uses("extended", || {
+        assert_eq!(c.execute("INSERT INTO t SELECT 100 + folds()", &[]).expect("a row"), 1);
+    });
+    assert_eq!((found.calls, found.rows), (1, 1), "{found:?}");
+    assert!(found.time >= 300.0, "{found:?}");
+    let mut expect = |what: &str, wanted: (i64, i64, i64), f: &mut dyn FnMut(&mut Client)| {
+        let found = uses("extended", || f(&mut c));
+        assert_eq!((found.calls, found.errors, found.rows), wanted, "{what}: {found:?}");
+    };
     expect("a portal in pieces", (3, 0, 7), &mut |c| {
         let mut t = c.transaction().expect("a transaction");
         let portal = t.bind("SELECT generate_series(1, 7)", &[]).expect("a portal");

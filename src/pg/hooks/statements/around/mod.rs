@@ -136,7 +136,9 @@ unsafe extern "C-unwind" fn planner(
         begins(true);
         process().begun = true;
     }
-    // SAFETY: passed on as it came. Functions that are evaluated while planning run inside.
+    // SAFETY: passed on as it came, and planning may change it. Functions that are evaluated while planning run inside.
+    let started_later = unsafe { (*query).commandType != pg_sys::CmdType::CMD_SELECT || (*query).hasModifyingCTE };
+    // SAFETY: as above.
     let plan = unsafe {
         match EARLIER.planner {
             Some(earlier) => earlier(query, text, options, params),
@@ -144,7 +146,9 @@ unsafe extern "C-unwind" fn planner(
         }
     };
     if outermost {
-        returns(false);
+        // In the extended protocol a Bind message may have this planned, and nothing else is seen of it: what writes is
+        // started by the Execute message, which begins later.
+        returns(started_later);
     }
     plan
 }
