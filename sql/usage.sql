@@ -82,7 +82,7 @@ RETURNS void
 LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'set_budget_wrapper';
 COMMENT ON FUNCTION wh.set_budget(regrole, interval, bigint, text, boolean) IS
-'Sets how much query time a role may use in an hour, day, week or month, and how many bytes its schemas and stored results may have. Who passes it is told, and the channel wh_budgets; with enforce, new statements are refused, but never those of superusers and wh_admin. Without time and bytes the budget is taken away';
+'Sets how much query time a role may use in an hour, day, week or month, and how many bytes its schemas and stored results may have. Who passes it is told, and the channel wh_budgets; with enforce, new statements are refused, but a plain look at wh.my_usage, wh.budgets or wh.my_relations, and never those of superusers and wh_admin. Without time and bytes the budget is taken away';
 
 CREATE FUNCTION wh.my_statements()
 RETURNS TABLE (fingerprint bigint, query text, calls bigint, total_time double precision, mean_time double precision,

@@ -220,6 +220,56 @@ fn who_passes_a_budget_is_told_and_only_enforced_ones_are_refused() {
 }
 
 #[test]
+fn who_is_refused_sees_why_and_nothing_else_runs_by_that_door() {
+    let cluster = server("usage_refused", "startup_wh", &[("startup_wh.usage_interval", "1s")]);
+    let mut admin = connect(&cluster, "postgres");
+    admin.exec("CREATE SCHEMA ana AUTHORIZATION ana; SELECT wh.snapshot_usage()");
+    let mut ana = connect(&cluster, "ana");
+    ana.exec(
+        "CREATE FUNCTION ana.work(a text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'ran'; END $$;
+         CREATE FUNCTION ana.work() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM count(*) FROM pg_class; RAISE 'ran'; END $$;
+         CREATE VIEW ana.my_usage AS SELECT ana.work('x');
+         CREATE VIEW ana.over AS SELECT * FROM wh.my_usage;
+         CREATE TABLE ana.plain AS SELECT 1 AS n;
+         CREATE TABLE ana.trapped AS SELECT 1 AS n;
+         CREATE TRIGGER works BEFORE TRUNCATE ON ana.trapped EXECUTE FUNCTION ana.work();
+         SELECT ana.work('warm') WHERE false",
+    );
+    admin.exec("SELECT wh.set_budget('ana', '0', enforce => true)");
+    wait_until("ana is refused", || ana.simple_query("SELECT 1").is_err());
+    assert_eq!(ana.table("SELECT role, budget_passed, budget_enforced FROM wh.my_usage"), "ana|t|t");
+    assert_eq!(ana.rows("TABLE wh.budgets").len(), 1);
+    ana.exec("SELECT * FROM wh.my_relations");
+    let found = ana.query("SELECT role FROM wh.my_usage", &[]).expect("the extended protocol");
+    assert_eq!(found.len(), 1);
+    for statement in [
+        "SELECT ana.work(role::text) FROM wh.my_usage",
+        "SELECT role FROM wh.my_usage WHERE ana.work(role::text) IS NULL",
+        "SELECT role FROM wh.my_usage ORDER BY ana.work(role::text)",
+        "SELECT role FROM wh.my_usage GROUP BY role HAVING ana.work('x') IS NULL",
+        "SELECT role FROM wh.my_usage LIMIT length(ana.work('x'))",
+        "SELECT a.role FROM wh.my_usage a, wh.my_usage b",
+        "SELECT role FROM wh.my_usage UNION ALL SELECT role FROM wh.my_usage",
+        "SELECT role FROM (SELECT role, ana.work('x') FROM wh.my_usage) m",
+        "SELECT role FROM (SELECT * FROM wh.my_usage OFFSET 0) m",
+        "SELECT (SELECT ana.work('x')) FROM wh.my_usage",
+        "WITH w AS (SELECT ana.work('x')) SELECT role FROM wh.my_usage, w",
+        "SELECT * FROM ana.my_usage",
+        "SELECT * FROM ana.over",
+        "SELECT * FROM wh.user_query_time",
+        "EXPLAIN ANALYZE SELECT * FROM wh.my_usage",
+        // A table that may be emptied, and a trigger that would run.
+        "TRUNCATE ana.trapped",
+    ] {
+        assert_eq!(ana.error(statement).code().code(), "53400", "{statement}");
+    }
+    ana.exec("TRUNCATE ana.plain");
+    admin.exec("SELECT wh.set_budget('ana')");
+    wait_until("ana may again", || ana.simple_query("SELECT 1").is_ok());
+    assert_eq!(ana.error("TRUNCATE ana.trapped").code().code(), "P0001");
+}
+
+#[test]
 fn a_budget_of_bytes_is_that_of_the_schemas_that_a_role_owns() {
     let cluster = server("usage_bytes", "startup_wh", &[("startup_wh.usage_interval", "1s")]);
     let mut admin = connect(&cluster, "postgres");

@@ -19,9 +19,9 @@ const PERIODS: [&str; 4] = ["hour", "day", "week", "month"];
 
 /// Says what a role's budget says, when a statement of its begins.
 #[cold]
-pub fn tell(said: &Verdict, may_refuse: bool, told: &AtomicBool) {
+pub fn tell(said: &Verdict, may_refuse: &dyn Fn() -> bool, told: &AtomicBool) {
     if said.verdict == verdict::REFUSED {
-        if may_refuse {
+        if may_refuse() {
             statements::refuse(refusal(said));
         }
         return;

@@ -1,12 +1,16 @@
 //! The slot of this process, and what a statement that begins is told by its entry.
 
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::{add, entry_of, load, read, store, verdict, Entry, Slot, Verdict, ENTRIES, HEAD, SLOTS};
 use crate::pg::hooks::statements::{self, Counts};
 use crate::pg::{activity, catalog, session};
 
-pub static WATCHER: statements::Watcher = statements::Watcher { begins, used, worker_used, left };
+pub static WATCHER: statements::Watcher = statements::Watcher { begins, free: FREE, used, worker_used, left };
+
+/// Where one finds why one is refused, and what to do about it.
+const FREE: &[&CStr] = &[c"budgets", c"my_usage", c"my_relations"];
 
 /// What this process knows of its own slot.
 static MINE: AtomicUsize = AtomicUsize::new(usize::MAX);
@@ -65,7 +69,7 @@ fn my_entry() -> Option<&'static Entry> {
     ENTRIES.get().get(ENTRY.load(Ordering::Relaxed))
 }
 
-fn begins(role: u32, may_refuse: bool) {
+fn begins(role: u32, may_refuse: &dyn Fn() -> bool) {
     if load(&ROLE) != u64::from(role) {
         join(role, true);
     }
@@ -112,9 +116,9 @@ fn worker_used(leader: usize, counts: &Counts) {
 
 fn left() {
     if let Some(slot) = SLOTS.get().get(MINE.load(Ordering::Relaxed)) {
+        // Until when it has counted stays: what it still does, it does not run.
         HEAD.locked(|| fold(slot));
     }
     MINE.store(usize::MAX, Ordering::Relaxed);
-        // Until when it has counted stays: what it still does, it does not run.
     ROLE.store(0, Ordering::Relaxed);
 }

@@ -40,6 +40,8 @@ pub struct Process {
     pub kind: Kind,
     /// Address of the outermost hook's frame, 0: in none.
     pub frame: usize,
+    /// What runs inside of it may be refused by itself: the hook's own statement never is, and can run anything.
+    pub strict: bool,
     /// The message in which that was entered.
     pub message: i64,
     /// When a worker entered it.
@@ -77,6 +79,7 @@ unsafe impl Sync for Main {}
 static PROCESS: Main = Main(UnsafeCell::new(Process {
     kind: Kind::Unknown,
     frame: 0,
+    strict: false,
     message: 0,
     entered: 0,
     all: false,
@@ -216,6 +219,7 @@ pub fn enters(frame: usize) -> bool {
         return false;
     }
     p.frame = frame;
+    p.strict = false;
     p.message = message;
     p.failed = false;
     if kind == Kind::Worker && !p.all {
@@ -226,11 +230,20 @@ pub fn enters(frame: usize) -> bool {
 
 /// Settles whom the statement counts for, and whether they may.
 #[inline]
-pub fn begins(may_refuse: bool) {
+pub fn begins(may_refuse: &dyn Fn() -> bool) {
     let role = role();
     process().role = role;
     if let Some(watcher) = watcher() {
         (watcher.begins)(role, may_refuse);
+    }
+}
+
+/// Something is planned or run inside of the outermost hook.
+#[inline]
+pub fn goes_on_inside() {
+    let p = process();
+    if p.strict && matches!(p.kind, Kind::Client | Kind::Worker) {
+        begins(&|| true);
     }
 }
 

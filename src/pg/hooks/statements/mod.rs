@@ -10,12 +10,13 @@
 //! and by the message whether another one is still around it, and every error that ends a statement is reported
 //! (EmitErrorReport, src/backend/utils/error/elog.c) before its transaction is rolled back.
 //!
-//! - `around`: the hooks; `account`: what a process used, and has handed over
+//! - `around`: the hooks; `account`: what a process used, and has handed over; `free`: what is never refused
 
 mod account;
 mod around;
+mod free;
 
-use std::ffi::c_int;
+use std::ffi::{c_int, CStr};
 use std::sync::OnceLock;
 
 use pgrx::pg_sys::panic::ErrorReport;
@@ -53,8 +54,11 @@ pub type Counts = [u64; counter::ALL];
 
 /// Where counts go. None of these may fail, but for `begins`.
 pub struct Watcher {
-    /// A statement of a role begins. It may be refused, with an error; but for one that ends or sets something.
-    pub begins: fn(role: u32, may_refuse: bool),
+    /// A statement of a role begins. It may be refused, with an error, where it says so when asked: it does not end or set
+    /// something, nor show one of `free`.
+    pub begins: fn(role: u32, may_refuse: &dyn Fn() -> bool),
+    /// Views of the extension's that everybody may look at always.
+    pub free: &'static [&'static CStr],
     /// A role used this much more, until `at` (microseconds, Postgres).
     pub used: fn(role: u32, &Counts, at: i64),
     /// A parallel worker of the process in `slot` used this much CPU.

@@ -12,7 +12,8 @@ use std::ffi::c_int;
 
 use pgrx::pg_sys;
 
-use super::account::{begins, enters, in_block, process, returns, Kind};
+use super::account::{begins, enters, goes_on_inside, in_block, process, returns, Kind};
+use super::free;
 use crate::pg::hooks::standard_ExecutorRun;
 
 unsafe extern "C-unwind" {
@@ -133,8 +134,11 @@ unsafe extern "C-unwind" fn planner(
 ) -> *mut pg_sys::PlannedStmt {
     let outermost = enters(frame!());
     if outermost {
-        begins(true);
+        // SAFETY: the server's query.
+        begins(&|| !unsafe { free::shows_free(query) });
         process().begun = true;
+    } else {
+        goes_on_inside();
     }
     // SAFETY: passed on as it came, and planning may change it. Functions that are evaluated while planning run inside.
     let started_later = unsafe { (*query).commandType != pg_sys::CmdType::CMD_SELECT || (*query).hasModifyingCTE };
@@ -175,8 +179,10 @@ unsafe extern "C-unwind" fn analyzed(
 #[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     let outermost = enters(frame!());
-    if outermost && !std::mem::take(&mut process().begun) {
-        begins(true);
+    if !outermost {
+        goes_on_inside();
+    } else if !std::mem::take(&mut process().begun) {
+        begins(&|| true);
     }
     // SAFETY: passed on as it came; the portal is the one that starts.
     unsafe {

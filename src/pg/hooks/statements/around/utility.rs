@@ -4,7 +4,8 @@ use pgrx::pg_sys;
 
 use super::{frame, is_extended, is_sent, EARLIER};
 use crate::pg::hooks::standard_ProcessUtility;
-use crate::pg::hooks::statements::account::{begins, enters, in_block, process, returns};
+use crate::pg::hooks::statements::account::{begins, enters, goes_on_inside, in_block, process, returns};
+use crate::pg::hooks::statements::free;
 
 #[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn utility(
@@ -26,7 +27,11 @@ pub unsafe extern "C-unwind" fn utility(
             sent = is_sent(statement);
             extended = is_extended();
             ending = ends_transaction(node);
-            begins(!may_always(node));
+            begins(&|| !free::may_always(node));
+            // Its triggers are whatever their owner wrote.
+            process().strict = (*node).type_ == pg_sys::NodeTag::T_TruncateStmt;
+        } else {
+            goes_on_inside();
         }
         let next = EARLIER.utility.unwrap_or(standard_ProcessUtility);
         next(statement, query, read_only_tree, context, params, environment, dest, done);
@@ -53,28 +58,6 @@ unsafe fn ends_transaction(node: *mut pg_sys::Node) -> bool {
             && [kind::TRANS_STMT_COMMIT, kind::TRANS_STMT_ROLLBACK, kind::TRANS_STMT_PREPARE]
                 .contains(&(*node.cast::<pg_sys::TransactionStmt>()).kind)
     }
-}
-
-/// What is never refused: it ends something, costs nothing, or gives back room.
-///
-/// # Safety
-/// `node` is a utility statement.
-unsafe fn may_always(node: *mut pg_sys::Node) -> bool {
-    // SAFETY: reads the tag.
-    let tag = unsafe { (*node).type_ };
-    matches!(
-        tag,
-        pg_sys::NodeTag::T_TransactionStmt
-            | pg_sys::NodeTag::T_VariableSetStmt
-            | pg_sys::NodeTag::T_VariableShowStmt
-            | pg_sys::NodeTag::T_ClosePortalStmt
-            | pg_sys::NodeTag::T_DeallocateStmt
-            | pg_sys::NodeTag::T_DiscardStmt
-            | pg_sys::NodeTag::T_ListenStmt
-            | pg_sys::NodeTag::T_UnlistenStmt
-            | pg_sys::NodeTag::T_DropStmt
-            | pg_sys::NodeTag::T_TruncateStmt
-    )
 }
 
 /// Rows of a utility statement that has some.
