@@ -176,6 +176,20 @@ fn nothing_of_a_run_is_left_for_the_owners_next_one() {
     c.exec("DROP TABLE seen; DROP ROLE leaks_other");
 }
 
+/// Others wait for locks that nobody needs any more.
+#[test]
+fn a_session_that_waits_for_more_work_holds_nothing_of_the_last_run() {
+    let w = Warehouse::new("lets_go");
+    let mut c = w.client();
+    let command = "SELECT pg_advisory_lock(5); CREATE TEMP TABLE t (a int)";
+    assert_eq!(c.run("holds", command), "succeeded", "{}", c.last_run("holds"));
+    let left = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = d.oid)
+                     + (SELECT count(*) FROM pg_class WHERE relpersistence = 't') FROM pg_database d WHERE datname = current_database()";
+    wait_until("all of it is gone", || c.value(left) == "0");
+    let runner = c.value("SELECT pid FROM wh.job_runs");
+    assert_eq!(c.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {runner}")), "1", "its session");
+}
+
 #[test]
 fn runs_that_may_not_write_are_recorded() {
     let w = Warehouse::new("readonly");

@@ -58,7 +58,6 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
     // Whoever started it gave it a task with it.
     set(&runner.phase, phase::ASSIGNED);
     let round = worker::Round::new(c"startup_wh runner");
-    let mut clean = true;
     let mut idle_since = std::time::Instant::now();
     loop {
         if get(&runner.phase) == phase::ASSIGNED {
@@ -67,14 +66,15 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
             set(&runner.records, 0);
             set(&runner.phase, phase::RUNNING);
             round.run(|| {
-                let ready = if clean { Ok(()) } else { forget_the_last() };
-                if ready.is_err() {
+                let end = run(runner);
+                set(&runner.outcome, end);
+                if let Err(e) = forget() {
+                    // The next command has another session.
+                    pgrx::warning!("a session of jobs ends, because it cannot be reset: {}", e.message);
                     set(&runner.leave, 1);
                 }
-                let end = run(runner, ready);
-                set(&runner.outcome, end);
             });
-            clean = false;
+            worker::hold_cancel(true);
             set(&runner.phase, phase::DONE);
             wake_home(runner);
             worker::report(None);
@@ -96,17 +96,21 @@ pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
 }
 
 /// The next command finds the session as the first one did.
-fn forget_the_last() -> Result<()> {
-    worker::transaction(Snapshot::None, portal::discard_all)
+fn forget() -> Result<()> {
+    worker::hold_cancel(true);
+    worker::transaction(Snapshot::Taken, || {
+        portal::discard_all();
+        Ok(())
+    })
 }
 
 /// Does the task and records how it ended; says what its scheduler still has to know.
-fn run(runner: &Runner, ready: Result<()>) -> u64 {
+fn run(runner: &Runner) -> u64 {
     let run = get(&runner.run) as i64;
     EXTENSION.store(get(&runner.extension) as u32, Ordering::Relaxed);
     let result = match get(&runner.parcel) {
-        0 => uncounted(ready.and_then(|()| here(runner, run))),
-        handle => return parcel::run(handle as u32, || ready.and_then(|()| stopped(runner))),
+        0 => uncounted(here(runner, run)),
+        handle => return parcel::run(handle as u32, || stopped(runner)),
     };
     worker::hold_cancel(true);
     let Err(error) = result else { return outcome::SUCCEEDED };

@@ -17,12 +17,14 @@ const STATEMENT_TIMEOUT: std::ffi::c_int = 3;
 unsafe extern "C-unwind" {
     fn enable_timeout_after(id: std::ffi::c_int, delay_ms: std::ffi::c_int);
     fn disable_timeout(id: std::ffi::c_int, keep_indicator: bool);
+    /// src/backend/commands/async.c and sequence.c.
+    fn Async_UnlistenAll();
+    fn ResetSequenceCaches();
 }
 
 /// What a session has while it runs a command: its text for the log, and statement_timeout ticking, which only
 /// PostgresMain would start.
 struct Running {
-    ticks: bool,
     ticking: Option<(Duration, Instant)>,
     callback: Box<pg_sys::ErrorContextCallback>,
 }
@@ -72,7 +74,7 @@ unsafe extern "C-unwind" fn keep_context(_: *mut std::ffi::c_void) {
 impl Running {
     /// # Safety
     /// `source` outlives the value.
-    unsafe fn new(source: &std::ffi::CStr, ticks: bool) -> Self {
+    unsafe fn new(source: &std::ffi::CStr) -> Self {
         // SAFETY: the callback is unhooked before it is dropped.
         unsafe {
             pg_sys::debug_query_string = source.as_ptr();
@@ -84,7 +86,7 @@ impl Running {
             pg_sys::error_context_stack = &mut *callback;
             TIMED_OUT.set(false);
             KEPT.set(None);
-            Running { ticks, ticking: None, callback }
+            Running { ticking: None, callback }
         }
     }
 
@@ -94,7 +96,7 @@ impl Running {
         // SAFETY: InitPostgres registered the timeout in every process with a database.
         unsafe {
             let timeout = pg_sys::StatementTimeout;
-            if !self.ticks || timeout <= 0 {
+            if timeout <= 0 {
                 self.stop();
             } else if self.ticking.is_none() {
                 self.ticking = Some((Duration::from_millis(timeout as u64), Instant::now()));
@@ -128,15 +130,11 @@ impl Drop for Running {
 ///
 /// Several statements are one transaction, as with `psql -c`. BEGIN, COMMIT and the like are refused.
 pub fn run(command: &str) -> Result<u64> {
-    run_ticking(command, true)
-}
-
-fn run_ticking(command: &str, ticks: bool) -> Result<u64> {
     let source = cstring(command)?;
     // SAFETY: the calls and their order are those of exec_simple_query; `source` outlives them; the caller's memory
     // context outlives the transaction.
     unsafe {
-        let mut running = Running::new(&source, ticks);
+        let mut running = Running::new(&source);
         running.tick();
         let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
         refuse_what_needs_a_client(&statements)?;
@@ -244,13 +242,23 @@ unsafe fn run_one(statement: *mut pg_sys::RawStmt, source: &std::ffi::CStr, at_t
     }
 }
 
-/// Undoes what an earlier command left in the session. DISCARD ALL (src/backend/commands/discard.c) but for the plans,
-/// which would have to be made again for each run. Runs in a transaction of its own, like [`run`], whatever
-/// statement_timeout the command has left.
-pub fn discard_all() -> Result<()> {
-    let commands = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; \
-         SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
-    run_ticking(commands, false).map(|_| ())
+/// Undoes what commands left in the session: what DISCARD ALL does (DiscardAll, src/backend/commands/discard.c), in its
+/// order, but for the plans, which would have to be made again for each run. Needs a transaction with a snapshot.
+pub fn discard_all() {
+    // USER_LOCKMETHOD of src/include/storage/lock.h.
+    const ADVISORY: pg_sys::LOCKMETHODID = 2;
+    // SAFETY: what the statement calls, between commands as there.
+    unsafe {
+        // Closing a cursor can run code of its owner's: first, and as the session's user.
+        pg_sys::PortalHashTableDeleteAll();
+        pg_sys::SetPGVariable(c"session_authorization".as_ptr(), std::ptr::null_mut(), false);
+        pg_sys::ResetAllOptions();
+        pg_sys::DropAllPreparedStatements();
+        pg_guard_ffi_boundary(|| Async_UnlistenAll());
+        pg_sys::LockReleaseAll(ADVISORY, true);
+        pg_sys::ResetTempTableNamespace();
+        pg_guard_ffi_boundary(|| ResetSequenceCaches());
+    }
 }
 
 /// Whether the last command of [`run`] ran into statement_timeout.
