@@ -96,8 +96,7 @@ impl Scheduler {
         let most = crate::settings::MAX_RUNNING_JOBS.get() as usize;
         let mut given = false;
         loop {
-            let busy = shared.runners.iter().filter(|r| is_busy(r)).count();
-            if self.queue.is_empty() || busy >= most {
+            if self.queue.is_empty() || self.places() == 0 {
                 break;
             }
             let Some(task) = self.queue.next(|_| true) else { break };
@@ -113,6 +112,12 @@ impl Scheduler {
         if given || waits < waited || shared.runners_of(self.database).any(|(_, r)| spare(r)) {
             shared.wake_waiting(self.database);
         }
+    }
+
+    /// How many more runs can be at work on the server.
+    pub fn places(&self) -> usize {
+        let busy = self.shared.runners.iter().filter(|r| is_busy(r)).count();
+        (crate::settings::MAX_RUNNING_JOBS.get() as usize).saturating_sub(busy)
     }
 
     /// Finds a runner for a task; puts it back where there is none.

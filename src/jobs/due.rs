@@ -1,6 +1,6 @@
 //! What is due: which runs begin, and what they are made of.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -8,7 +8,7 @@ use super::model::{CatchUp, Job, Kind, Status, Trigger};
 use super::promise::Next;
 use super::queue::Task;
 use super::schedule::Schedule;
-use super::scheduler::{Active, Scheduler};
+use super::scheduler::{Active, Planned, Scheduler};
 use super::shared::{self, set};
 use super::steps;
 use super::store::{self, Ended, NewRun};
@@ -18,25 +18,29 @@ use crate::pg::{spi, sql, subxact};
 impl Scheduler {
     /// The earliest time at which a job is due.
     pub fn next_due(&self) -> Option<i64> {
-        self.jobs
-            .values()
-            .filter(|p| p.enabled)
-            .filter_map(|p| [p.next, p.job.retry_at].into_iter().flatten().min())
-            .min()
+        self.jobs.values().filter(|p| p.enabled).filter_map(Planned::due).min()
     }
 
-    /// Begins the runs of all jobs that are due.
+    /// Begins the runs of jobs that are due: of all of them, or first of those that have a runner's place at once. The
+    /// records of the others are written while those are at work.
     pub fn begin_due(&mut self) -> Result<()> {
         let now = shared::now() as i64;
+        let running: HashMap<i64, i64> = self.active.iter().map(|(run, a)| (a.job, *run)).collect();
+        let is_due = |p: &&Planned| p.enabled && p.due().is_some_and(|at| at <= now);
+        let due = self.jobs.values().filter(is_due).filter(|p| !running.contains_key(&p.job.id));
+        let due = due.map(|p| Due { at: p.due().unwrap_or(now), job: p.job.id, owner: p.job.owner }).collect();
+        let places = (!self.began_some).then(|| self.places());
+        let (first, left) = first_of(due, places.unwrap_or(0));
+        self.began_some = left;
         let mut new = Vec::new();
         let mut looks = Vec::new();
         for p in self.jobs.values_mut().filter(|p| p.enabled) {
             let scheduled = p.next.filter(|at| *at <= now);
             let retry = p.job.retry_at.filter(|at| *at <= now);
-            if scheduled.is_none() && retry.is_none() {
+            let running = running.get(&p.job.id);
+            if (scheduled.is_none() && retry.is_none()) || (running.is_none() && !first.contains(&p.job.id)) {
                 continue;
             }
-            let running = self.active.values_mut().find(|a| a.job == p.job.id);
             if p.job.kind == Kind::KeepFresh {
                 p.job.retry_at = None;
                 match running {
@@ -48,7 +52,7 @@ impl Scheduler {
             if let Some(at) = scheduled {
                 p.next = upcoming(&p.job, p.schedule.as_ref(), now.max(at));
             }
-            match running {
+            match running.and_then(|run| self.active.get_mut(run)) {
                 // A run never overlaps itself.
                 Some(active) => {
                     active.missed += i32::from(scheduled.is_some());
@@ -165,6 +169,35 @@ impl Scheduler {
     }
 }
 
+/// A job that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: i64,
+    job: i64,
+    owner: u32,
+}
+
+/// The jobs that begin first where `places` runs can begin at once, and whether others are left: those that have been due
+/// longest, owners in turn. Where none can begin, waiting for a place is all that there is: all of them.
+fn first_of(mut due: Vec<Due>, places: usize) -> (HashSet<i64>, bool) {
+    due.sort_unstable();
+    let mut of_owner: HashMap<u32, usize> = HashMap::new();
+    let mut in_turns: Vec<(usize, Due)> = due
+        .into_iter()
+        .map(|d| {
+            let turn = of_owner.entry(d.owner).or_default();
+            *turn += 1;
+            (*turn, d)
+        })
+        .collect();
+    let left = places > 0 && in_turns.len() > places;
+    if left {
+        in_turns.sort_unstable();
+        in_turns.truncate(places);
+    }
+    (in_turns.into_iter().map(|(_, d)| d.job).collect(), left)
+}
+
 /// When a job comes after `now`.
 pub fn upcoming(job: &Job, schedule: Option<&Schedule>, now: i64) -> Option<i64> {
     let time = |micros| DateTime::<Utc>::from_timestamp_micros(micros);
@@ -211,5 +244,29 @@ fn may_run(job: &Job, here: u32) -> Result<u64> {
                 .hint(format!("GRANT CONNECT ON DATABASE ... TO {}", sql::ident(&role))))
         }
         Some((_, _, _, Some(true), settings)) => Ok(settings.unwrap_or_default() as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(jobs: &[(i64, i64, u32)]) -> Vec<Due> {
+        jobs.iter().map(|&(at, job, owner)| Due { at, job, owner }).collect()
+    }
+
+    #[test]
+    fn those_that_have_a_place_begin_first_and_the_rest_in_one_go() {
+        let jobs = due(&[(7, 1, 10), (7, 2, 10), (6, 3, 10), (7, 4, 10)]);
+        assert_eq!(first_of(jobs.clone(), 2), (HashSet::from([3, 1]), true));
+        for places in [0, 4, 9] {
+            assert_eq!(first_of(jobs.clone(), places), (HashSet::from([1, 2, 3, 4]), false));
+        }
+    }
+
+    #[test]
+    fn an_owner_of_many_jobs_does_not_take_all_places() {
+        let jobs = due(&[(5, 1, 10), (5, 2, 10), (5, 3, 10), (6, 4, 20), (7, 5, 30)]);
+        assert_eq!(first_of(jobs, 3), (HashSet::from([1, 4, 5]), true));
     }
 }

@@ -36,6 +36,13 @@ pub struct Planned {
     pub next: Option<i64>,
 }
 
+impl Planned {
+    /// When it is due, by its schedule or for another attempt.
+    pub fn due(&self) -> Option<i64> {
+        [self.next, self.job.retry_at].into_iter().flatten().min()
+    }
+}
+
 /// A run that has begun and not ended.
 pub struct Active {
     pub job: i64,
@@ -70,6 +77,8 @@ pub struct Scheduler {
     sizes: usage::SizeKeeper,
     trimmed: Option<Instant>,
     usage: crate::usage::Keeper,
+    /// Some of what is due was begun before the rest.
+    pub began_some: bool,
 }
 
 fn gone(database: usize) {
@@ -118,6 +127,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         sizes: usage::SizeKeeper::default(),
         trimmed: None,
         usage: crate::usage::Keeper::default(),
+        began_some: false,
     };
     let mut first = true;
     let mut watchdog = Watchdog::default();
@@ -170,6 +180,9 @@ impl Scheduler {
             }
         }
         let changed = self.entry.changed.swap(0, Ordering::SeqCst) != 0;
+        if !*first {
+            self.reap_recorded();
+        }
         let now = shared::now() as i64;
         let work = *first
             || changed

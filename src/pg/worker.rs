@@ -65,7 +65,11 @@ pub fn wake(latch: u64) {
 /// Waits to be woken, for at most `timeout`; obeys interrupts and reads the settings again on SIGHUP.
 pub fn wait(timeout: Option<Duration>) {
     let wanted = if timeout.is_some() { pg_sys::WL_TIMEOUT } else { 0 };
-    let millis = timeout.map_or(-1, |t| t.as_micros().div_ceil(1000).min(i32::MAX as u128) as i64);
+    let millis = timeout.map_or(-1, |t| t.as_millis().min(i32::MAX as u128) as i64);
+    if millis == 0 {
+        // A latch counts whole milliseconds. For what is left of one, nobody waits who wakes us.
+        std::thread::sleep(timeout.unwrap_or_default());
+    }
     // SAFETY: MyLatch is this process's own; the flags are those of every wait in a worker.
     unsafe {
         pg_sys::WaitLatch(
