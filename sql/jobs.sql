@@ -144,14 +144,15 @@ SELECT pg_catalog.pg_extension_config_dump('wh.job_run_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('wh.job_step', '');
 SELECT pg_catalog.pg_extension_config_dump('wh.promise_missed', '');
 
--- Times as the workers count them: microseconds since 1970. Simple enough to be inlined.
-CREATE FUNCTION wh.micros(at timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+-- Times as the workers count them: microseconds since 1970. Simple enough to be inlined; not IMMUTABLE, since such a function
+-- is inlined only where everything in it is (inline_function, src/backend/optimizer/util/clauses.c).
+CREATE FUNCTION wh.micros(at timestamptz) RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE
 RETURN (extract(epoch FROM at) * 1000000)::bigint;
 COMMENT ON FUNCTION wh.micros(timestamptz) IS 'Internal: microseconds since 1970';
 CREATE FUNCTION wh.micros(span interval) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (extract(epoch FROM span) * 1000000)::bigint;
 COMMENT ON FUNCTION wh.micros(interval) IS 'Internal: microseconds';
-CREATE FUNCTION wh.instant(micros bigint) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION wh.instant(micros bigint) RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE
 RETURN timestamptz '1970-01-01 00:00:00+00' + (micros / 1000000) * interval '1 second' + (micros % 1000000) * interval '1 microsecond';
 COMMENT ON FUNCTION wh.instant(bigint) IS 'Internal: the instant of microseconds since 1970';
 

@@ -72,7 +72,7 @@ pub fn refuse_to_disown(roles: &[u32]) -> Result<()> {
     if session::is_superuser() {
         return Ok(());
     }
-    let Some(owner) = catalog::extension_owner(c"startup_wh")? else { return Ok(()) };
+    let Some(owner) = catalog::extension_owner(c"startup_wh") else { return Ok(()) };
     let _owner = identity::As::extension_owner(owner);
     let _settings = guc::Scope::new(guc::DEPARSE)?;
     let shared: Vec<(String, bool)> = spi::look(

@@ -219,7 +219,7 @@ pub fn makes_up(job: &Job) -> bool {
 /// the settings with which a session of the owner begins (ALTER ROLE, ALTER DATABASE ... SET).
 fn may_run(job: &Job, here: u32) -> Result<u64> {
     let database = job.database.clone();
-    let found: Option<(String, bool, bool, Option<bool>, Option<i64>)> = spi::first(
+    let found: Vec<(String, bool, bool, Option<bool>, Option<i64>)> = spi::prepared(
         "SELECT pg_catalog.json_build_array(r.rolname, r.rolcanlogin, pg_catalog.now() >= r.rolvaliduntil IS TRUE,
                 pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'),
                 (SELECT pg_catalog.hashtextextended(pg_catalog.string_agg(pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.setconfig), ' '
@@ -231,7 +231,7 @@ fn may_run(job: &Job, here: u32) -> Result<u64> {
         &[spi::oid(job.owner), database.clone().into(), spi::oid(here)],
     )?;
     let name = database.as_deref().unwrap_or("this database");
-    match found {
+    match found.into_iter().next() {
         None => Err(Error::new("42704", format!("the job's owner, role {}, does not exist", job.owner))),
         Some((role, false, ..)) => Err(Error::new("28000", format!("role \"{role}\" is not permitted to log in"))
             .hint("A job runs in a session of its owner: ALTER ROLE ... LOGIN, or wh.alter_job(..., owner => ...).")),

@@ -106,7 +106,7 @@ impl Scheduler {
                 (outcome::SUCCEEDED, _) => Status::Succeeded,
                 (outcome::FAILED, _) => Status::Failed,
                 (_, Some((Status::Succeeded, end))) => {
-                    store::succeeded(first, &end)?;
+                    store::succeeded(first, &end, true)?;
                     Status::Succeeded
                 }
                 (_, Some((status, end))) => {

@@ -16,7 +16,7 @@ use super::store::{self, Ended};
 use super::{parcel, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
-use crate::pg::{catalog, guc, identity, portal, session, spi};
+use crate::pg::{catalog, guc, identity, portal, session};
 use crate::{queries, usage};
 
 /// How long a runner waits for another run of its owner.
@@ -144,9 +144,9 @@ static EXTENSION: AtomicU32 = AtomicU32::new(0);
 
 /// Keeps our tables where they are for the transaction.
 pub fn hold_extension() -> Result<()> {
-    match catalog::held_extension(super::EXTENSION) {
-        Some(held) if held == EXTENSION.load(Ordering::Relaxed) => Ok(()),
-        _ => Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped while the job ran")),
+    match catalog::hold_extension_of(super::EXTENSION, EXTENSION.load(Ordering::Relaxed)) {
+        true => Ok(()),
+        false => Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped while the job ran")),
     }
 }
 
@@ -195,7 +195,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
             let _surroundings = guc::Scope::new(RECORDING)?;
             if !portal::has_written() {
                 // Nothing but the record would be lost.
-                spi::run("SET LOCAL synchronous_commit = off", &[])?;
+                guc::set_local("synchronous_commit", "off")?;
             }
             let end = Ended {
                 started: Some(started),
@@ -203,7 +203,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
                 pid: Some(std::process::id() as i32),
                 ..Ended::default()
             };
-            store::succeeded(run, &end)
+            store::succeeded(run, &end, work.failing)
         })
     })
 }
@@ -221,7 +221,7 @@ fn fetch(runner: &Runner, run: i64, argument: serde_json::Value, owner: u32) -> 
         let _surroundings = guc::Scope::new(RECORDING)?;
         let started = Some(get(&runner.started) as i64);
         let pid = Some(std::process::id() as i32);
-        store::succeeded(run, &Ended { started, rows: Some(rows), pid, ..Ended::default() })
+        store::succeeded(run, &Ended { started, rows: Some(rows), pid, ..Ended::default() }, true)
     })
 }
 

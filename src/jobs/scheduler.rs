@@ -261,7 +261,7 @@ impl Scheduler {
             return Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped and made again"));
         }
         self.extension = extension;
-        let Some(owner) = catalog::extension_owner(EXTENSION)? else { return Ok(false) };
+        let Some(owner) = catalog::extension_owner(EXTENSION) else { return Ok(false) };
         self.extension_owner = owner;
         if first {
             self.sizes.take_up()?;

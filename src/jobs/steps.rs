@@ -190,7 +190,7 @@ pub fn conclude(run: i64, job: &Job, why: Option<(Status, Error)>) -> Result<Sta
         return Ok(status);
     }
     if target.is_some_and(|t| t.status == "succeeded") {
-        store::succeeded(run, &end)?;
+        store::succeeded(run, &end, true)?;
         return Ok(Status::Succeeded);
     }
     let failed: Vec<&Row> = steps.iter().filter(|s| s.status != "succeeded" && s.status != "skipped").collect();

@@ -148,16 +148,22 @@ pub struct Ended {
     pub context: Option<String>,
 }
 
-/// Records that a run succeeded.
-pub fn succeeded(run: i64, ended: &Ended) -> Result<()> {
-    spi::prepared::<i64>(
+/// Records that a run succeeded. `failing`: there are failures of its job, or attempts, to be forgotten; a run as most are
+/// is half of the work.
+pub fn succeeded(run: i64, ended: &Ended, failing: bool) -> Result<()> {
+    const SUCCEEDED: &str =
+        "UPDATE wh.job_run SET status = 'succeeded', started = wh.instant($2), finished = pg_catalog.clock_timestamp(),
+           rows = $3, pid = $4 WHERE id = $1 RETURNING job::text";
+    const AFTER_FAILURES: &str =
         "WITH r AS (
            UPDATE wh.job_run SET status = 'succeeded', started = wh.instant($2), finished = pg_catalog.clock_timestamp(),
              rows = $3, pid = $4 WHERE id = $1 RETURNING job
          ), p AS (
            UPDATE wh.job_plan p SET failures = 0, attempt = 1 FROM r WHERE p.job = r.job AND (p.failures, p.attempt) <> (0, 1)
          )
-         SELECT job::text FROM r",
+         SELECT job::text FROM r";
+    spi::prepared::<i64>(
+        if failing { AFTER_FAILURES } else { SUCCEEDED },
         &[run.into(), ended.started.into(), ended.rows.into(), ended.pid.into()],
     )?;
     Ok(())
@@ -285,12 +291,15 @@ pub struct Work {
     pub kind: model::Kind,
     pub concurrently: Option<String>,
     pub argument: serde_json::Value,
+    /// Its job's last run failed, or it is another attempt. Nobody changes that while it runs.
+    pub failing: bool,
 }
 
 pub fn work(run: i64) -> Result<Option<Work>> {
     Ok(spi::prepared(
-        "SELECT pg_catalog.json_build_object('command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument)::text
-         FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job WHERE r.id = $1",
+        "SELECT pg_catalog.json_build_object('command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument,
+           'failing', coalesce((p.failures, p.attempt) <> (0, 1), false))::text
+         FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job LEFT JOIN wh.job_plan p ON p.job = r.job WHERE r.id = $1",
         &[run.into()],
     )?
     .pop())

@@ -93,15 +93,39 @@ pub fn held_extension(name: &CStr) -> Option<u32> {
     }
 }
 
-/// The owner of an extension in this database, or `None` where it is not installed.
-pub fn extension_owner(name: &CStr) -> crate::error::Result<Option<u32>> {
-    // SAFETY: a syscache look-up inside a transaction.
-    if unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) } == pg_sys::InvalidOid {
-        return Ok(None);
+/// The same, of an extension that was there before: false where it is gone, or was made again.
+pub fn hold_extension_of(name: &CStr, extension: u32) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let mode = pg_sys::AccessShareLock as i32;
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension.into(), 0, mode);
+        let there = pg_sys::get_extension_oid(name.as_ptr(), true).to_u32() == extension;
+        if !there {
+            pg_sys::UnlockDatabaseObject(pg_sys::ExtensionRelationId, extension.into(), 0, mode);
+        }
+        there
     }
-    let owner = super::spi::peek(
-        "SELECT extowner::pg_catalog.int8::pg_catalog.text FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) $1",
-        &[name.to_string_lossy().as_ref().into()],
-    )?;
-    Ok(owner.first().copied())
+}
+
+/// The owner of an extension in this database, or `None` where it is not installed.
+pub fn extension_owner(name: &CStr) -> Option<u32> {
+    let mut owner = None;
+    // SAFETY: a scan of a catalog of few rows, each read under its struct; it works in parallel workers too.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::ExtensionRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        while owner.is_none() {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_extension>();
+            if CStr::from_ptr((*row).extname.data.as_ptr()) == name {
+                owner = Some((*row).extowner.to_u32());
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    owner
 }

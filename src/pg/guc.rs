@@ -43,23 +43,32 @@ impl Scope {
     }
 
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
-        let (name, value) = (cstring(name)?, cstring(value)?);
-        // SAFETY: both strings live through the call; PGC_SUSET, since the doors run as the extension's owner
-        // or set only what any user may.
-        unsafe {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                if pg_sys::superuser() { pg_sys::GucContext::PGC_SUSET } else { pg_sys::GucContext::PGC_USERSET },
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        Ok(())
+        set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE)
     }
+}
+
+/// SET LOCAL: until the transaction ends.
+pub fn set_local(name: &str, value: &str) -> Result<()> {
+    set(name, value, pg_sys::GucAction::GUC_ACTION_LOCAL)
+}
+
+fn set(name: &str, value: &str, action: pg_sys::GucAction::Type) -> Result<()> {
+    let (name, value) = (cstring(name)?, cstring(value)?);
+    // SAFETY: both strings live through the call; PGC_SUSET, since the doors run as the extension's owner
+    // or set only what any user may.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            if pg_sys::superuser() { pg_sys::GucContext::PGC_SUSET } else { pg_sys::GucContext::PGC_USERSET },
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+    Ok(())
 }
 
 impl Drop for Scope {
