@@ -40,7 +40,7 @@ fn missed_times_are_one_skipped_run_or_one_that_makes_up_for_them() {
     client.exec("SELECT wh.pause()");
     jobs::wait_for_true(&mut client, "SELECT NOT EXISTS (SELECT FROM wh.job_runs WHERE finished IS NULL)");
     // What could be due in the time between: each second, and the last one before the server's start.
-    let first = format!("(SELECT min(started) FROM wh.job_runs WHERE trigger = 'catch up' AND started > '{down}')");
+    let first = format!("(SELECT min(recorded) FROM wh.job_run WHERE trigger = 'catch up' AND recorded > '{down}')");
     let last = LAST_SECOND_BEFORE.replace('%', &first);
     assert_eq!(
         client.table(&format!(
