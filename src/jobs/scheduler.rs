@@ -209,7 +209,8 @@ impl Scheduler {
         }
         self.dispatch();
         self.tell_waiters();
-        if self.usage.due_in().is_zero() && self.usage.has_work() && !self.keep_usage() {
+        // What is due comes first.
+        if !self.began_some && self.usage.due_in().is_zero() && self.usage.has_work() && !self.keep_usage() {
             return Ok(None);
         }
         // Jobs come first where slots are few.
