@@ -58,10 +58,7 @@ fn what_can_neither_be_made_again_nor_pinned_is_broken_and_heals() {
     };
     assert_eq!(actions(&mut deploy), ["app.t.p retyped", "app.t.more added", "ana.kept broken"]);
     let error = ana.error("SELECT * FROM ana.above");
-    assert!(
-        error.message().contains("it could not be made again: operator does not exist"),
-        "{error:?}"
-    );
+    assert!(error.message().contains("it could not be made again: operator does not exist"), "{error:?}");
     assert_eq!(actions(&mut deploy), [""; 0]);
     pair.product().exec("ALTER TABLE t ALTER p TYPE plan USING 'pro'");
     let done = actions(&mut deploy);
