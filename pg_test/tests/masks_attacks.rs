@@ -328,11 +328,11 @@ fn what_was_passed_on_is_closed_though_its_grantor_may_not_use_the_schema_any_mo
     // The view has them all, and nobody has got the schema by it.
     assert_eq!(pair.warehouse_as("ben").table("SELECT * FROM app.users"), "1|");
     assert_eq!(
-        c.table(&format!(
+        c.table(
             "SELECT x.grantor::regrole, CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE x.grantee::regrole::text END FROM pg_class, aclexplode(relacl) x
              WHERE oid = 'app.users'::regclass AND x.grantor <> relowner
              UNION ALL SELECT x.grantor::regrole, 'PUBLIC' FROM pg_attribute, aclexplode(attacl) x WHERE attrelid = 'app.users'::regclass AND x.grantee = 0 ORDER BY 1, 2"
-        )),
+        ),
         format!("{first}|PUBLIC\n{first}|{second}\n{second}|ben")
     );
     assert_eq!(

@@ -185,7 +185,7 @@ pub mod tests {
     pub const INT: ColumnType = ColumnType { oid: 23, typmod: -1, collation: 0 };
 
     pub fn existing(name: &str, columns: &[(i16, &str)]) -> Existing {
-        let columns = columns
+        let columns: Vec<_> = columns
             .iter()
             .map(|(num, name)| ExistingColumn {
                 num: *num,

@@ -20,7 +20,7 @@ fn wanted(oid: u32, name: &str, columns: &[(i16, &str)]) -> Wanted {
 }
 
 fn existing(oid: Option<u32>, name: &str, columns: &[(i16, &str)]) -> Existing {
-    let columns = columns
+    let columns: Vec<_> = columns
         .iter()
         .map(|(num, name)| ExistingColumn {
             num: *num,
