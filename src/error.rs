@@ -43,13 +43,15 @@ pub struct Error {
     pub detail: Option<String>,
     /// What to do, in full sentences.
     pub hint: Option<String>,
+    /// Somebody's code raised it, under a code of its own choice.
+    pub raised: bool,
 }
 
 pub type Result<T> = core::result::Result<T, Error>;
 
 impl Error {
     pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
-        Error { sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None }
+        Error { sqlstate: sqlstate.into(), message: message.into(), detail: None, hint: None, raised: false }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -64,13 +66,13 @@ impl Error {
 
     /// Whether another attempt may succeed where this one met somebody else's lock.
     pub fn is_lock_conflict(&self) -> bool {
-        [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
+        !self.raised && [sqlstate::LOCK_NOT_AVAILABLE, sqlstate::DEADLOCK_DETECTED].contains(&self.sqlstate.as_str())
     }
 
     /// Whether somebody wants this session to stop: a cancel, a timeout, a shutdown (class 57). Work goes on after
     /// other errors, never after these.
     pub fn is_an_interrupt(&self) -> bool {
-        self.sqlstate == sqlstate::QUERY_CANCELED || self.sqlstate.starts_with("57P")
+        !self.raised && (self.sqlstate == sqlstate::QUERY_CANCELED || self.sqlstate.starts_with("57P"))
     }
 
     /// Whether a session on another server is gone, in the middle of it or for idling in a transaction.
@@ -95,11 +97,11 @@ impl Error {
     }
 
     /// Whether it comes of what a relation's owner wrote or may not do, and is no reason for a run to fail: anything but
-    /// the classes that speak of the server, the session, a lock or the network. Code can raise what it likes, and codes
-    /// that are nobody's reach us as XX000.
+    /// the classes that speak of the server, the session, a lock or the network, unless code raised them: it can raise what it
+    /// likes. Codes that are nobody's reach us as XX000.
     pub fn is_the_owners(&self) -> bool {
         let others = ["08", "25", "40", "53", "55", "57", "58", "F0", "XX001", "XX002"];
-        !others.iter().any(|class| self.sqlstate.starts_with(class))
+        self.raised || !others.iter().any(|class| self.sqlstate.starts_with(class))
     }
 
     /// Whether it may quote values of rows: whatever rows are at fault for, and what code that runs over them can raise.
@@ -143,6 +145,8 @@ impl From<&ErrorReportWithLevel> for Error {
             message: report.message().to_owned(),
             detail: report.detail().map(str::to_owned),
             hint: report.hint().map(str::to_owned),
+            // RAISE of PL/pgSQL (src/pl/plpgsql/src/pl_exec.c).
+            raised: report.function_name() == Some("exec_stmt_raise"),
         }
     }
 }
@@ -199,6 +203,8 @@ mod tests {
         }
         for other in ["57014", "53100", "08006", "40P01", "55P03", "58030", "25006", "XX001"] {
             assert!(!Error::new(other, "").is_the_owners(), "{other}");
+            let raised = Error { raised: true, ..Error::new(other, "") };
+            assert!(raised.is_the_owners() && !raised.is_an_interrupt() && !raised.is_lock_conflict(), "{other}");
         }
     }
 

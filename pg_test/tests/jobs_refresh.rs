@@ -152,7 +152,8 @@ fn what_reads_a_failed_view_is_skipped_with_that_reason_and_the_rest_goes_on() {
         &mut listener.notifications().timeout_iter(std::time::Duration::from_secs(30)),
     );
     let payload = told.expect("the connection stands").expect("a notification").payload().to_owned();
-    assert!(payload.contains(r#""status":"failed""#) && payload.contains("public.b: division by zero"), "{payload}");
+    // Why is for those who may see the run.
+    assert!(payload.contains(r#""status":"failed""#) && !payload.contains("division"), "{payload}");
 
     on_arrival(&mut jobs.client, "");
     assert_eq!(jobs.run("d"), "succeeded|");

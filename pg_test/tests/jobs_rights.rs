@@ -1,6 +1,6 @@
 //! Whose rights a job has, and who may see and touch it: as real roles over real connections.
 
-use pg_test::{wait_until, ClientExt, JobsExt, Warehouse};
+use pg_test::{jobs, wait_until, ClientExt, JobsExt, Warehouse};
 
 #[test]
 fn a_run_is_its_owners_own_session() {
@@ -36,8 +36,10 @@ fn nobody_hears_what_anothers_job_is_called_or_said() {
     ana.schedule("acquisition", "SELECT pg_advisory_xact_lock(3); SELECT 'xyzzy'::int");
     ana.exec("SELECT wh.run_job('acquisition', wait => false)");
     ana.wait_for("acquisition", "running");
+    let named = "SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'ana' AND application_name LIKE 'startup\\_wh: run %'";
+    jobs::wait_for_true(&mut ben, named);
     let seen = ben.table("SELECT application_name FROM pg_stat_activity WHERE usename = 'ana'");
-    assert!(seen.contains("startup_wh: run ") && !seen.contains("acquisition"), "{seen}");
+    assert!(!seen.contains("acquisition"), "{seen}");
     holder.exec("COMMIT");
     ana.wait_for("acquisition", "failed");
     let heard = ben

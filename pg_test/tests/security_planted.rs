@@ -194,9 +194,13 @@ fn an_analysts_code_cannot_stop_a_run_by_raising() {
     ana.exec(
         "CREATE FUNCTION ana.checked(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
          CREATE DOMAIN ana.stops AS int CHECK (ana.checked(VALUE));
-         CREATE VIEW ana.stopping AS SELECT id, note, '{1}'::ana.stops[] AS d FROM app.orders",
+         CREATE VIEW ana.stopping AS SELECT id, note, '{1}'::ana.stops[] AS d FROM app.orders;
+         CREATE MATERIALIZED VIEW ana.filling AS SELECT note, ana.checked(id) AS yes FROM app.orders",
     );
-    for (code, new_type) in [("P0001", "varchar(20)"), ("42501", "varchar(21)"), ("22012", "varchar(22)")] {
+    // Those of a deadlock, a lock, a cancel and a server that shuts down, too.
+    let codes = ["P0001", "42501", "22012", "40P01", "55P03", "57014", "57P01", "08006"];
+    for (n, code) in codes.iter().enumerate() {
+        let new_type = format!("varchar({})", 20 + n);
         ana.exec(&format!(
             "CREATE OR REPLACE FUNCTION ana.checked(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS
              $$ BEGIN RAISE EXCEPTION 'not here' USING ERRCODE = '{code}'; END $$"
@@ -204,8 +208,11 @@ fn an_analysts_code_cannot_stop_a_run_by_raising() {
         pair.product().exec(&format!("ALTER TABLE orders ALTER note TYPE {new_type}"));
         let done = recreate(&pair, "");
         assert!(done.iter().any(|c| c.object == "ana.stopping" && c.action == "broken"), "{code}: {done:?}");
+        let filling = done.iter().find(|c| c.object == "ana.filling").expect("a row");
+        assert!(filling.detail.contains("not refreshed"), "{code}: {done:?}");
         ana.exec("CREATE OR REPLACE FUNCTION ana.checked(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END'");
         assert_eq!(recreate(&pair, "")[0].action, "healed");
+        ana.exec("REFRESH MATERIALIZED VIEW ana.filling");
     }
 }
 
