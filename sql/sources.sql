@@ -213,7 +213,9 @@ COMMENT ON VIEW wh.source_streams IS 'Each stream of the sources: its table, key
 
 CREATE VIEW wh.fetch_runs AS
 SELECT f.run, f.source, s.stream, s.status, s.started, s.finished, s.requests, s.received, s.inserted, s.updated, s.unchanged, s.stale,
-       s.duplicate, s.quarantined, s.deleted, s.bytes, s.waited, s.sqlstate, s.error, s.detail, s.hint
+       s.duplicate, s.quarantined, s.deleted, s.bytes, s.waited, s.sqlstate, s.error,
+       -- The API's own words, which can quote what analysts may not see.
+       CASE WHEN pg_catalog.pg_has_role('wh_admin', 'USAGE') THEN s.detail END AS detail, s.hint
 FROM wh.fetch_run f JOIN wh.fetch_stream s ON s.run = f.run;
 COMMENT ON VIEW wh.fetch_runs IS 'Every fetch by stream: what became of every record that was received';
 

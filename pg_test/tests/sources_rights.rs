@@ -59,6 +59,13 @@ fn analysts_read_what_runs_say_and_nothing_else() {
     assert_eq!(ana.table("SELECT name, last_status FROM wh.sources"), "api|succeeded");
     assert_eq!(ana.table("SELECT source, stream, received FROM wh.fetch_runs"), "api|people|3");
     assert_eq!(ana.table("SELECT stream, rows FROM wh.source_streams"), "people|3");
+    // Nor what the API says of its people.
+    let said = Reply::text(400, "text/plain", "no cursor behind eve@example.org");
+    s.api.fault("/cursor/people", 0, 1, Fault::Reply(said));
+    s.fetch();
+    const SAID: &str = "SELECT error IS NOT NULL, detail FROM wh.fetch_runs WHERE status = 'failed'";
+    assert_eq!(ana.table(SAID), "t|");
+    assert!(s.client.table(SAID).contains("eve@example.org"), "{}", s.client.table(SAID));
     s.client.exec("GRANT USAGE ON SCHEMA api TO ana; GRANT SELECT ON api.people TO ana");
     assert_eq!(ana.value("SELECT count(*) FROM api.people"), "3");
     for statement in
