@@ -179,53 +179,8 @@ impl Rules {
 pub mod tests {
     use std::collections::HashSet;
 
-    use super::super::model::{ExistingColumn, Options, WantedColumn};
+    use super::super::model::fixtures::{existing, wanted, INT};
     use super::*;
-
-    pub const INT: ColumnType = ColumnType { oid: 23, typmod: -1, collation: 0 };
-
-    pub fn existing(name: &str, columns: &[(i16, &str)]) -> Existing {
-        let columns: Vec<_> = columns
-            .iter()
-            .map(|(num, name)| ExistingColumn {
-                num: *num,
-                name: (*name).into(),
-                r#type: INT,
-                not_null: false,
-                options: Options::new(),
-                generated: false,
-                remote_num: Some(*num),
-            })
-            .collect();
-        let options = Options::from([("table_name".into(), name.into())]);
-        Existing {
-            oid: 1,
-            name: name.into(),
-            schema: "raw".into(),
-            view: None,
-            options,
-            imported_as: None,
-            remote_oid: Some(7),
-            waiting: Default::default(),
-            attributes: columns.len() as i16,
-            columns,
-        }
-    }
-
-    pub fn wanted(name: &str, columns: &[(i16, &str)]) -> Wanted {
-        let columns = columns
-            .iter()
-            .map(|(num, name)| WantedColumn {
-                remote_num: Some(*num),
-                name: (*name).into(),
-                r#type: INT,
-                not_null: false,
-                options: Options::new(),
-            })
-            .collect();
-        let options = Options::from([("table_name".into(), name.into())]);
-        Wanted { remote_oid: Some(7), name: name.into(), options, columns }
-    }
 
     pub fn rules(list: &[(&str, &str, Mask)]) -> Rules {
         Rules(list.iter().map(|(t, c, m)| (((*t).into(), (*c).into()), *m)).collect())
@@ -233,8 +188,8 @@ pub mod tests {
 
     #[test]
     fn rules_follow_renames_of_tables_and_columns_and_wait_for_what_is_gone() {
-        let have = [existing("users", &[(1, "id"), (2, "email"), (3, "note")])];
-        let want = [wanted("people", &[(1, "id"), (2, "mail")])];
+        let have = [existing(Some(7), "users", &[(1, "id"), (2, "email"), (3, "note")])];
+        let want = [wanted(7, "people", &[(1, "id"), (2, "mail")])];
         let d = super::super::diff::diff(&have, &want, true, &HashSet::new());
         let before =
             rules(&[("users", "email", Mask::Hashed), ("users", "note", Mask::Null), ("gone", "x", Mask::Year)]);
@@ -246,8 +201,8 @@ pub mod tests {
 
     #[test]
     fn rules_of_swapped_columns_are_swapped() {
-        let have = [existing("t", &[(1, "a"), (2, "b")])];
-        let want = [wanted("t", &[(1, "b"), (2, "a")])];
+        let have = [existing(Some(7), "t", &[(1, "a"), (2, "b")])];
+        let want = [wanted(7, "t", &[(1, "b"), (2, "a")])];
         let d = super::super::diff::diff(&have, &want, true, &HashSet::new());
         let before = rules(&[("t", "a", Mask::Hashed), ("t", "b", Mask::Null)]);
         assert_eq!(before.follow(&have, &want, &d), rules(&[("t", "b", Mask::Hashed), ("t", "a", Mask::Null)]));

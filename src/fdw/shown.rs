@@ -144,13 +144,14 @@ pub fn is_stricter(before: &[Shown], after: &[Shown], columns: &[Column]) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::super::mask::tests::{existing, rules, wanted, INT};
+    use super::super::mask::tests::rules;
+    use super::super::model::fixtures::{existing, wanted, INT};
     use super::*;
 
     #[test]
     fn what_the_view_shows_stays_in_its_place() {
-        let have = existing("t", &[(1, "id"), (2, "a"), (3, "b")]);
-        let want = wanted("t", &[(1, "id"), (2, "a2"), (3, "b"), (4, "c")]);
+        let have = existing(Some(7), "t", &[(1, "id"), (2, "a"), (3, "b")]);
+        let want = wanted(7, "t", &[(1, "id"), (2, "a2"), (3, "b"), (4, "c")]);
         let d =
             super::super::diff::diff(std::slice::from_ref(&have), std::slice::from_ref(&want), true, &HashSet::new());
         let columns = after(&have, &want, &d.alter[0], &rules(&[("t", "a2", Mask::Null)]));

@@ -1,51 +1,8 @@
-use super::super::model::{ColumnType, ExistingColumn, WantedColumn};
+use super::super::model::fixtures::{existing, wanted};
+use super::super::model::ColumnType;
 use super::*;
 
-const INT: ColumnType = ColumnType { oid: 23, typmod: -1, collation: 0 };
 const BIGINT: ColumnType = ColumnType { oid: 20, typmod: -1, collation: 0 };
-
-fn wanted(oid: u32, name: &str, columns: &[(i16, &str)]) -> Wanted {
-    let columns = columns
-        .iter()
-        .map(|(num, name)| WantedColumn {
-            remote_num: Some(*num),
-            name: (*name).into(),
-            r#type: INT,
-            not_null: false,
-            options: Options::new(),
-        })
-        .collect();
-    let options = Options::from([("table_name".into(), name.into())]);
-    Wanted { remote_oid: Some(oid), name: name.into(), options, columns }
-}
-
-fn existing(oid: Option<u32>, name: &str, columns: &[(i16, &str)]) -> Existing {
-    let columns: Vec<_> = columns
-        .iter()
-        .map(|(num, name)| ExistingColumn {
-            num: *num,
-            name: (*name).into(),
-            r#type: INT,
-            not_null: false,
-            options: Options::new(),
-            generated: false,
-            remote_num: oid.map(|_| *num),
-        })
-        .collect();
-    let options = Options::from([("table_name".into(), name.into())]);
-    Existing {
-        oid: 1,
-        name: name.into(),
-        schema: "app".into(),
-        view: None,
-        options,
-        imported_as: None,
-        remote_oid: oid,
-        waiting: Waiting::default(),
-        attributes: columns.len() as i16,
-        columns,
-    }
-}
 
 #[test]
 fn equal_sides_ask_for_nothing() {
