@@ -156,8 +156,9 @@ CREATE VIEW wh.hidden AS
 SELECT h.fdw AS app, h.table_pattern, h.column_pattern, h.created_at, h.created_by FROM wh.hidden_pattern h;
 COMMENT ON VIEW wh.hidden IS 'Tables and columns that never cross the wire, as LIKE patterns';
 
--- Which view stands for a broken one: it calls wh.raise_broken. The place is written as by place() of src/pg/catalog.rs. In a restored warehouse the number that was written down is
--- another relation's, and until the first run only the name leads to it. No function here looks up anything on the path of
+-- Which view stands for a broken one: it calls wh.raise_broken. The place is written as by place() of src/pg/catalog.rs. In
+-- a restored warehouse the number that was written down is another relation's, and until the first run only the name leads
+-- to it. No function here looks up anything on the path of
 -- whoever reads this: pg_get_viewdef would, for one, and to_regclass wants them to be allowed to use the schema.
 CREATE VIEW wh.broken_stub AS
 SELECT b.place, b.relation, c.oid AS stub

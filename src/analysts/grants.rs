@@ -4,9 +4,9 @@
 use pgrx::datum::DatumWithOid;
 use serde::Deserialize;
 
-use crate::error::{sqlstate, Error, Result};
-use crate::fdw::{in_order, Grant};
-use crate::pg::{identity, session, spi};
+use crate::error::Result;
+use crate::fdw::{as_grantor, in_order, left_over, Grant};
+use crate::pg::spi;
 
 /// A privilege that somebody other than the owner holds on a schema, a relation, routine or type of one, or a large object.
 #[derive(Debug, Clone, Deserialize)]
@@ -91,10 +91,7 @@ fn take(given: &[Given]) -> Result<()> {
                 spi::run(&grant.statement, &[])?;
                 continue;
             }
-            let name = session::name_of_role(grant.grantor);
-            let _named = identity::Usable::schemas(first.schema.as_slice(), &name)?;
-            let _grantor = identity::As::role(grant.grantor)?;
-            spi::run(&grant.statement, &[])?;
+            as_grantor(&grant, first.schema.as_slice(), |g| spi::run(&g.statement, &[]))?;
         }
     }
     Ok(())
@@ -106,15 +103,6 @@ pub fn take_all(condition: &'static str, args: &[DatumWithOid]) -> Result<Vec<Gi
     take(&given)?;
     match find(condition, args)?.first() {
         None => Ok(given),
-        // Its grantor has got the owner's rights since, and takes in the owner's name, who did not give it.
-        Some(left) => Err(Error::new(
-            sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
-            format!("{} on {} could not be taken from {}", left.privilege, left.on, left.grantee),
-        )
-        .detail(format!("{} passed it on, and has the rights of the owner by now.", left.grantor_name))
-        .hint(format!(
-            "REVOKE {} ON {} FROM {} CASCADE takes both; then call this again.",
-            left.privilege, left.on, left.grantor_name
-        ))),
+        Some(g) => Err(left_over(&g.privilege, &g.on, &g.grantee, &g.grantor_name, "call this again")),
     }
 }

@@ -158,20 +158,12 @@ pub fn close(table: &str) -> Result<()> {
         Ok(grants.into_iter().filter(|g| g.grantee != owner_name).collect())
     };
     for grant in given()?.iter().rev() {
-        grants::as_grantor(grant, &schema, |g| {
+        grants::as_grantor(grant, std::slice::from_ref(&schema), |g| {
             spi::run(&format!("REVOKE {} ON {table} FROM {}", g.privilege, g.grantee), &[])
         })?;
     }
     match given()?.first() {
         None => Ok(()),
-        Some(left) => Err(Error::new(
-            sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
-            format!("{} on {table} could not be taken from {}", left.privilege, left.grantee),
-        )
-        .detail(format!("{} passed it on, and has the rights of the owner by now.", left.grantor_name))
-        .hint(format!(
-            "REVOKE {} ON {table} FROM {} CASCADE takes both; then run this again.",
-            left.privilege, left.grantor_name
-        ))),
+        Some(g) => Err(grants::left_over(&g.privilege, table, &g.grantee, &g.grantor_name, "run this again")),
     }
 }

@@ -2,7 +2,7 @@
 //! hold the grant option by then.
 
 use super::properties::Property;
-use crate::error::Result;
+use crate::error::{sqlstate, Error, Result};
 use crate::pg::{identity, session};
 
 /// One privilege for one grantee.
@@ -34,11 +34,22 @@ impl Grant {
     }
 }
 
-/// Does something about a grant as who gave it, with the right to look the relation up: they may have lost it since.
-pub fn as_grantor<T>(grant: &Grant, schema: &str, act: impl FnOnce(&Grant) -> Result<T>) -> Result<T> {
-    let _named = identity::Usable::schemas(&[schema.to_owned()], &session::name_of_role(grant.grantor))?;
+/// Does something about a grant as who gave it, with the right to look up in `schemas`: they may have lost it since.
+pub fn as_grantor<T>(grant: &Grant, schemas: &[String], act: impl FnOnce(&Grant) -> Result<T>) -> Result<T> {
+    let _named = identity::Usable::schemas(schemas, &session::name_of_role(grant.grantor))?;
     let _grantor = identity::As::role(grant.grantor)?;
     act(grant)
+}
+
+/// The error of a grant on `on` that is still there when all were taken: its grantor has got the owner's rights since, and
+/// takes in the owner's name, who did not give it. `then` says what to do once it is gone.
+pub fn left_over(privilege: &str, on: &str, grantee: &str, grantor: &str, then: &str) -> Error {
+    Error::new(
+        sqlstate::DEPENDENT_OBJECTS_STILL_EXIST,
+        format!("{privilege} on {on} could not be taken from {grantee}"),
+    )
+    .detail(format!("{grantor} passed it on, and has the rights of the owner by now."))
+    .hint(format!("REVOKE {privilege} ON {on} FROM {grantor} CASCADE takes both; then {then}."))
 }
 
 /// Sorts grants so that each grantor has the option already; what cannot be reached comes last, and fails there. Those of

@@ -44,7 +44,7 @@ mod uri;
 mod wanted;
 
 pub use alter::with_dependents as alter_with_dependents;
-pub use grants::{in_order, Grant};
+pub use grants::{as_grantor, in_order, left_over, Grant};
 pub use mask::Mask;
 pub use masks::{mask, unmask};
 pub use model::Change;

@@ -160,8 +160,11 @@ pub fn restore(
         }
         let wanted: Vec<grants::Grant> =
             kept.iter().filter(|p| p.is_grant()).filter_map(|p| grants::Grant::read(p)).collect();
+        // The owner may look up there already.
+        let place = [schema.to_owned()];
         for grant in grants::in_order(owner, wanted) {
-            grants::as_grantor(&grant, schema, |g| spi::run(&g.statement, &[]))?;
+            let closed = if grant.grantor == owner { &[][..] } else { &place[..] };
+            grants::as_grantor(&grant, closed, |g| spi::run(&g.statement, &[]))?;
         }
     }
     Ok(())
