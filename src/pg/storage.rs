@@ -27,6 +27,23 @@ pub struct Class {
     pub partition: bool,
     /// It belongs to the server and not to this database.
     pub shared: bool,
+    /// The transaction that wrote this version of the row; a frozen one's is before all others.
+    pub written_by: pg_sys::TransactionId,
+}
+
+/// The oldest transaction that runs now: what it or a later one commits was not there before this moment. That of a
+/// plain VACUUM does not count, and makes no new rows of pg_class (GetSnapshotData, src/backend/storage/ipc/procarray.c).
+pub fn oldest_running() -> pg_sys::TransactionId {
+    // SAFETY: returns a static snapshot that is valid until the next one is taken; its number is read at once.
+    unsafe { (*pg_sys::GetLatestSnapshot()).xmin }
+}
+
+impl Class {
+    /// Whether its row was written by `transaction` or a later one.
+    pub fn written_since(&self, transaction: pg_sys::TransactionId) -> bool {
+        // SAFETY: compares two numbers.
+        unsafe { pg_sys::TransactionIdFollowsOrEquals(self.written_by, transaction) }
+    }
 }
 
 /// Directories of this database, one in each tablespace that it may use: the tablespace's OID and the path.
@@ -65,7 +82,7 @@ pub fn default_tablespace() -> u32 {
 ///
 /// # Safety
 /// `T` is the struct of the catalog's rows, up to its last column that is always there.
-unsafe fn scan<T>(catalog: pg_sys::Oid, mut f: impl FnMut(&T)) {
+unsafe fn scan<T>(catalog: pg_sys::Oid, mut f: impl FnMut(&T, pg_sys::HeapTupleHeader)) {
     // SAFETY: a catalog scan; each tuple is read before the next one is fetched.
     unsafe {
         let relation = pg_sys::table_open(catalog, pg_sys::AccessShareLock as i32);
@@ -75,10 +92,26 @@ unsafe fn scan<T>(catalog: pg_sys::Oid, mut f: impl FnMut(&T)) {
             if tuple.is_null() {
                 break;
             }
-            f(&*pg_sys::GETSTRUCT(tuple).cast::<T>());
+            f(&*pg_sys::GETSTRUCT(tuple).cast::<T>(), (*tuple).t_data);
         }
         pg_sys::table_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+}
+
+/// The transaction that wrote a tuple (HeapTupleHeaderGetXmin, src/include/access/htup_details.h); pgrx has it twice for
+/// Postgres 18.
+///
+/// # Safety
+/// The tuple is one that is held.
+unsafe fn xmin(tuple: pg_sys::HeapTupleHeader) -> pg_sys::TransactionId {
+    let frozen = (pg_sys::HEAP_XMIN_COMMITTED | pg_sys::HEAP_XMIN_INVALID) as u16;
+    // SAFETY: a stored tuple has the members of the heap.
+    unsafe {
+        match (*tuple).t_infomask & frozen == frozen {
+            true => pg_sys::FrozenTransactionId,
+            false => (*tuple).t_choice.t_heap.t_xmin,
+        }
     }
 }
 
@@ -86,7 +119,7 @@ unsafe fn scan<T>(catalog: pg_sys::Oid, mut f: impl FnMut(&T)) {
 pub fn each_class(mut f: impl FnMut(Class)) {
     // SAFETY: the struct is that of the catalog.
     unsafe {
-        scan(pg_sys::RelationRelationId, |row: &pg_sys::FormData_pg_class| {
+        scan(pg_sys::RelationRelationId, |row: &pg_sys::FormData_pg_class, header| {
             f(Class {
                 oid: row.oid.to_u32(),
                 schema: row.relnamespace.to_u32(),
@@ -98,6 +131,7 @@ pub fn each_class(mut f: impl FnMut(Class)) {
                 temporary: row.relpersistence as u8 == pg_sys::RELPERSISTENCE_TEMP,
                 partition: row.relispartition,
                 shared: row.relisshared,
+                written_by: xmin(header),
             })
         })
     }
@@ -107,7 +141,7 @@ pub fn each_class(mut f: impl FnMut(Class)) {
 pub fn each_index(mut f: impl FnMut(u32, u32)) {
     // SAFETY: the struct is that of the catalog; only its first columns are read.
     unsafe {
-        scan(pg_sys::IndexRelationId, |row: &pg_sys::FormData_pg_index| {
+        scan(pg_sys::IndexRelationId, |row: &pg_sys::FormData_pg_index, _| {
             f(row.indexrelid.to_u32(), row.indrelid.to_u32())
         })
     }
@@ -123,14 +157,19 @@ pub fn each_inheritance(mut f: impl FnMut(u32, u32)) {
     }
     const INHERITS: u32 = 2611;
     // SAFETY: both columns are fixed and never null.
-    unsafe { scan(INHERITS.into(), |row: &Inherits| f(row.child.to_u32(), row.parent.to_u32())) }
+    unsafe { scan(INHERITS.into(), |row: &Inherits, _| f(row.child.to_u32(), row.parent.to_u32())) }
 }
 
-/// The file number of a mapped catalog (src/backend/utils/cache/relmapper.c).
-pub fn mapped_file_number(oid: u32) -> Option<u32> {
+/// The file number that a relation has now, also a mapped catalog (src/backend/utils/cache/relmapper.c).
+pub fn file_number(oid: u32) -> Option<u32> {
     let argument = pg_sys::Oid::from(oid).into_datum();
-    // SAFETY: pg_relation_filenode takes one OID, looks it up and opens nothing.
-    unsafe { direct_function_call::<pg_sys::Oid>(pg_sys::pg_relation_filenode, &[argument]) }.map(|n| n.to_u32())
+    // SAFETY: what others have changed is heard of without a lock; pg_relation_filenode takes one OID, looks it up and
+    // opens nothing.
+    unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        direct_function_call::<pg_sys::Oid>(pg_sys::pg_relation_filenode, &[argument])
+    }
+    .map(|n| n.to_u32())
 }
 
 /// What the statistics system has counted of a relation: scans and rows fetched, rows written, and when it was last

@@ -2,7 +2,7 @@
 //! `16384.1`, and `t3_16384` of a temporary table.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The backend in the key of what is no temporary relation's (InvalidBackendId, src/include/storage/backendid.h).
@@ -15,6 +15,16 @@ pub struct Node {
     pub number: u32,
     /// Of a temporary relation the number in its schema's name; a permanent one may have the same file number.
     pub backend: i32,
+}
+
+impl Node {
+    /// Of its first file.
+    fn name(&self) -> String {
+        match self.backend {
+            NO_BACKEND => self.number.to_string(),
+            backend => format!("t{backend}_{}", self.number),
+        }
+    }
 }
 
 /// Bytes of a node that was taken.
@@ -105,14 +115,31 @@ pub fn walk(
     Ok(())
 }
 
+/// The bytes of a relation that are there now, all forks and segments together; `None` where its first file is not.
+pub fn weigh(directory: &Path, node: Node) -> Option<u64> {
+    let first = node.name();
+    let bytes = |name: &str| std::fs::metadata(directory.join(name)).ok().map(|found| found.len());
+    let mut sum = 0;
+    for fork in ["", "_fsm", "_vm", "_init"] {
+        let fork = format!("{first}{fork}");
+        let mut name = fork.clone();
+        let mut segment = 0;
+        while let Some(found) = bytes(&name) {
+            sum += found;
+            segment += 1;
+            name = format!("{fork}.{segment}");
+        }
+        if segment == 0 && fork == first {
+            return None;
+        }
+    }
+    Some(sum)
+}
+
 /// Whether a relation's first file is still there with something in it, and when it was last written. A dropped
 /// relation leaves an empty one until the next checkpoint (mdunlinkfork, src/backend/storage/smgr/md.c).
 pub fn still_there(directory: &Path, node: Node) -> Option<SystemTime> {
-    let name = match node.backend {
-        NO_BACKEND => node.number.to_string(),
-        backend => format!("t{backend}_{}", node.number),
-    };
-    let found = std::fs::metadata(PathBuf::from(directory).join(name)).ok()?;
+    let found = std::fs::metadata(directory.join(node.name())).ok()?;
     // A file system without times says that it was just now.
     (found.len() > 0).then(|| found.modified().unwrap_or_else(|_| SystemTime::now()))
 }
@@ -163,6 +190,10 @@ mod tests {
         walk(&mut files, 1, &directory, || ()).unwrap();
         walk(&mut files, 2, &directory.join("nowhere"), || ()).unwrap();
         let node = |number, backend| Node { tablespace: 1, number, backend };
+        assert_eq!(weigh(&directory, node(7, NO_BACKEND)), Some(15));
+        assert_eq!(weigh(&directory, node(7, 2)), Some(11));
+        assert_eq!(weigh(&directory, node(8, NO_BACKEND)), Some(0));
+        assert_eq!(weigh(&directory, node(9, NO_BACKEND)), None);
         let mut files = Files::new(files);
         assert_eq!(
             (files.take(&node(7, 2)), files.take(&node(7, 2)), files.take(&node(9, -1))),

@@ -1,12 +1,15 @@
 //! Measures the whole database: walks its directories, then reads pg_class, pg_index and pg_inherits once.
 //!
 //! Files and catalogs are read one after the other while others work. A relation whose file is not among those that were
-//! seen was made or rewritten in between, so both are read again; a file without a relation is looked at once more, since
+//! seen was made or rewritten in between, so both are read again; one whose row was written since the files were read may
+//! have been seen half written, so its files are looked at once more; a file without a relation is looked at once more, since
 //! a relation may have been dropped in between.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pgrx::pg_sys;
 
 use super::attribute::{attribute, sums, Place, Relation, Sum};
 use super::files::{self, Files, Node, NO_BACKEND};
@@ -62,8 +65,9 @@ pub fn measure() -> Result<Measured> {
     let mut reading = 1;
     let (mut relations, orphans, uncommitted) = loop {
         let oldest = oldest_transaction()?;
+        let since = storage::oldest_running();
         let mut files = walk(&directories)?;
-        let (relations, missing) = relations(&mut files)?;
+        let (relations, missing) = relations(&mut files, &directories, since)?;
         if missing && reading < READINGS {
             reading += 1;
             continue;
@@ -100,19 +104,18 @@ fn walk(directories: &[(u32, PathBuf)]) -> Result<Files> {
 }
 
 /// The relations of this database with the bytes of their own, and whether a file that should be there was not.
-/// What is found is taken out of `files`.
-fn relations(files: &mut Files) -> Result<(Vec<Relation>, bool)> {
+/// What is found is taken out of `files`; of relations written `since` then, the files are looked at now.
+fn relations(
+    files: &mut Files,
+    directories: &[(u32, PathBuf)],
+    since: pg_sys::TransactionId,
+) -> Result<(Vec<Relation>, bool)> {
     let default = storage::default_tablespace();
     let backends = temporary_schemas()?;
     let mut relations = Vec::new();
     let mut mapped = Vec::new();
+    let mut late = Vec::new();
     let mut missing = false;
-    let mut weigh = |node: Node, files: &mut Files| {
-        files.take(&node).unwrap_or_else(|| {
-            missing = true;
-            0
-        })
-    };
     storage::each_class(|c| {
         if c.shared || !matches!(c.kind, b'r' | b'm' | b'p' | b'f' | b'i' | b'I' | b'S' | b't') {
             return;
@@ -134,7 +137,10 @@ fn relations(files: &mut Files) -> Result<(Vec<Relation>, bool)> {
             ..Relation::default()
         };
         if stored && c.file_number != 0 {
-            relation.table = weigh(node, files);
+            match files.take(&node) {
+                Some(bytes) if !c.written_since(since) => relation.table = bytes,
+                _ => late.push((relations.len(), node)),
+            }
         } else if stored {
             mapped.push((relations.len(), node));
         }
@@ -142,8 +148,20 @@ fn relations(files: &mut Files) -> Result<(Vec<Relation>, bool)> {
     });
     for (n, node) in mapped {
         // A look-up, so not in the middle of a scan.
-        if let Some(number) = storage::mapped_file_number(relations[n].oid) {
-            relations[n].table = weigh(Node { number, ..node }, files);
+        if let Some(number) = storage::file_number(relations[n].oid) {
+            let node = Node { number, ..node };
+            files.take(&node);
+            late.push((n, node));
+        }
+    }
+    for (n, node) in late {
+        let directory = directories.iter().find(|(t, _)| *t == node.tablespace);
+        match directory.and_then(|(_, directory)| files::weigh(directory, node)) {
+            // A rewritten or dropped relation leaves an empty file until the next checkpoint (mdunlinkfork,
+            // src/backend/storage/smgr/md.c).
+            Some(0) if storage::file_number(relations[n].oid) != Some(node.number) => missing = true,
+            Some(bytes) => relations[n].table = bytes,
+            None => missing = true,
         }
     }
     relations.sort_unstable_by_key(|r| r.oid);
