@@ -12,6 +12,9 @@ use crate::sources::names::identifier;
 use crate::sources::spec::{OnBadRow, Stream, Write};
 use crate::sources::{store, tour};
 
+/// Records that a run remembers having listed under a parent; they take six mebibytes.
+const MOST_LISTED: usize = 200_000;
+
 impl Loading {
     /// Commits a batch with the state that it stands for.
     pub(super) fn store(&mut self, cx: &Context, state: Option<&State>, end: Option<&End>) -> Result<()> {
@@ -140,8 +143,8 @@ impl Loading {
         Err(cannot_be_stored(&stream.name))
     }
 
-    /// A record that several parents list alike is the first one's: else each run would write it as often as it is listed.
-    /// Returns how many were taken out.
+    /// A record that several parents list alike is the first one's: else each run would write it as often as it is listed,
+    /// as happens to those beyond the first [`MOST_LISTED`]. Returns how many were taken out.
     fn leave_to_the_first_parent(&mut self, stream: &Stream, batch: &mut Batch) -> u64 {
         let shared = stream.parent.as_ref().is_some_and(|p| !p.in_key) && !self.plan.aside;
         if !shared || self.phase != Phase::Listing {
@@ -150,9 +153,9 @@ impl Loading {
         let before = batch.rows.len();
         batch.rows.retain(|row| {
             let [key, parent, record] = row.traits();
-            let first = *self.listed.entry(key).or_insert((parent, record));
-            let is_anothers = first.0 != parent && first.1 == record;
-            if !is_anothers {
+            let first = self.listed.get(&key);
+            let is_anothers = first.is_some_and(|first| first.0 != parent && first.1 == record);
+            if !is_anothers && (first.is_some() || self.listed.len() < MOST_LISTED) {
                 self.listed.insert(key, (parent, record));
             }
             !is_anothers
