@@ -101,6 +101,43 @@ fn a_single_missed_time_says_so_and_a_paused_job_misses_nothing() {
 }
 
 #[test]
+fn a_time_written_by_a_clock_that_was_ahead_holds_nothing_up() {
+    let (_cluster, mut client) = jobs::start(jobs::server("ahead"));
+    client.exec(
+        "SELECT wh.schedule('often', '1 second', 'SELECT 1');
+         SELECT wh.schedule('yearly', '0 0 1 1 *', 'SELECT 1', timezone => 'UTC');
+         SELECT wh.schedule('paused', '1 second', 'SELECT 1');
+         SELECT wh.pause('paused')",
+    );
+    jobs::wait_for_true(&mut client, "SELECT EXISTS (SELECT FROM wh.job_runs WHERE status = 'succeeded')");
+    // Until the scheduler is gone, it may write the times of its own clock.
+    let scheduler = jobs::wait_for(&mut client, SCHEDULER);
+    client.exec(&format!(
+        "BEGIN; LOCK TABLE wh.job_plan; SELECT pg_terminate_backend({scheduler});
+         INSERT INTO wh.job_plan (job, anchor) SELECT id, anchor FROM wh.job ON CONFLICT DO NOTHING;
+         UPDATE wh.job_plan SET next_run = clock_timestamp() + interval '5 years'; COMMIT"
+    ));
+    jobs::wait_for_another(&mut client, SCHEDULER, scheduler);
+    let before = client.value("SELECT max(run) FROM wh.job_runs");
+    jobs::wait_for_true(
+        &mut client,
+        &format!("SELECT EXISTS (SELECT FROM wh.job_runs WHERE run > {before} AND job_name = 'often' AND status = 'succeeded')"),
+    );
+    assert_eq!(
+        client.table(
+            "SELECT name, next_run = (date_trunc('year', now() AT TIME ZONE 'UTC') + interval '1 year') AT TIME ZONE 'UTC'
+             FROM wh.jobs WHERE name <> 'often' ORDER BY 1"
+        ),
+        "paused|\nyearly|t"
+    );
+    client.exec("SELECT wh.resume('paused')");
+    jobs::wait_for_true(
+        &mut client,
+        "SELECT EXISTS (SELECT FROM wh.job_runs WHERE job_name = 'paused' AND status = 'succeeded')",
+    );
+}
+
+#[test]
 fn a_standby_runs_nothing_and_does_everything_once_it_is_promoted() {
     let (primary, mut client) = jobs::start(
         jobs::server("primary").set("wal_level", "replica").set("max_wal_senders", "4").set("hot_standby", "on"),

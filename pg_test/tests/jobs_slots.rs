@@ -1,6 +1,10 @@
 //! Jobs that must wait for a worker: none is lost, none is starved, and never more run than may.
 
+use std::path::Path;
+
+use pg_test::cluster::signal;
 use pg_test::jobs::{self, RUNNER, SCHEDULER};
+use pg_test::place::run_as_server;
 use pg_test::{wait_until, Client, ClientExt};
 
 /// Jobs that say how many of them run while they do; `mark` is their lock.
@@ -92,6 +96,58 @@ fn a_scheduler_that_found_no_worker_free_comes_when_one_is() {
     });
     assert_eq!(client.value("SELECT wh.cancel_job('holds')"), "t");
     jobs::wait_for(&mut other, SCHEDULER);
+}
+
+/// A process that was told to stand still, until this is dropped: the cluster could not end otherwise.
+struct Stopped(u32);
+
+impl Stopped {
+    fn new(pid: u32) -> Stopped {
+        signal("STOP", pid).expect("a process that stands still");
+        Stopped(pid)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = signal("CONT", self.0);
+    }
+}
+
+#[test]
+fn a_runner_that_never_comes_is_given_up_though_nobody_is_left_who_asked_for_it() {
+    let (cluster, mut client) = jobs::start(jobs::server("no_fork"));
+    let postmaster = cluster.postmaster().expect("a postmaster");
+    client.exec("SELECT wh.schedule('job', '0 0 1 1 *', 'SELECT 1')");
+    let scheduler = jobs::wait_for(&mut client, SCHEDULER);
+    let stopped = Stopped::new(postmaster);
+    client.exec("SELECT wh.run_job('job', wait => false)");
+    jobs::wait_for_true(&mut client, "SELECT count(*) = 1 FROM wh.job_runs");
+    // It has asked for a runner when it waits again.
+    jobs::wait_for_true(
+        &mut client,
+        &format!("SELECT wait_event_type = 'Extension' FROM pg_stat_activity WHERE pid = {scheduler}"),
+    );
+    client.exec(&format!("SELECT pg_terminate_backend({scheduler})"));
+    wait_until("the scheduler has ended", || jobs::workers(&mut client, SCHEDULER).is_empty());
+    let limit = |processes: &str| {
+        let mut prlimit = run_as_server(Path::new("prlimit")).expect("the server's user");
+        let done = prlimit.args([format!("--pid={postmaster}"), format!("--nproc={processes}:")]).status();
+        assert!(done.is_ok_and(|status| status.success()), "prlimit");
+    };
+    limit("1");
+    drop(stopped);
+    wait_until("neither a runner nor a scheduler could be forked", || {
+        cluster.log().matches("could not fork worker process").count() >= 2
+    });
+    limit("4096");
+    jobs::wait_for(&mut client, SCHEDULER);
+    assert_eq!(client.value("SELECT status FROM wh.job_runs"), "queued");
+    jobs::wait_for_true(&mut client, "SELECT finished IS NOT NULL FROM wh.job_runs");
+    assert_eq!(client.table("SELECT status, error FROM wh.job_runs"), "failed|its session could not begin");
+    // The place is free again: another run ends well.
+    client.exec("SELECT wh.run_job('job')");
+    assert_eq!(client.value("SELECT count(*) FROM wh.job_runs WHERE status = 'succeeded'"), "1");
 }
 
 #[test]

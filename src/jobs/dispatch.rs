@@ -15,12 +15,16 @@ use crate::pg::worker::{self, Life, Snapshot, Started};
 /// How long a runner may take to obey before it is ended.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a process may take to come that the scheduler before asked for: nobody would hear that it cannot be started.
+const COMING: Duration = Duration::from_secs(15);
+
 /// How long another database, which waits and has none, may take to come for a runner's place.
 const TURN: Duration = Duration::from_millis(100);
 
 /// The runners of one scheduler.
-#[derive(Default)]
 pub struct Runners {
+    /// When this scheduler began: it has not started those of before.
+    since: Instant,
     pub(super) started: HashMap<usize, Started>,
     /// Tasks of more than one run, by runner.
     pub(super) tasks: HashMap<usize, Task>,
@@ -36,7 +40,29 @@ pub struct Runners {
     pub(super) warned: Option<Instant>,
 }
 
+impl Default for Runners {
+    fn default() -> Runners {
+        Runners {
+            since: Instant::now(),
+            started: HashMap::new(),
+            tasks: HashMap::new(),
+            told: HashMap::new(),
+            reaped: Vec::new(),
+            again: None,
+            owes_turn: false,
+            stands_back: None,
+            warned: None,
+        }
+    }
+}
+
 impl Runners {
+    /// Those that the scheduler before asked for, and that have not come.
+    fn awaited<'a>(&'a self, shared: &'a Jobs, database: u32) -> impl Iterator<Item = &'a Runner> {
+        let comes = |(slot, r): &(usize, &Runner)| get(&r.phase) == phase::STARTING && !self.started.contains_key(slot);
+        shared.runners_of(database).filter(comes).map(|(_, r)| r)
+    }
+
     /// Whether a runner has something to say.
     pub fn any_done(&self, shared: &Jobs, database: u32) -> bool {
         shared.runners_of(database).any(|(slot, r)| {
@@ -63,13 +89,14 @@ impl Runners {
     }
 
     /// When to look again, whatever else happens.
-    pub fn wakes_in(&self, queue: &Queue) -> Option<Duration> {
+    pub fn wakes_in(&self, shared: &Jobs, database: u32, queue: &Queue) -> Option<Duration> {
         // Whoever gives a runner back wakes us; the look in between is for one that nobody gave back.
         let at = self.again.or(self.stands_back);
         let again = (!queue.is_empty())
             .then(|| at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now())));
         let told = self.told.values().map(|at| (*at + GRACE).saturating_duration_since(Instant::now())).min();
-        [again, told].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
+        let coming = self.awaited(shared, database).next().map(|_| COMING.saturating_sub(self.since.elapsed()));
+        [again, told, coming].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
     }
 }
 
@@ -179,7 +206,7 @@ impl Scheduler {
         set(&r.session, session);
         self.fill(slot, r, &task, handle);
         let name = format!("startup_wh runner: {}", self.jobs.get(&task.job).map_or("", |p| p.job.name.as_str()));
-        match worker::start(&name, "startup_wh runner", "startup_wh_runner", slot) {
+        match worker::start(&name, "startup_wh runner", "startup_wh_runner", r.argument(slot)) {
             Some(started) => {
                 self.runners.started.insert(slot, started);
                 true
@@ -275,6 +302,13 @@ impl Scheduler {
     fn stop_the_late(&mut self) {
         let now = shared::now() as i64;
         let shared = self.shared;
+        if self.runners.since.elapsed() >= COMING {
+            let late = self.runners.awaited(shared, self.database).filter(|r| r.give_up()).count();
+            if late > 0 {
+                // To write down that their runs did not begin.
+                worker::wake(get(&self.entry.latch));
+            }
+        }
         for (_, r) in shared.runners_of(self.database).filter(|(_, r)| is_busy(r) && get(&r.relation) == 0) {
             // The time that its session took to begin is not the command's.
             let begun = match get(&r.started) {

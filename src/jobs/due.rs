@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 
 use super::model::{CatchUp, Job, Kind, Status, Trigger};
+use super::plan::Planned;
 use super::promise::Next;
 use super::queue::Task;
 use super::schedule::Schedule;
-use super::scheduler::{Active, Planned, Scheduler};
+use super::scheduler::{Active, Scheduler};
 use super::shared::{self, set};
 use super::steps;
 use super::store::{self, Ended, NewRun};

@@ -2,8 +2,9 @@
 //!
 //! api (the doors) → write and alter (jobs), ask (a session's requests); launcher → scheduler → due (what begins) →
 //! dispatch (who gets it) → runner (does it, as the job's owner) → reap (what came of it). Deciding is pure: schedule and
-//! words, queue, promise, model. store and steps are the tables, shared the memory between the processes, recover what a new
-//! scheduler finds, parcel a run in another database.
+//! words, queue, promise, model. store and steps are the tables, plan what a scheduler
+//! knows of them, shared and slots the memory between the processes, recover what a new scheduler finds, parcel a run in
+//! another database.
 
 mod alter;
 mod api;
@@ -14,6 +15,7 @@ mod import;
 mod launcher;
 mod model;
 mod parcel;
+mod plan;
 mod promise;
 mod queue;
 mod reap;
@@ -23,6 +25,7 @@ mod runner;
 mod schedule;
 mod scheduler;
 mod shared;
+mod slots;
 mod steps;
 mod store;
 mod words;

@@ -45,11 +45,11 @@ fn wake_home(runner: &Runner) {
 #[allow(unsafe_code)]
 #[pg_guard]
 #[no_mangle]
-pub extern "C-unwind" fn startup_wh_runner(slot: pgrx::pg_sys::Datum) {
+pub extern "C-unwind" fn startup_wh_runner(argument: pgrx::pg_sys::Datum) {
     worker::obey_signals();
     usage::count(false);
-    let slot = worker::argument(slot);
-    let Some(runner) = shared::jobs().and_then(|s| s.runners.get(slot)) else { return };
+    let argument = worker::argument(argument);
+    let Some((slot, runner)) = shared::jobs().and_then(|s| Runner::claimed(s, argument)) else { return };
     worker::at_exit(gone, slot);
     set(&runner.pid, std::process::id().into());
     worker::connect(Some(get(&runner.database) as u32), Some(get(&runner.owner) as u32));

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use pgrx::prelude::*;
 
 use super::dispatch::{drop_parcel, Runners};
-use super::due::upcoming;
-use super::model::{Job, Kind, Status};
+use super::model::{Kind, Status};
+use super::plan::Planned;
 use super::queue::Queue;
-use super::schedule::Schedule;
 use super::shared::{self, get, phase, set, state, Database, Jobs};
-use super::store::{self, Ended};
+use super::store;
 use super::{recover, requests, EXTENSION};
 use crate::analysts::watchdog::{self, Watchdog};
 use crate::error::{sqlstate, Error, Result};
@@ -26,22 +25,8 @@ use crate::usage;
 /// How soon to look again whether those have ended that must.
 const EVICTION: Duration = Duration::from_millis(20);
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
-
-/// A job with what is known of it between runs.
-pub struct Planned {
-    pub job: Job,
-    pub enabled: bool,
-    pub schedule: Option<Schedule>,
-    /// When it comes next (microseconds, Unix).
-    pub next: Option<i64>,
-}
-
-impl Planned {
-    /// When it is due, by its schedule or for another attempt.
-    pub fn due(&self) -> Option<i64> {
-        [self.next, self.job.retry_at].into_iter().flatten().min()
-    }
-}
+/// Microseconds: a clock that goes back further was set, and not only trimmed.
+const CLOCK_SET: i64 = 60_000_000;
 
 /// A run that has begun and not ended.
 pub struct Active {
@@ -79,6 +64,8 @@ pub struct Scheduler {
     usage: crate::usage::Keeper,
     /// Some of what is due was begun before the rest.
     pub began_some: bool,
+    /// Microseconds, Unix: the time of the last look.
+    looked: i64,
 }
 
 fn gone(database: usize) {
@@ -128,6 +115,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
         trimmed: None,
         usage: crate::usage::Keeper::default(),
         began_some: false,
+        looked: 0,
     };
     let mut first = true;
     let mut watchdog = Watchdog::default();
@@ -179,11 +167,16 @@ impl Scheduler {
                 return Ok(Some(EVICTION));
             }
         }
-        let changed = self.entry.changed.swap(0, Ordering::SeqCst) != 0;
+        let now = shared::now() as i64;
+        let set_back = self.looked > now + CLOCK_SET;
+        if set_back {
+            self.forget_times(now);
+        }
+        self.looked = now;
+        let changed = self.entry.changed.swap(0, Ordering::SeqCst) != 0 || set_back;
         if !*first {
             self.reap_recorded();
         }
-        let now = shared::now() as i64;
         let work = *first
             || changed
             || self.runners.any_done(self.shared, self.database)
@@ -291,51 +284,6 @@ impl Scheduler {
         Ok(true)
     }
 
-    /// Reads the jobs again.
-    pub fn load(&mut self) -> Result<()> {
-        let mut known = std::mem::take(&mut self.jobs);
-        for store::Loaded { job, enabled } in store::load()? {
-            let zone = job.timezone.as_deref().unwrap_or("UTC");
-            let known = known.remove(&job.id);
-            let was_held = known.as_ref().is_some_and(|p| !p.enabled) && enabled;
-            let same = known.filter(|p| {
-                (&p.job.schedule, &p.job.timezone, p.job.anchor, p.enabled)
-                    == (&job.schedule, &job.timezone, job.anchor, enabled)
-            });
-            let schedule = match same {
-                Some(ref planned) => planned.schedule.clone(),
-                // It was checked when it was written; the rules may have changed since.
-                None => match job.schedule.as_deref().map(|s| Schedule::parse(s, zone)).transpose() {
-                    Ok(schedule) => schedule,
-                    Err(e) => {
-                        pgrx::warning!("the schedule of job \"{}\" cannot be read: {}", job.name, e.message);
-                        None
-                    }
-                },
-            };
-            let next = match (same, job.kind) {
-                (Some(planned), _) => planned.next.or(job.next_run),
-                (None, Kind::KeepFresh) => Some(shared::now() as i64),
-                // What came due while it was held does not run.
-                (None, _) if was_held => upcoming(&job, schedule.as_ref(), shared::now() as i64),
-                (None, _) => job.next_run.or_else(|| upcoming(&job, schedule.as_ref(), shared::now() as i64)),
-            };
-            self.jobs.insert(job.id, Planned { job, enabled, schedule, next });
-        }
-        // What waits of jobs that are gone does not begin.
-        let gone: Vec<i64> =
-            self.active.iter().filter(|(_, a)| !self.jobs.contains_key(&a.job)).map(|(run, _)| *run).collect();
-        for run in gone {
-            if !self.runners.has(self.shared, self.database, run) && self.queue.has(run) {
-                self.queue.forget(run);
-                let error = Error::new("57014", "the job was unscheduled before it began");
-                store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
-                self.over(run, Status::Cancelled);
-            }
-        }
-        Ok(())
-    }
-
     /// Refreshing runs that were stopped and have no part that goes on.
     fn stopped_steps(&self) -> Vec<i64> {
         let stopped = self.active.iter().filter(|(_, a)| a.steps && a.stopped.is_some()).map(|(run, _)| *run);
@@ -372,7 +320,7 @@ impl Scheduler {
         let now = shared::now() as i64;
         let due = self.next_due().map(|at| at - now);
         let deadline = self.active.values().filter_map(|a| a.deadline).map(|at| at - now).min();
-        let runner = self.runners.wakes_in(&self.queue).map(|d| d.as_micros() as i64);
+        let runner = self.runners.wakes_in(self.shared, self.database, &self.queue).map(|d| d.as_micros() as i64);
         let usage = Some(self.usage.due_in().as_micros().min(i64::MAX as u128) as i64);
         // While jobs wait for a runner, its end wakes us.
         let sizes = self.sizes.pause().filter(|_| !self.queue.has_ready()).map(|d| d.as_micros() as i64);

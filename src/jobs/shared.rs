@@ -52,6 +52,8 @@ crate::shared! {
     pub struct Runner {
         /// [`phase`].
         phase: AtomicU64,
+        /// How often the slot was taken, and, in the lowest bit, whether the process that it was taken for is there.
+        ticket: AtomicU64,
         /// The database whose scheduler has it.
         home: AtomicU64,
         /// The database that it is connected to.
@@ -248,80 +250,6 @@ impl Jobs {
             set(&self.watchdog, 0);
             self.databases.iter().for_each(|d| worker::wake(get(&d.latch)));
         }
-    }
-
-    /// Runners that a database's scheduler has.
-    pub fn runners_of(&self, home: u32) -> impl Iterator<Item = (usize, &Runner)> {
-        self.runners
-            .iter()
-            .enumerate()
-            .filter(move |(_, r)| get(&r.phase) != phase::FREE && get(&r.home) == u64::from(home))
-    }
-
-    /// Takes a free runner's slot for `home`, if no more than `most` are taken and no other database that waits has
-    /// fewer.
-    pub fn take_runner(&self, home: u32, most: usize) -> Option<(usize, &Runner)> {
-        AREA.locked(|| {
-            let taken =
-                |oid: u64| self.runners.iter().filter(|r| get(&r.phase) != phase::FREE && get(&r.home) == oid).count();
-            let all = self.runners.iter().filter(|r| get(&r.phase) != phase::FREE).count();
-            let mine = taken(home.into());
-            let poorer = self.databases.iter().any(|d| {
-                let oid = get(&d.oid);
-                oid != 0 && oid != u64::from(home) && get(&d.wants_runner) != 0 && taken(oid) < mine
-            });
-            if all >= most.min(RUNNERS) || poorer {
-                return None;
-            }
-            let found = self.runners.iter().enumerate().find(|(_, r)| get(&r.phase) == phase::FREE)?;
-            let r = found.1;
-            for field in [
-                &r.database,
-                &r.owner,
-                &r.extension,
-                &r.pid,
-                &r.latch,
-                &r.job,
-                &r.run,
-                &r.relation,
-                &r.parcel,
-                &r.started,
-                &r.stop,
-                &r.outcome,
-                &r.leave,
-            ] {
-                set(field, 0);
-            }
-            set(&r.home, home.into());
-            set(&r.phase, phase::STARTING);
-            Some(found)
-        })
-    }
-
-    /// Whether another database waits that has no runner, or that would still have fewer if one of `home`'s were its.
-    pub fn should_yield(&self, home: u32) -> bool {
-        let runners = |oid: u64| {
-            let counts = |r: &&Runner| get(&r.phase) != phase::FREE && get(&r.home) == oid && get(&r.leave) == 0;
-            self.runners.iter().filter(counts).count()
-        };
-        let mine = runners(home.into());
-        self.databases.iter().any(|d| {
-            let oid = get(&d.oid);
-            let waits = oid != 0 && oid != u64::from(home) && get(&d.wants_runner) != 0;
-            waits && (runners(oid) == 0 || runners(oid) + 1 < mine)
-        })
-    }
-
-    /// Gives a slot back, and wakes those who wait for one.
-    pub fn free_runner(&self, runner: &Runner) {
-        set(&runner.phase, phase::FREE);
-        self.wake_waiting(0);
-    }
-
-    /// Wakes the schedulers that wait for a runner, but for that of `home`.
-    pub fn wake_waiting(&self, home: u32) {
-        let waits = |d: &&Database| get(&d.wants_runner) != 0 && get(&d.oid) != 0 && get(&d.oid) != u64::from(home);
-        self.databases.iter().filter(waits).for_each(|d| worker::wake(get(&d.latch)));
     }
 
     /// Puts a wish before the scheduler of this database; `None` when too many are.

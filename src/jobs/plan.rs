@@ -1,0 +1,91 @@
+//! What a scheduler knows of the jobs between runs: read from the tables, and planned by the clock.
+
+use super::due::upcoming;
+use super::model::{Job, Kind, Status};
+use super::schedule::Schedule;
+use super::scheduler::Scheduler;
+use super::shared;
+use super::store::{self, Ended};
+use crate::error::{Error, Result};
+
+/// A job with what is known of it between runs.
+pub struct Planned {
+    pub job: Job,
+    pub enabled: bool,
+    pub schedule: Option<Schedule>,
+    /// When it comes next (microseconds, Unix).
+    pub next: Option<i64>,
+}
+
+impl Planned {
+    /// When it is due, by its schedule or for another attempt.
+    pub fn due(&self) -> Option<i64> {
+        [self.next, self.job.retry_at].into_iter().flatten().min()
+    }
+}
+
+impl Scheduler {
+    /// Reads the jobs again.
+    pub fn load(&mut self) -> Result<()> {
+        let mut known = std::mem::take(&mut self.jobs);
+        for store::Loaded { job, enabled } in store::load()? {
+            let zone = job.timezone.as_deref().unwrap_or("UTC");
+            let known = known.remove(&job.id);
+            let was_held = known.as_ref().is_some_and(|p| !p.enabled) && enabled;
+            let same = known.filter(|p| {
+                (&p.job.schedule, &p.job.timezone, p.job.anchor, p.enabled)
+                    == (&job.schedule, &job.timezone, job.anchor, enabled)
+            });
+            let schedule = match same {
+                Some(ref planned) => planned.schedule.clone(),
+                // It was checked when it was written; the rules may have changed since.
+                None => match job.schedule.as_deref().map(|s| Schedule::parse(s, zone)).transpose() {
+                    Ok(schedule) => schedule,
+                    Err(e) => {
+                        pgrx::warning!("the schedule of job \"{}\" cannot be read: {}", job.name, e.message);
+                        None
+                    }
+                },
+            };
+            let next = match (same, job.kind) {
+                (Some(planned), _) => planned.next.or(job.next_run),
+                (None, Kind::KeepFresh) => Some(shared::now() as i64),
+                // What came due while it was held does not run.
+                (None, _) if was_held => upcoming(&job, schedule.as_ref(), shared::now() as i64),
+                (None, _) => {
+                    let now = shared::now() as i64;
+                    let next = upcoming(&job, schedule.as_ref(), now);
+                    // A later one was written by a clock that was ahead.
+                    let ahead = job.next_run.zip(next).is_some_and(|(written, next)| written > next.max(now));
+                    if ahead {
+                        store::postpone(job.id, next)?;
+                    }
+                    job.next_run.filter(|_| !ahead).or(next)
+                }
+            };
+            self.jobs.insert(job.id, Planned { job, enabled, schedule, next });
+        }
+        // What waits of jobs that are gone does not begin.
+        let gone: Vec<i64> =
+            self.active.iter().filter(|(_, a)| !self.jobs.contains_key(&a.job)).map(|(run, _)| *run).collect();
+        for run in gone {
+            if !self.runners.has(self.shared, self.database, run) && self.queue.has(run) {
+                self.queue.forget(run);
+                let error = Error::new("57014", "the job was unscheduled before it began");
+                store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
+                self.over(run, Status::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// The clock was set back: times that were worked out from the one before would be too far away.
+    pub fn forget_times(&mut self, now: i64) {
+        // What is read again is planned by the clock.
+        self.jobs.clear();
+        for active in self.active.values_mut() {
+            let latest = active.timeout.map(|t| now + t);
+            active.deadline = active.deadline.zip(latest).map(|(at, latest)| at.min(latest));
+        }
+    }
+}
