@@ -11,9 +11,9 @@ use super::remote::Remote;
 use super::standing::Policy;
 use super::types::Types;
 use super::wanted::{self, Notes};
-use super::{behind, broken, diff, fallback, local};
+use super::{behind, broken, diff, fallback, local, memory};
 use crate::error::Result;
-use crate::pg::{enums, spi, sql};
+use crate::pg::{enums, later, spi, sql};
 use crate::policy;
 
 /// Where the wanted state comes from.
@@ -116,7 +116,9 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
     }
     let _lifted = enums::BanLifted::new();
     behind::ensure_key(&rules)?;
-    if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() || work.has_masking() {
+    memory::forget_gone(&app.name)?;
+    let masks = work.has_masking();
+    if rebuild || !diff.alter.is_empty() || !diff.drop.is_empty() || !diff.create.is_empty() || masks {
         work.carry_out(rebuild, how, &mut done)?;
         work.alter_seconds(&mut done)?;
     }
@@ -139,7 +141,7 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
             }
         }
     }
-    work.remember()?;
+    work.remember(rebuild || masks || !diff.drop.is_empty())?;
     if !matches!(source, Source::Nothing) {
         behind::remember(&app.name, &old_rules, &rules)?;
     }
@@ -153,5 +155,6 @@ pub fn unit(app: &Registered, source: &Source, rebuild: bool, how: &Policy) -> R
         done.broken += rest.broken;
         done.healed += rest.healed;
     }
+    later::drop((existing, wanted, diff));
     Ok(done)
 }

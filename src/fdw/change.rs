@@ -90,10 +90,14 @@ impl Work<'_> {
         // What is asked under the locks is planned before them.
         dependents::direct(tables.first().copied())?;
         properties::read(tables.first().copied())?;
+        local::some(self.app, tables.get(..1).unwrap_or_default())?;
+        if !touched.is_empty() {
+            Standing::plan()?;
+        }
         // A rebuild changes no type, and as many locks as it takes are enough.
         let locked = if rebuild { touched.clone() } else { standing.above().with_views_above(touched.clone()) };
         let locked = standing.above().highest_first(&locked);
-        lock::access_exclusive(locked.into_iter().chain(masking.views()).chain(tables.iter().copied()))?;
+        lock::access_exclusive(locked.iter().copied().chain(masking.views()).chain(tables.iter().copied()))?;
         self.refuse_if_moved(&tables, &edges, &losing)?;
 
         // 2. Renames, in place: views follow them by themselves, and their texts are read afterwards.
@@ -105,8 +109,11 @@ impl Work<'_> {
         standing.say(asides.clone());
 
         // 3. Hold what the change would hurt, change, put back.
-        let before = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+        let altered: Vec<u32> = self.diff.alter.iter().map(|t| self.existing[t.existing].oid).collect();
+        let views = locked.iter().copied().filter(|oid| !tables.contains(oid));
+        let mut before = properties::read(altered.iter().copied().chain(views))?;
         let masking = masking.lift(self)?;
+        standing.know(before.extract_if(|oid, _| !altered.contains(oid)).collect());
         standing.hold(&touched, &self.missing(&touched))?;
         let going = losing.iter().filter(|(_, columns)| columns.is_none()).map(|(oid, _)| *oid);
         standing.release(&dependents::row_types(going)?)?;
@@ -170,7 +177,7 @@ impl Work<'_> {
 
         // 4. The altered tables are what they were, but for what was meant.
         if !rebuild {
-            let after = properties::read(self.diff.alter.iter().map(|t| self.existing[t.existing].oid))?;
+            let after = properties::read(altered)?;
             for t in &self.diff.alter {
                 let oid = self.existing[t.existing].oid;
                 let meant = self.meant(t);

@@ -50,7 +50,11 @@ pub struct Dependent {
 
 /// Direct dependents of each relation, without what is part of the relation itself.
 pub fn direct(relations: impl IntoIterator<Item = u32>) -> Result<Vec<Dependent>> {
-    spi::prepared(DIRECT, &[spi::oids(relations)])
+    let relations: Vec<u32> = relations.into_iter().collect();
+    match relations.is_empty() {
+        true => Ok(Vec::new()),
+        false => spi::prepared(DIRECT, &[spi::oids(relations)]),
+    }
 }
 
 const DIRECT: &str = "

@@ -14,19 +14,63 @@ use crate::error::Result;
 use crate::pg::rewrite::Output;
 use crate::pg::spi;
 
+/// The two queries that read tables and their columns: all of them, or those of a list.
+struct Queries {
+    tables: &'static str,
+    columns: &'static str,
+}
+
+macro_rules! queries {
+    ($which:literal) => {
+        Queries {
+            tables: concat!(
+                "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname, 'schema', f.nspname, 'attributes', f.relnatts,
+                    'view', (SELECT json_build_object('oid', v.oid::int8, 'schema', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = v.relnamespace), 'name', v.relname, 'shown', k.shown,
+                       'outputs', (SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
+                                          'collation', a.attcollation::int8) ORDER BY a.attnum)
+                                   FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped))
+                       FROM wh.masked_table k JOIN pg_class v ON v.oid = k.view WHERE k.relation = f.oid),
+                    'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o), '{}'),
+                    'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums,
+                    'waiting_name', m.waiting_name, 'waiting_columns', m.waiting_columns)::text
+                 FROM (SELECT c.oid, c.relname, c.relnatts, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS nspname, t.ftoptions",
+                queries!(from $which),
+                ") f LEFT JOIN wh.fdw_table m ON m.relation = f.oid ORDER BY f.relname COLLATE \"C\""
+            ),
+            columns: concat!(
+                "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull,
+                    CASE WHEN a.attfdwoptions IS NOT NULL THEN
+                      (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o)::text END, a.attgenerated <> ''
+                 FROM pg_attribute a WHERE a.attrelid IN (SELECT c.oid",
+                queries!(from $which),
+                ") AND a.attnum > 0 AND NOT a.attisdropped"
+            ),
+        }
+    };
+    (from $which:literal) => {
+        concat!(
+            " FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid
+              WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ($1, $5)) AND t.ftserver = $2
+                AND coalesce((SELECT o.option_value FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), $3) = $3
+                AND c.oid ",
+            $which
+        )
+    };
+}
+
 /// The foreign tables of the local schema that belong to the application's server and remote schema.
 pub fn tables(app: &Registered) -> Result<Vec<Existing>> {
-    read(app, "$4", DatumWithOid::from(true))
+    others(app, &[])
 }
 
 /// Some of them, by OID, as they stand now.
 pub fn some(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
-    read(app, "c.oid = ANY ($4)", spi::oids(relations.iter().copied()))
+    read(app, &queries!("= ANY ($4)"), spi::oids(relations.iter().copied()))
 }
 
 /// All of them but some, by OID, as they stand now.
 pub fn others(app: &Registered, relations: &[u32]) -> Result<Vec<Existing>> {
-    read(app, "c.oid <> ALL ($4)", spi::oids(relations.iter().copied()))
+    read(app, &queries!("<> ALL ($4)"), spi::oids(relations.iter().copied()))
 }
 
 /// A table without its columns.
@@ -57,12 +101,7 @@ struct Kept {
     outputs: Vec<Output>,
 }
 
-const FROM: &str = "
-FROM pg_class c JOIN pg_foreign_table t ON t.ftrelid = c.oid
-WHERE c.relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ($1, $5)) AND t.ftserver = $2
-  AND coalesce((SELECT o.option_value FROM pg_options_to_table(t.ftoptions) o WHERE o.option_name = 'schema_name'), $3) = $3";
-
-fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Result<Vec<Existing>> {
+fn read(app: &Registered, queries: &Queries, argument: DatumWithOid<'static>) -> Result<Vec<Existing>> {
     let args = [
         app.local_schema.as_str().into(),
         spi::oid(app.server_oid),
@@ -70,55 +109,26 @@ fn read(app: &Registered, which: &str, argument: DatumWithOid<'static>) -> Resul
         argument,
         app.raw_schema.clone().into(),
     ];
-    let tables: Vec<Table> = spi::rows(
-        &format!(
-            "SELECT json_build_object('oid', f.oid::int8, 'name', f.relname, 'schema', f.nspname, 'attributes', f.relnatts,
-                    'view', (SELECT json_build_object('oid', v.oid::int8, 'schema', (SELECT n.nspname FROM pg_namespace n WHERE n.oid = v.relnamespace), 'name', v.relname, 'shown', k.shown,
-                       'outputs', (SELECT json_agg(json_build_object('name', a.attname, 'type_oid', a.atttypid::int8, 'typmod', a.atttypmod,
-                                          'collation', a.attcollation::int8) ORDER BY a.attnum)
-                                   FROM pg_attribute a WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped))
-                       FROM wh.masked_table k JOIN pg_class v ON v.oid = k.view WHERE k.relation = f.oid),
-                    'options', coalesce((SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(f.ftoptions) o), '{{}}'),
-                    'remote_oid', m.remote_oid, 'column_names', m.column_names, 'column_nums', m.column_nums,
-                    'waiting_name', m.waiting_name, 'waiting_columns', m.waiting_columns)::text
-             FROM (SELECT c.oid, c.relname, c.relnatts, (SELECT n.nspname FROM pg_namespace n WHERE n.oid = c.relnamespace) AS nspname, t.ftoptions {FROM} AND {which}) f
-             LEFT JOIN wh.fdw_table m ON m.relation = f.oid ORDER BY f.relname COLLATE \"C\""
-        ),
-        &args,
-    )?;
-    let read = spi::columns(
-        &format!(
-            "SELECT a.attrelid, a.attnum, a.attname::text, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull,
-                    CASE WHEN a.attfdwoptions IS NOT NULL THEN
-                      (SELECT json_object_agg(o.option_name, o.option_value) FROM pg_options_to_table(a.attfdwoptions) o)::text END, a.attgenerated <> ''
-             FROM pg_attribute a
-             WHERE a.attrelid IN (SELECT c.oid {FROM} AND {which}) AND a.attnum > 0 AND NOT a.attisdropped"
-        ),
-        &args,
-        |row| {
-            let oid = |n| row.get::<Oid>(n).map(|o| o.unwrap_or_default().to_u32());
-            let options = match row.get::<&str>(8)? {
-                Some(json) => serde_json::from_str(json).unwrap_or_default(),
-                None => Options::new(),
-            };
-            Ok(Some((
-                oid(1)?,
-                ExistingColumn {
-                    num: row.get::<i16>(2)?.unwrap_or_default(),
-                    name: row.get::<String>(3)?.unwrap_or_default(),
-                    r#type: ColumnType {
-                        oid: oid(4)?,
-                        typmod: row.get::<i32>(5)?.unwrap_or(-1),
-                        collation: oid(6)?,
-                    },
-                    not_null: row.get::<bool>(7)?.unwrap_or_default(),
-                    options,
-                    generated: row.get::<bool>(9)?.unwrap_or_default(),
-                    remote_num: None,
-                },
-            )))
-        },
-    )?;
+    let tables: Vec<Table> = spi::prepared(queries.tables, &args)?;
+    let read = spi::prepared_columns(queries.columns, &args, |row| {
+        let oid = |n| row.get::<Oid>(n).map(|o| o.unwrap_or_default().to_u32());
+        let options = match row.get::<&str>(8)? {
+            Some(json) => serde_json::from_str(json).unwrap_or_default(),
+            None => Options::new(),
+        };
+        Ok(Some((
+            oid(1)?,
+            ExistingColumn {
+                num: row.get::<i16>(2)?.unwrap_or_default(),
+                name: row.get::<String>(3)?.unwrap_or_default(),
+                r#type: ColumnType { oid: oid(4)?, typmod: row.get::<i32>(5)?.unwrap_or(-1), collation: oid(6)? },
+                not_null: row.get::<bool>(7)?.unwrap_or_default(),
+                options,
+                generated: row.get::<bool>(9)?.unwrap_or_default(),
+                remote_num: None,
+            },
+        )))
+    })?;
     let mut columns: HashMap<u32, Vec<ExistingColumn>> = HashMap::with_capacity(tables.len());
     for (relation, column) in read {
         columns.entry(relation).or_default().push(column);

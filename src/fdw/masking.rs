@@ -68,13 +68,15 @@ impl Work<'_> {
             .collect();
         for t in unchanged.iter().chain(&self.diff.alter) {
             let (existing, wanted) = (&self.existing[t.existing], &self.wanted[t.wanted]);
+            if existing.view.is_none() && !self.rules.any_of(&wanted.name) {
+                continue;
+            }
             let columns = shown::after(existing, wanted, t, self.rules);
             let nothing = Vec::new();
             let before = existing.view.as_ref().map_or(&nothing, |v| &v.shown);
             let (shown, outputs) = shown::shown(&columns, before);
             let how = match (&existing.view, self.rules.any_of(&wanted.name)) {
-                (None, false) => continue,
-                (None, true) => How::Make,
+                (None, _) => How::Make,
                 (Some(_), false) => How::Remove,
                 (Some(view), true) => {
                     let step = shown::step(&shown::renamed(&view.outputs, &columns), &outputs);

@@ -8,36 +8,50 @@ use super::model::{Existing, Wanted};
 use crate::error::Result;
 use crate::pg::spi;
 
+/// Forgets tables that are gone.
+pub fn forget_gone(fdw: &str) -> Result<()> {
+    spi::run(
+        "DELETE FROM wh.fdw_table m WHERE m.fdw = $1 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.relation)",
+        &[fdw.into()],
+    )?;
+    Ok(())
+}
+
+/// Whether a table has the product's columns, by name and number; they may stand in another order.
+fn same_columns(existing: &Existing, wanted: &Wanted) -> bool {
+    let here = || existing.columns.iter().map(|c| (c.remote_name(), c.remote_num));
+    let there = || wanted.columns.iter().map(|c| (c.name.as_str(), c.remote_num));
+    here().eq(there()) || {
+        let known: HashMap<&str, Option<i16>> = here().collect();
+        known.len() == wanted.columns.len() && there().all(|(name, num)| known.get(name) == Some(&num))
+    }
+}
+
 impl Work<'_> {
-    /// Writes down the product's identities where they changed.
-    pub fn remember(&self) -> Result<()> {
+    /// Writes down the product's identities where they changed. Readers of what was changed wait meanwhile.
+    pub fn remember(&self, may_have_gone: bool) -> Result<()> {
         let pairs = self.diff.same.iter().copied().chain(self.diff.alter.iter().map(|t| (t.existing, t.wanted)));
         // Wanted tables with the existing ones that they were paired with.
         let mut stale: Vec<(usize, Option<usize>)> = Vec::new();
         let mut settled: Vec<u32> = Vec::new();
         for (e, w) in pairs {
             let (existing, wanted) = (&self.existing[e], &self.wanted[w]);
-            let known: HashMap<&str, Option<i16>> =
-                existing.columns.iter().map(|c| (c.remote_name(), c.remote_num)).collect();
             let same = existing.remote_oid == wanted.remote_oid
                 && wanted.remote_oid.is_some()
-                && existing.waiting == self.diff.waiting(w)
-                && known.len() == wanted.columns.len()
-                && wanted.columns.iter().all(|c| known.get(c.name.as_str()) == Some(&c.remote_num));
-            match same {
+                && existing.waiting == self.diff.waiting(w);
+            match same && same_columns(existing, wanted) {
                 true => settled.push(existing.oid),
                 false => stale.push((w, Some(e))),
             }
         }
         stale.extend(self.diff.create.iter().map(|w| (*w, None)));
-        spi::run(
-            "DELETE FROM wh.fdw_table m WHERE m.fdw = $1 AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = m.relation)",
-            &[self.app.name.as_str().into()],
-        )?;
+        if may_have_gone {
+            forget_gone(&self.app.name)?;
+        }
         if stale.is_empty() {
             return Ok(());
         }
-        // Not all of them: readers of what was changed wait meanwhile.
+        // Not all of them, for the time that it takes.
         let now = local::others(self.app, &settled)?;
         let mut found: Vec<(&Existing, usize, u32)> = Vec::new();
         for (w, e) in stale {

@@ -69,8 +69,12 @@ pub type Properties = Vec<Property>;
 
 /// Properties of each relation.
 pub fn read(relations: impl IntoIterator<Item = u32>) -> Result<HashMap<u32, Properties>> {
-    let rows: Vec<Property> = spi::prepared(include_str!("properties.sql"), &[spi::oids(relations)])?;
     let mut all: HashMap<u32, Properties> = HashMap::new();
+    let relations: Vec<u32> = relations.into_iter().collect();
+    if relations.is_empty() {
+        return Ok(all);
+    }
+    let rows: Vec<Property> = spi::prepared(include_str!("properties.sql"), &[spi::oids(relations)])?;
     for row in rows {
         all.entry(row.0).or_default().push(row);
     }

@@ -266,6 +266,12 @@ pub fn present(reads: &[Read], here: bool) -> Result<Present> {
     Ok(weigh(reads, &found, here))
 }
 
+/// Has the queries of [`of`] and [`present`] planned.
+pub fn plan() -> Result<()> {
+    of(Kind::View, [])?;
+    spi::prepared::<Found>(FOUND, &["[]".into(), true.into()]).map(|_| ())
+}
+
 const FOUND: &str = "
 SELECT json_build_object('place', r.place - 1, 'oid', c.oid::int8, 'by', f.by, 'name', json_build_array(n.nspname, c.relname),
          'columns', coalesce((SELECT json_agg(json_build_array(a.attnum, a.attname) ORDER BY a.attnum)

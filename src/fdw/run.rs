@@ -10,7 +10,7 @@ use super::standing::{OnBroken, Policy, TypePolicy};
 use super::{fallback, remote};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::subxact::Outcome;
-use crate::pg::{guc, lock, recorder, session, spi, subxact};
+use crate::pg::{guc, later, lock, recorder, session, spi, subxact};
 
 /// What the caller asked for.
 #[derive(Debug, Clone)]
@@ -234,7 +234,9 @@ pub fn recreate(name: &str, options: &Options) -> Result<Vec<Change>> {
         let app = lock_registration(name, options, or_adopt)?;
         let source = source(&app, false)?;
         let policy = policy(options, name, run);
-        with_locks(options, (attempts, waited), || apply::unit(&app, &source, options.rebuild, &policy))
+        let done = with_locks(options, (attempts, waited), || apply::unit(&app, &source, options.rebuild, &policy))?;
+        later::drop(source);
+        Ok(done)
     })
 }
 

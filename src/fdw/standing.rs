@@ -12,7 +12,7 @@ use super::dependents::{self, Above, Dependent, Kind};
 use super::held::{self, what, Held};
 use super::model::Change;
 use super::outputs::{self, describe, fill, nulls, pin, Filled};
-use super::properties;
+use super::properties::{self, Properties};
 use super::rename::Asides;
 use super::text::{self, Literals};
 use super::{broken, reads, rebuild};
@@ -62,6 +62,8 @@ pub struct Standing<'a> {
     /// Still to be put back, the lowest level first.
     waiting: BTreeSet<(usize, u32)>,
     above: Above,
+    /// Properties that were read under the locks already.
+    known: HashMap<u32, Properties>,
     /// Whether a rule was held.
     rules: bool,
     /// Put back with their identity.
@@ -78,6 +80,7 @@ impl<'a> Standing<'a> {
             held: BTreeMap::new(),
             waiting: BTreeSet::new(),
             above: Above::default(),
+            known: HashMap::new(),
             rules: false,
             in_place: Vec::new(),
             changes: Vec::new(),
@@ -94,6 +97,18 @@ impl<'a> Standing<'a> {
     pub fn survey(&mut self, relations: impl IntoIterator<Item = u32>) -> Result<()> {
         self.above = dependents::above(relations)?;
         Ok(())
+    }
+
+    /// Has the queries planned that holding views and putting them back ask, by asking them of none: a view's text takes
+    /// locks on what it reads (get_query_def, src/backend/utils/adt/ruleutils.c).
+    pub fn plan() -> Result<()> {
+        reads::plan()?;
+        held::definitions(Kind::View, Vec::new()).map(|_| ())
+    }
+
+    /// Takes properties of relations that are locked, and that nothing has changed since these were read.
+    pub fn know(&mut self, properties: HashMap<u32, Properties>) {
+        self.known = properties;
     }
 
     /// Dependents of the surveyed relations and of what stands on them.
@@ -128,7 +143,12 @@ impl<'a> Standing<'a> {
             if oids.is_empty() {
                 continue;
             }
-            let mut properties = properties::read(oids.iter().copied())?;
+            // A rule that was held has another text.
+            let mut properties = if self.rules { HashMap::new() } else { std::mem::take(&mut self.known) };
+            let is_view = matches!(kind, Kind::View | Kind::MaterializedView);
+            let unknown = oids.iter().copied().filter(|oid| is_view && !properties.contains_key(oid));
+            let unknown: Vec<u32> = unknown.collect();
+            properties.extend(properties::read(unknown)?);
             let mut reads = reads::of(kind, oids.iter().copied())?;
             for d in held::definitions(kind, oids)? {
                 let definition = said(&self.asides, d.definition);
@@ -159,6 +179,7 @@ impl<'a> Standing<'a> {
                 self.waiting.insert((level, held.oid));
                 self.held.insert(held.oid, held);
             }
+            self.known = properties;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ pub mod insert;
 pub mod json;
 pub mod jsonb;
 pub mod latch;
+pub mod later;
 pub mod limit;
 pub mod lock;
 pub mod parcel;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, PgOid};
-use pgrx::spi::{OwnedPreparedStatement, Spi, SpiHeapTupleData, SpiResult, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, Spi, SpiClient, SpiHeapTupleData, SpiResult, SpiTupleTable};
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
@@ -74,14 +74,15 @@ pub fn columns<T>(
     args: &[DatumWithOid],
     read: impl Fn(&SpiHeapTupleData) -> SpiResult<Option<T>>,
 ) -> Result<Vec<T>> {
-    Spi::connect_mut(|client| {
-        let table = client.update(query, None, args)?;
-        let mut rows = Vec::with_capacity(table.len());
-        for row in table {
-            rows.extend(read(&row)?);
-        }
-        Ok(rows)
-    })
+    Spi::connect_mut(|client| read_columns(client.update(query, None, args)?, read))
+}
+
+fn read_columns<T>(table: SpiTupleTable, read: impl Fn(&SpiHeapTupleData) -> SpiResult<Option<T>>) -> Result<Vec<T>> {
+    let mut rows = Vec::with_capacity(table.len());
+    for row in table {
+        rows.extend(read(&row)?);
+    }
+    Ok(rows)
 }
 
 /// Reads a query's rows some at a time, so that they are never all in memory.
@@ -107,24 +108,41 @@ pub fn first<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<
 
 /// Like [`rows`], for a query that a run asks again and again: planned once in the session's life.
 pub fn prepared<T: DeserializeOwned>(query: &'static str, args: &[DatumWithOid]) -> Result<Vec<T>> {
+    Spi::connect_mut(|client| {
+        let plan = plan(client, query, args)?;
+        read(client.update(plan, None, args)?)
+    })
+}
+
+/// Like [`columns`], likewise.
+pub fn prepared_columns<T>(
+    query: &'static str,
+    args: &[DatumWithOid],
+    read: impl Fn(&SpiHeapTupleData) -> SpiResult<Option<T>>,
+) -> Result<Vec<T>> {
+    Spi::connect_mut(|client| {
+        let plan = plan(client, query, args)?;
+        read_columns(client.update(plan, None, args)?, read)
+    })
+}
+
+fn plan(
+    client: &mut SpiClient,
+    query: &'static str,
+    args: &[DatumWithOid],
+) -> SpiResult<&'static OwnedPreparedStatement> {
     thread_local! {
         // Leaked on purpose: a plan is freed with the process, and freeing it at thread exit would call a server
         // that has gone.
         static PLANS: RefCell<HashMap<&'static str, &'static OwnedPreparedStatement>> = RefCell::default();
     }
-    Spi::connect_mut(|client| {
-        let known = PLANS.with_borrow(|plans| plans.get(query).copied());
-        let plan = match known {
-            Some(plan) => plan,
-            None => {
-                let types: Vec<PgOid> = args.iter().map(|a| PgOid::from(a.oid())).collect();
-                let plan: &'static _ = Box::leak(Box::new(client.prepare_mut(query, &types)?.keep()));
-                PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
-                plan
-            }
-        };
-        read(client.update(plan, None, args)?)
-    })
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(query).copied()) {
+        return Ok(plan);
+    }
+    let types: Vec<PgOid> = args.iter().map(|a| PgOid::from(a.oid())).collect();
+    let plan: &'static _ = Box::leak(Box::new(client.prepare_mut(query, &types)?.keep()));
+    PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
+    Ok(plan)
 }
 
 /// Runs a statement, returns the number of rows it touched.
