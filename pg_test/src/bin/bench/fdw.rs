@@ -43,6 +43,7 @@ fn start(name: &str) -> Result<Cluster> {
     Cluster::builder(name)
         .profile(Profile::Release)
         .set("shared_buffers", "512MB")
+        .set("log_line_prefix", crate::waits::LOG_LINE_PREFIX)
         .set("max_locks_per_transaction", "2048")
         .set("max_wal_size", "8GB")
         .set("autovacuum", "off")
