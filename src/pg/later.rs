@@ -11,11 +11,19 @@ thread_local! {
     static WAITING: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Drops something that takes long to free, when the transaction that is open now has ended. Its `drop` must touch nothing
-/// of the server's.
+/// Things that wait at a time: in a transaction that goes on and on they would be ever more.
+const MOST: usize = 2;
+
+/// Drops something that takes long to free, when the transaction that is open now has ended; what waits longer than
+/// [`MOST`] others is dropped for the next. Its `drop` must touch nothing of the server's.
 pub fn drop(thing: impl Any) {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
-    WAITING.with_borrow_mut(|waiting| waiting.push(Box::new(thing)));
+    WAITING.with_borrow_mut(|waiting| {
+        if waiting.len() == MOST {
+            waiting.remove(0);
+        }
+        waiting.push(Box::new(thing));
+    });
     if !REGISTERED.swap(true, Ordering::Relaxed) {
         // SAFETY: the callback stays for the life of the process.
         unsafe { pg_sys::RegisterResourceReleaseCallback(Some(released), std::ptr::null_mut()) }

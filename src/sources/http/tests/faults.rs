@@ -99,12 +99,10 @@ fn compressed_pages_are_read_and_bombs_are_not() {
     let limited = with(cursor(), json!({"limits": {"max_body_bytes": 1 << 20}}));
     let api = things(57);
     api.fault("/cursor", 0, 99, Fault::Bomb(200));
-    let began = Instant::now();
     let ran = run(order(&api, limited, json!({})));
     assert_eq!(ran.failure().sqlstate, "54000", "{:?}", ran.failure());
     assert!(ran.failure().detail.as_deref().unwrap().contains("1048576"));
     assert_eq!(api.asked("/cursor"), 1);
-    assert!(began.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
