@@ -170,6 +170,14 @@ fn a_standby_runs_nothing_and_does_everything_once_it_is_promoted() {
     assert!(Path::new(&standby.data()).join("standby.signal").exists());
     let mut there = jobs::connect(&standby, "postgres");
     assert_eq!(there.value("SELECT pg_is_in_recovery()"), "t");
+    // What only reads is there, too.
+    assert_eq!(there.value("SELECT count(*) > 0 FROM wh.schema_sizes_now()"), "t");
+    for view in
+        ["schema_sizes", "relation_sizes", "my_relations", "unused_relations", "schema_size_history", "my_usage"]
+    {
+        there.exec(&format!("SELECT * FROM wh.{view}"));
+    }
+    assert!(there.value("SELECT wh.usage_report()").contains("Usage"));
     // It follows, for the time of several runs, and has none of its own.
     let seen = there.value("SELECT count(*) FROM done");
     wait_until("runs of the primary have arrived", || {

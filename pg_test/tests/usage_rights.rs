@@ -150,6 +150,11 @@ fn who_passes_a_budget_is_told_and_only_enforced_ones_are_refused() {
          SELECT wh.set_budget(role, '300 ms', enforce => role <> 'ben'::regrole) FROM unnest('{ana, ben, boss, postgres}'::regrole[]) role",
     );
     let mut sessions = ["ana", "ben", "boss"].map(|role| connect(&cluster, role));
+    // A portal that was opened in time is no way around it.
+    let mut holder = connect(&cluster, "ana");
+    let mut open = holder.transaction().expect("a transaction");
+    let portal = open.bind("SELECT generate_series(1, 9)", &[]).expect("a portal");
+    assert_eq!(open.query_portal(&portal, 1).map(|rows| rows.len()).ok(), Some(1));
     for c in &mut sessions {
         c.exec("SELECT pg_sleep(0.4)");
     }
@@ -166,6 +171,9 @@ fn who_passes_a_budget_is_told_and_only_enforced_ones_are_refused() {
     );
     assert!(error.detail().is_some_and(|d| d.ends_with("of 0:00:00 of query time are used in this day.")), "{error:?}");
     assert!(error.hint().is_some_and(|h| h.contains("wh.set_budget")), "{error:?}");
+    let code = open.query_portal(&portal, 1).err().and_then(|e| e.code().map(|c| c.code().to_owned()));
+    assert_eq!(code.as_deref(), Some("53400"), "the portal");
+    drop(open);
     for statement in [
         "SELECT 1",
         "INSERT INTO t VALUES (1)",

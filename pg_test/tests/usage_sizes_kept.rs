@@ -174,6 +174,10 @@ fn a_renamed_schema_takes_its_history_along() {
     // Two that swap their names, and one that gets a name that another one had.
     client.exec("ALTER SCHEMA ana RENAME TO x; ALTER SCHEMA anna RENAME TO ana; ALTER SCHEMA x RENAME TO anna; SELECT * FROM wh.snapshot_usage()");
     assert_eq!((points(&mut client, "ana"), points(&mut client, "anna")), ("2".into(), "1".into()));
+    // No name is ours.
+    client.exec(r#"CREATE SCHEMA U&"\0001ana"; SELECT * FROM wh.snapshot_usage(); SELECT * FROM wh.snapshot_usage()"#);
+    client.exec(r#"DROP SCHEMA U&"\0001ana"; SELECT * FROM wh.snapshot_usage()"#);
+    assert_eq!((points(&mut client, "ana"), points(&mut client, "anna")), ("2".into(), "1".into()));
     client.exec("DROP SCHEMA ana CASCADE; SELECT * FROM wh.snapshot_usage()");
     assert_eq!(points(&mut client, "ana"), "2", "a dropped one keeps its history");
     client.exec("ALTER SCHEMA anna RENAME TO ana; SELECT * FROM wh.snapshot_usage(); CREATE SCHEMA anna");

@@ -34,6 +34,20 @@ pub fn look<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<V
     Spi::connect(|client| read(client.select(query, None, args)?))
 }
 
+/// Like [`first`], likewise.
+pub fn look_first<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Option<T>> {
+    Ok(look(query, args)?.into_iter().next())
+}
+
+/// Like [`columns`], likewise.
+pub fn look_columns<T>(
+    query: &str,
+    args: &[DatumWithOid],
+    read: impl Fn(&SpiHeapTupleData) -> SpiResult<Option<T>>,
+) -> Result<Vec<T>> {
+    Spi::connect(|client| read_columns(client.select(query, None, args)?, read))
+}
+
 /// Like [`look`], under the snapshot of the statement that asks: in a parallel worker nothing else can be had.
 pub fn peek<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<Vec<T>> {
     let query = super::sql::cstring(query)?;

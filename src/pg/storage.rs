@@ -137,6 +137,40 @@ pub fn each_class(mut f: impl FnMut(Class)) {
     }
 }
 
+/// Calls `f` with the file number of each version of a relation's row that is or was one: also of those that are gone and
+/// not yet vacuumed, and not of those that a transaction made that was rolled back or did not survive a crash.
+pub fn each_version(mut f: impl FnMut(u32)) {
+    // SAFETY: a catalog scan; each tuple is read before the next one is fetched.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::RelationRelationId, pg_sys::AccessShareLock as i32);
+        let all = &raw mut pg_sys::SnapshotAnyData;
+        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, all, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+            let by = xmin((*tuple).t_data);
+            // In this order (TransactionIdIsInProgress, src/backend/storage/ipc/procarray.c).
+            if by == pg_sys::FrozenTransactionId
+                || pg_sys::TransactionIdIsInProgress(by)
+                || pg_sys::TransactionIdDidCommit(by)
+            {
+                f(row.relfilenode.to_u32());
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+}
+
+/// Has what is asked of the statistics from now on be of now.
+pub fn forget_statistics() {
+    // SAFETY: frees this backend's copies; no reference to one is held.
+    unsafe { pg_sys::pgstat_clear_snapshot() }
+}
+
 /// Calls `f` with each index and its table.
 pub fn each_index(mut f: impl FnMut(u32, u32)) {
     // SAFETY: the struct is that of the catalog; only its first columns are read.

@@ -100,7 +100,7 @@ impl Budget {
 pub fn judge(database: u32) -> Result<bool> {
     let budgets: Vec<Budget> = spi::rows(
         "SELECT pg_catalog.json_build_object('role', b.role::pg_catalog.oid::int8, 'name', r.rolname, 'per', b.per, 'enforce', b.enforce,
-                  'query_time', wh.micros(b.query_time), 'bytes', b.bytes, 'since', wh.micros(p.since),
+                  'query_time', wh.micros(least(b.query_time, interval '100000 years')), 'bytes', b.bytes, 'since', wh.micros(p.since),
                   'above', r.rolsuper OR pg_catalog.pg_has_role(r.oid, 'wh_admin', 'MEMBER'),
                   'told', EXISTS (SELECT FROM wh.budget_passed x WHERE x.role = b.role::pg_catalog.oid AND x.since = p.since))::text
          FROM wh.budget b JOIN pg_catalog.pg_roles r ON r.oid = b.role::pg_catalog.oid

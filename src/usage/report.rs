@@ -37,10 +37,10 @@ pub fn report(days: i32) -> Result<String> {
     }
     // Compiling the queries takes longer than running them.
     let _plainly = guc::Scope::new(&[("jit", "off")])?;
-    let head: Option<(String, String, bool)> = spi::first(HEAD, &[])?;
+    let head: Option<(String, String, bool)> = spi::look_first(HEAD, &[])?;
     let (database, as_of, utf8) =
         head.ok_or_else(|| Error::new(sqlstate::INTERNAL_ERROR, "the database that this session is in was not found"))?;
-    let lines = |query: &str| spi::rows::<Line>(query, &[days.into(), LINES.into()]);
+    let lines = |query: &str| spi::look::<Line>(query, &[days.into(), LINES.into()]);
     let span = if days == 1 { String::from("1 day") } else { format!("{days} days") };
     let lists = [
         List { title: String::from("Largest schemas"), nothing: "nothing was measured yet", lines: lines(SCHEMAS)? },

@@ -23,7 +23,7 @@ pub struct Statement {
 /// Those of the current user in this database; none, and a NOTICE, where nobody collects them.
 pub fn mine() -> Result<Vec<Statement>> {
     // The extension's own view, and nothing that somebody else called the same.
-    let schema: Option<String> = spi::first(
+    let schema: Option<String> = spi::look_first(
         "SELECT pg_catalog.to_json(n.nspname)::text FROM pg_catalog.pg_extension e
          JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid
            AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'e'
@@ -31,7 +31,7 @@ pub fn mine() -> Result<Vec<Statement>> {
          WHERE e.extname = 'pg_stat_statements' AND c.relname = 'pg_stat_statements' AND c.relkind = 'v'",
         &[],
     )?;
-    let loaded: Option<bool> = spi::first(
+    let loaded: Option<bool> = spi::look_first(
         "SELECT pg_catalog.to_json(pg_catalog.current_setting('pg_stat_statements.max', true) IS NOT NULL)::text",
         &[],
     )?;
@@ -43,7 +43,7 @@ pub fn mine() -> Result<Vec<Statement>> {
         );
         return Ok(Vec::new());
     };
-    spi::rows(
+    spi::look(
         &format!(
             "SELECT pg_catalog.json_build_object('fingerprint', s.queryid, 'query', s.query, 'calls', s.calls,
                     'total_time', s.total_exec_time, 'mean_time', s.mean_exec_time, 'max_time', s.max_exec_time, 'rows', s.rows)::text

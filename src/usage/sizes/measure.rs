@@ -5,7 +5,7 @@
 //! have been seen half written, so its files are looked at once more; a file without a relation is looked at once more, since
 //! a relation may have been dropped in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -171,11 +171,20 @@ fn relations(
 /// Bytes in files of no relation: those that a crash left, and those of transactions that may be running.
 fn unmatched(directories: &[(u32, PathBuf)], files: Files, oldest: Option<SystemTime>) -> (u64, u64) {
     let (mut orphans, mut uncommitted) = (0, 0);
-    for (node, bytes) in files.left().filter(|(_, bytes)| *bytes > 0) {
+    let left: Vec<(Node, u64)> = files.left().filter(|(_, bytes)| *bytes > 0).collect();
+    if left.is_empty() {
+        return (0, 0);
+    }
+    // A DROP or TRUNCATE may not have committed yet, or not have come to the file.
+    let mut named = BTreeSet::new();
+    storage::each_version(|number| {
+        named.insert(number);
+    });
+    for (node, bytes) in left {
         let Some((_, directory)) = directories.iter().find(|(t, _)| *t == node.tablespace) else { continue };
         match (files::still_there(directory, node), oldest) {
             (None, _) => {}
-            (Some(written), Some(oldest)) if written < oldest => orphans += bytes,
+            (Some(written), Some(oldest)) if written < oldest && !named.contains(&node.number) => orphans += bytes,
             (Some(_), _) => uncommitted += bytes,
         }
     }
@@ -183,11 +192,12 @@ fn unmatched(directories: &[(u32, PathBuf)], files: Files, oldest: Option<System
 }
 
 /// When the oldest of the transactions that run now began, or now: no running one has made a file that was last written
-/// before that. None where transactions are prepared, whose beginning nobody knows.
+/// before that. None where transactions are prepared, whose beginning nobody knows, and on a standby, where those of the
+/// primary are not seen.
 fn oldest_transaction() -> Result<Option<SystemTime>> {
-    spi::run("SELECT pg_catalog.pg_stat_clear_snapshot()", &[])?;
-    let found: Option<i64> = spi::first(
-        "SELECT pg_catalog.to_json(CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_prepared_xact()) THEN
+    storage::forget_statistics();
+    let found: Option<i64> = spi::look_first(
+        "SELECT pg_catalog.to_json(CASE WHEN NOT (pg_catalog.pg_is_in_recovery() OR EXISTS (SELECT FROM pg_catalog.pg_prepared_xact())) THEN
            (SELECT wh.micros(least(pg_catalog.min(xact_start), pg_catalog.clock_timestamp()))
             FROM pg_catalog.pg_stat_get_activity(NULL) WHERE pid <> pg_catalog.pg_backend_pid()) END)::text",
         &[],
@@ -197,7 +207,7 @@ fn oldest_transaction() -> Result<Option<SystemTime>> {
 
 /// Temporary schemas, and the backends in the names of their files.
 fn temporary_schemas() -> Result<BTreeMap<u32, i32>> {
-    let rows = spi::columns(
+    let rows = spi::look_columns(
         "SELECT oid::int8, pg_catalog.substring(nspname::text, '^pg_(?:toast_)?temp_([0-9]{1,9})$')::int4
          FROM pg_catalog.pg_namespace WHERE nspname::text ~ '^pg_(toast_)?temp_[0-9]{1,9}$'",
         &[],
@@ -208,7 +218,7 @@ fn temporary_schemas() -> Result<BTreeMap<u32, i32>> {
 
 /// Gives places their names: every schema, also an empty one, and what else has bytes.
 fn named(mut sums: BTreeMap<Place, Sum>) -> Result<Vec<Weighed>> {
-    let schemas: Vec<(u32, String, Option<String>)> = spi::rows(
+    let schemas: Vec<(u32, String, Option<String>)> = spi::look(
         "SELECT pg_catalog.json_build_array(n.oid::int8, n.nspname, r.rolname)::text
          FROM pg_catalog.pg_namespace n LEFT JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner ORDER BY n.nspname",
         &[],
@@ -224,7 +234,7 @@ fn named(mut sums: BTreeMap<Place, Sum>) -> Result<Vec<Weighed>> {
     }
     let roles: Vec<u32> =
         sums.keys().filter_map(|place| if let Place::Temporary(role) = place { Some(*role) } else { None }).collect();
-    let roles: BTreeMap<u32, String> = spi::rows::<(u32, String)>(
+    let roles: BTreeMap<u32, String> = spi::look::<(u32, String)>(
         "SELECT pg_catalog.json_build_array(oid::int8, rolname)::text FROM pg_catalog.pg_roles WHERE oid = ANY ($1)",
         &[spi::oids(roles)],
     )?

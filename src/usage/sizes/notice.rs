@@ -10,7 +10,7 @@ const BY_HAND: i64 = 25 * 3600;
 
 /// Says so in a NOTICE, where there is something to be said. Runs as the extension's owner.
 pub fn unless_kept() -> Result<()> {
-    let as_of: Option<(Option<i64>, Option<String>)> = spi::first(
+    let as_of: Option<(Option<i64>, Option<String>)> = spi::look_first(
         "SELECT pg_catalog.json_build_array(wh.micros(as_of), pg_catalog.date_trunc('second', as_of)::text)::text FROM wh.size_snapshot",
         &[],
     )?;

@@ -30,14 +30,16 @@ const MEASURED: &str = "n AS (
   FROM json_array_elements($1::json) e)";
 
 /// A schema that has another name by now takes its history along, and what that name had before goes. Two may have
-/// swapped names, so a renamed one waits under a name that none can have.
-const RENAME_POINTS: &[&str] = &[
-    "UPDATE wh.schema_size_point p SET name = E'\\x01' || n.name FROM wh.schema_size z JOIN n ON n.oid = z.oid AND n.name <> z.name
-     WHERE n.kind = 'schema' AND z.kind = 'schema' AND p.kind = 'schema' AND p.name = z.name",
-    "DELETE FROM wh.schema_size_point p USING wh.schema_size z JOIN n ON n.oid = z.oid AND n.name <> z.name
-     WHERE n.kind = 'schema' AND z.kind = 'schema' AND p.kind = 'schema' AND p.name = n.name",
-    "UPDATE wh.schema_size_point p SET name = n.name FROM n WHERE n.kind = 'schema' AND p.kind = 'schema' AND p.name = E'\\x01' || n.name",
-];
+/// swapped names: all are deleted before any is written, for which the rows are put in order.
+const RENAME_POINTS: &[&str] = &[", renamed AS (
+       SELECT z.name AS old, n.name AS new FROM wh.schema_size z JOIN n ON n.oid = z.oid AND n.name <> z.name
+       WHERE n.kind = 'schema' AND z.kind = 'schema'),
+     taken AS (
+       DELETE FROM wh.schema_size_point p WHERE p.kind = 'schema'
+         AND p.name IN (SELECT old FROM renamed UNION ALL SELECT new FROM renamed) RETURNING p.*)
+     INSERT INTO wh.schema_size_point (kind, name, at, owner, table_bytes, index_bytes, toast_bytes, relations)
+     SELECT t.kind, r.new, t.at, t.owner, t.table_bytes, t.index_bytes, t.toast_bytes, t.relations
+     FROM taken t JOIN renamed r ON r.old = t.name ORDER BY r.new, t.at"];
 
 const DROP_SCHEMAS: &str =
     "DELETE FROM wh.schema_size z WHERE NOT EXISTS (SELECT FROM n WHERE (n.kind, n.name) = (z.kind, z.name))";

@@ -231,6 +231,10 @@ unsafe extern "C-unwind" fn run(
     // SAFETY: passed on as it came.
     unsafe {
         let first = outermost && !(*query).already_executed;
+        if outermost && !first {
+            // Another Execute message for a portal.
+            begins(&|| true);
+        }
         match EARLIER.run {
             Some(earlier) => earlier(query, direction, count, once),
             None => standard_ExecutorRun(query, direction, count, once),
@@ -248,6 +252,9 @@ unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys
     // SAFETY: passed on as it came.
     unsafe {
         let first = outermost && !(*query).already_executed;
+        if outermost && !first {
+            begins(&|| true);
+        }
         match EARLIER.run {
             Some(earlier) => earlier(query, direction, count),
             None => standard_ExecutorRun(query, direction, count),
