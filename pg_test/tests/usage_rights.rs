@@ -149,6 +149,16 @@ fn who_passes_a_budget_is_told_and_only_enforced_ones_are_refused() {
         "CREATE ROLE boss LOGIN PASSWORD 'boss secret' IN ROLE wh_admin; GRANT ana TO boss; LISTEN wh_budgets;
          SELECT wh.set_budget(role, '300 ms', enforce => role <> 'ben'::regrole) FROM unnest('{ana, ben, boss, postgres}'::regrole[]) role",
     );
+    admin.exec(
+        "CREATE SEQUENCE looted; GRANT ALL ON looted TO PUBLIC;
+         CREATE FUNCTION checks(v int) RETURNS boolean LANGUAGE plpgsql AS $$
+           BEGIN
+             BEGIN PERFORM 1 FROM pg_class; EXCEPTION WHEN OTHERS THEN NULL; END;
+             BEGIN BEGIN BEGIN BEGIN PERFORM nextval('looted') + nextval('looted') FROM pg_class LIMIT 1; END; END; END; END;
+             RETURN true;
+           END $$;
+         CREATE DOMAIN checked AS int CHECK (checks(VALUE))",
+    );
     let mut sessions = ["ana", "ben", "boss"].map(|role| connect(&cluster, role));
     // A portal that was opened in time is no way around it.
     let mut holder = connect(&cluster, "ana");
@@ -174,6 +184,12 @@ fn who_passes_a_budget_is_told_and_only_enforced_ones_are_refused() {
     let code = open.query_portal(&portal, 1).err().and_then(|e| e.code().map(|c| c.code().to_owned()));
     assert_eq!(code.as_deref(), Some("53400"), "the portal");
     drop(open);
+    // Nor is who catches the refusal, where no statement is around it: an element of an array is checked while it is analysed.
+    let mut loot = Vec::new();
+    for _ in 0..2 {
+        loot.push(ana.simple_query("SELECT '{1}'::checked[]").is_ok());
+    }
+    assert_eq!(admin.value("SELECT last_value FROM looted"), "1", "{loot:?}");
     for statement in [
         "SELECT 1",
         "INSERT INTO t VALUES (1)",

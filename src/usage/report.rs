@@ -74,7 +74,8 @@ fn text(title: &str, lists: &[List], utf8: bool) -> String {
                 line.words,
                 line.more
             );
-            let _ = writeln!(out, "{}", row.trim_end());
+            // A name can have a line's end in it, and make up another line.
+            let _ = writeln!(out, "{}", row.trim_end().replace(char::is_control, "?"));
         }
     }
     out
@@ -152,5 +153,7 @@ mod tests {
             text("Usage", &lists, true),
             "Usage\n\nGröße\n  größe  ████████████████████  20  more\n  a      █████                  5  more\n\nOther\n  nothing\n"
         );
+        let forged = [List { title: "Names".into(), nothing: "", lines: vec![line("a\nb", 1.0)] }];
+        assert_eq!(text("Usage", &forged, true), "Usage\n\nNames\n  a?b  ████████████████████  1  more\n");
     }
 }

@@ -13,6 +13,7 @@ unsafe extern "C-unwind" {
     fn GetCurrentTimestamp() -> i64;
     fn GetCurrentStatementStartTimestamp() -> i64;
     fn IsTransactionBlock() -> bool;
+    fn GetCurrentTransactionNestLevel() -> c_int;
     fn GetSessionUserId() -> pg_sys::Oid;
     fn GetOuterUserId() -> pg_sys::Oid;
 }
@@ -40,6 +41,8 @@ pub struct Process {
     pub kind: Kind,
     /// Address of the outermost hook's frame, 0: in none.
     pub frame: usize,
+    /// The depth of subtransactions in which that was entered.
+    pub depth: c_int,
     /// What runs inside of it may be refused by itself: the hook's own statement never is, and can run anything.
     pub strict: bool,
     /// The message in which that was entered.
@@ -79,6 +82,7 @@ unsafe impl Sync for Main {}
 static PROCESS: Main = Main(UnsafeCell::new(Process {
     kind: Kind::Unknown,
     frame: 0,
+    depth: 0,
     strict: false,
     message: 0,
     entered: 0,
@@ -219,6 +223,7 @@ pub fn enters(frame: usize) -> bool {
         return false;
     }
     p.frame = frame;
+    p.depth = depth();
     p.strict = false;
     p.message = message;
     p.failed = false;
@@ -226,6 +231,13 @@ pub fn enters(frame: usize) -> bool {
         p.entered = now();
     }
     true
+}
+
+/// How many transactions are open, one inside of the other.
+#[inline]
+pub fn depth() -> c_int {
+    // SAFETY: reads a static.
+    unsafe { GetCurrentTransactionNestLevel() }
 }
 
 /// Settles whom the statement counts for, and whether they may.
@@ -345,13 +357,15 @@ pub fn cpu() -> [u64; 2] {
     [micros(usage.ru_utime), micros(usage.ru_stime)]
 }
 
-/// Whether a client waits for this process, as pg_stat_activity says; with track_activities off nobody knows.
+/// Whether a client waits for this process, as pg_stat_activity says, or since a message has come that does not say so there
+/// (Describe, which may have a statement analysed); with track_activities off nobody knows.
 pub fn runs(p: &Process) -> bool {
     use pg_sys::BackendState as state;
     // SAFETY: this process's own entry, or none.
     p.kind == Kind::Client
         && unsafe { pg_sys::MyBEEntry.as_ref() }.is_none_or(|entry| {
             [state::STATE_RUNNING, state::STATE_FASTPATH, state::STATE_DISABLED].contains(&entry.st_state)
+                || message() > entry.st_state_start_timestamp
         })
 }
 

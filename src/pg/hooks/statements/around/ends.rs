@@ -6,7 +6,9 @@ use pgrx::{pg_sys, PgLogLevel};
 
 use super::{frame, EARLIER};
 use crate::pg::activity;
-use crate::pg::hooks::statements::account::{close, cpu, failed, known_kind, message, process, runs, Kind, Process};
+use crate::pg::hooks::statements::account::{
+    close, cpu, depth, failed, known_kind, message, process, runs, Kind, Process,
+};
 use crate::pg::hooks::statements::{counter, watcher, Counts};
 
 /// A message is reported. An error gets here when it has ended its statement, and not where somebody caught it.
@@ -80,6 +82,22 @@ pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg
     p.failed = false;
     if kind == Kind::Client {
         close(p, [0; counter::ALL]);
+    }
+}
+
+/// A subtransaction is rolled back: an error has jumped over every hook that was entered inside of it, and who caught it may
+/// go on from a place on the stack that is below theirs.
+pub unsafe extern "C-unwind" fn subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    _mine: pg_sys::SubTransactionId,
+    _parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    let p = process();
+    let inside = event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB && p.frame != 0 && p.depth >= depth();
+    if inside && p.kind == Kind::Client {
+        p.frame = 0;
+        p.begun = false;
     }
 }
 

@@ -77,6 +77,7 @@ pub unsafe fn install() {
         pg_sys::ProcessUtility_hook = Some(utility::utility);
         pg_sys::emit_log_hook = Some(ends::report);
         pg_sys::RegisterXactCallback(Some(ends::transaction), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(ends::subtransaction), std::ptr::null_mut());
     }
 }
 
