@@ -54,6 +54,16 @@ fn bad_input_is_refused_with_what_is_wrong_and_changes_nothing() {
         // Options.
         ("schedule('x', '@daily', 'SELECT 1', timeout => '-1 s')", "22023 timeout must not be negative"),
         ("schedule('x', '@daily', 'SELECT 1', retry_delay => '-1 s')", "22023 retry_delay must not be negative"),
+        (
+            "schedule('x', '@daily', 'SELECT 1', timeout => '110 years')",
+            "22023 timeout must not be longer than 100 years",
+        ),
+        (
+            "schedule('x', '@daily', 'SELECT 1', retry_delay => make_interval(secs => 9222000000000))",
+            "22023 retry_delay must not be longer than 100 years",
+        ),
+        ("alter_job('j', retry_delay => '110 years')", "22023 retry_delay must not be longer than 100 years"),
+        ("alter_job('j', timeout => '110 years')", "22023 timeout must not be longer than 100 years"),
         ("schedule('x', '@daily', 'SELECT 1', max_retries => -1)", "22023 max_retries must not be negative"),
         (
             "schedule('x', '@daily', 'SELECT 1', catch_up => 'always')",

@@ -224,6 +224,13 @@ impl Scheduler {
                 self.shared.free_runner(r);
                 continue;
             }
+            // A process that does not come yet finds that it is too late.
+            if r.give_up() {
+                drop_parcel(get(&r.parcel) as u32);
+                set(&r.parcel, 0);
+                self.shared.free_runner(r);
+                continue;
+            }
             left = true;
             set(&r.leave, 1);
             worker::signal(get(&r.pid) as i32, pg_sys::SIGTERM);

@@ -68,6 +68,9 @@ pub(super) fn check_options(o: &Options) -> Result<()> {
     if o.timeout.is_some_and(|t| t < 0) {
         return Err(bad("timeout must not be negative").hint("For instance: timeout => '10 minutes'; '0' for none"));
     }
+    for (name, span) in [("timeout", o.timeout), ("retry_delay", Some(o.retry_delay))] {
+        refuse_too_long(name, span)?;
+    }
     if o.max_retries < 0 {
         return Err(bad("max_retries must not be negative").hint("For instance: max_retries => 3; 0 for none"));
     }
@@ -79,6 +82,17 @@ pub(super) fn check_options(o: &Options) -> Result<()> {
     }
     Ok(())
 }
+
+/// What is added to a time must lead to one that there is, for timestamps as well.
+pub(super) fn refuse_too_long(name: &str, span: Option<i64>) -> Result<()> {
+    match span.is_some_and(|span| span > LONGEST) {
+        true => Err(bad(format!("{name} must not be longer than 100 years"))),
+        false => Ok(()),
+    }
+}
+
+/// Microseconds.
+const LONGEST: i64 = 36_525 * 86_400 * 1_000_000;
 
 pub(super) fn check_name(name: &str) -> Result<()> {
     if name.trim().is_empty() || name.len() > 200 {
@@ -247,7 +261,7 @@ fn mine(caller: u32, name: &str, admin_too: bool, lock: bool) -> Result<Row> {
 
 pub fn check_lag(lag: i64) -> Result<()> {
     if lag >= 1_000_000 {
-        return Ok(());
+        return refuse_too_long("max_lag", Some(lag));
     }
     Err(bad("max_lag must be at least one second").hint("For instance: wh.keep_fresh('reports.daily', '10 minutes')"))
 }
