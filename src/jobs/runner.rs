@@ -4,7 +4,7 @@
 //! What a run did and the record of its success are one transaction; a failure is recorded in the next one. A runner
 //! waits some seconds for more work of its owner, and then ends.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pgrx::prelude::*;
@@ -22,10 +22,17 @@ use crate::{queries, usage};
 /// How long a runner waits for another run of its owner.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Says that the process has ended, whatever ended it.
+/// The ticket by which this process has its slot.
+static TICKET: AtomicU64 = AtomicU64::new(0);
+
+/// Says that the process has ended, whatever ended it. One that has said that it leaves may still drop its temporary tables
+/// when its slot is another's already.
 fn gone(slot: usize) {
     let Some(shared) = shared::jobs() else { return };
     let Some(runner) = shared.runners.get(slot) else { return };
+    if get(&runner.ticket) != get(&TICKET) || get(&runner.phase) == phase::FREE {
+        return;
+    }
     set(&runner.latch, 0);
     set(&runner.phase, phase::GONE);
     wake_home(runner);
@@ -50,6 +57,7 @@ pub extern "C-unwind" fn startup_wh_runner(argument: pgrx::pg_sys::Datum) {
     usage::count(false);
     let argument = worker::argument(argument);
     let Some((slot, runner)) = shared::jobs().and_then(|s| Runner::claimed(s, argument)) else { return };
+    set(&TICKET, get(&runner.ticket));
     worker::at_exit(gone, slot);
     set(&runner.pid, std::process::id().into());
     worker::connect(Some(get(&runner.database) as u32), Some(get(&runner.owner) as u32));
