@@ -22,9 +22,8 @@ const COMING: Duration = Duration::from_secs(15);
 const TURN: Duration = Duration::from_millis(100);
 
 /// The runners of one scheduler.
+#[derive(Default)]
 pub struct Runners {
-    /// When this scheduler began: it has not started those of before.
-    since: Instant,
     pub(super) started: HashMap<usize, Started>,
     /// Tasks of more than one run, by runner.
     pub(super) tasks: HashMap<usize, Task>,
@@ -40,29 +39,7 @@ pub struct Runners {
     pub(super) warned: Option<Instant>,
 }
 
-impl Default for Runners {
-    fn default() -> Runners {
-        Runners {
-            since: Instant::now(),
-            started: HashMap::new(),
-            tasks: HashMap::new(),
-            told: HashMap::new(),
-            reaped: Vec::new(),
-            again: None,
-            owes_turn: false,
-            stands_back: None,
-            warned: None,
-        }
-    }
-}
-
 impl Runners {
-    /// Those that the scheduler before asked for, and that have not come.
-    fn awaited<'a>(&'a self, shared: &'a Jobs, database: u32) -> impl Iterator<Item = &'a Runner> {
-        let comes = |(slot, r): &(usize, &Runner)| get(&r.phase) == phase::STARTING && !self.started.contains_key(slot);
-        shared.runners_of(database).filter(comes).map(|(_, r)| r)
-    }
-
     /// Whether a runner has something to say.
     pub fn any_done(&self, shared: &Jobs, database: u32) -> bool {
         shared.runners_of(database).any(|(slot, r)| {
@@ -89,14 +66,13 @@ impl Runners {
     }
 
     /// When to look again, whatever else happens.
-    pub fn wakes_in(&self, shared: &Jobs, database: u32, queue: &Queue) -> Option<Duration> {
+    pub fn wakes_in(&self, queue: &Queue) -> Option<Duration> {
         // Whoever gives a runner back wakes us; the look in between is for one that nobody gave back.
         let at = self.again.or(self.stands_back);
         let again = (!queue.is_empty())
             .then(|| at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(Instant::now())));
         let told = self.told.values().map(|at| (*at + GRACE).saturating_duration_since(Instant::now())).min();
-        let coming = self.awaited(shared, database).next().map(|_| COMING.saturating_sub(self.since.elapsed()));
-        [again, told, coming].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
+        [again, told].into_iter().flatten().min().map(|d| d.max(Duration::from_millis(10)))
     }
 }
 
@@ -298,16 +274,27 @@ impl Scheduler {
         }
     }
 
+    /// Runners that the scheduler before asked for, and that have not come.
+    fn awaited(&self) -> impl Iterator<Item = &Runner> {
+        let shared = self.shared;
+        let comes =
+            |(slot, r): &(usize, &Runner)| get(&r.phase) == phase::STARTING && !self.runners.started.contains_key(slot);
+        shared.runners_of(self.database).filter(comes).map(|(_, r)| r)
+    }
+
+    /// How long they may still take, where there are any.
+    pub fn awaits_for(&self) -> Option<Duration> {
+        self.awaited().next().map(|_| COMING.saturating_sub(self.since.elapsed()))
+    }
+
     /// Stops runs whose time is over, and ends runners that did not obey.
     fn stop_the_late(&mut self) {
         let now = shared::now() as i64;
         let shared = self.shared;
-        if self.runners.since.elapsed() >= COMING {
-            let late = self.runners.awaited(shared, self.database).filter(|r| r.give_up()).count();
-            if late > 0 {
-                // To write down that their runs did not begin.
-                worker::wake(get(&self.entry.latch));
-            }
+        let late = self.awaits_for().is_some_and(|left| left.is_zero());
+        if late && self.awaited().filter(|r| r.give_up()).count() > 0 {
+            // To write down that their runs did not begin.
+            worker::wake(get(&self.entry.latch));
         }
         for (_, r) in shared.runners_of(self.database).filter(|(_, r)| is_busy(r) && get(&r.relation) == 0) {
             // The time that its session took to begin is not the command's.

@@ -2,9 +2,8 @@
 //!
 //! api (the doors) → write and alter (jobs), ask (a session's requests); launcher → scheduler → due (what begins) →
 //! dispatch (who gets it) → runner (does it, as the job's owner) → reap (what came of it). Deciding is pure: schedule and
-//! words, queue, promise, model. store and steps are the tables, plan what a scheduler
-//! knows of them, shared and slots the memory between the processes, recover what a new scheduler finds, parcel a run in
-//! another database.
+//! words, queue, promise, model. store and steps are the tables, plan what a scheduler knows of them, shared and slots the
+//! memory between the processes, recover what a new scheduler finds, parcel a run in another database.
 
 mod alter;
 mod api;

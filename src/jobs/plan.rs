@@ -28,7 +28,10 @@ impl Scheduler {
     /// Reads the jobs again.
     pub fn load(&mut self) -> Result<()> {
         let mut known = std::mem::take(&mut self.jobs);
-        for store::Loaded { job, enabled } in store::load()? {
+        let loaded = store::load()?;
+        // Not before that: a job that was just made would be one of the future.
+        let now = shared::now() as i64;
+        for store::Loaded { job, enabled } in loaded {
             let zone = job.timezone.as_deref().unwrap_or("UTC");
             let known = known.remove(&job.id);
             let was_held = known.as_ref().is_some_and(|p| !p.enabled) && enabled;
@@ -49,11 +52,10 @@ impl Scheduler {
             };
             let next = match (same, job.kind) {
                 (Some(planned), _) => planned.next.or(job.next_run),
-                (None, Kind::KeepFresh) => Some(shared::now() as i64),
+                (None, Kind::KeepFresh) => Some(now),
                 // What came due while it was held does not run.
-                (None, _) if was_held => upcoming(&job, schedule.as_ref(), shared::now() as i64),
+                (None, _) if was_held => upcoming(&job, schedule.as_ref(), now),
                 (None, _) => {
-                    let now = shared::now() as i64;
                     let next = upcoming(&job, schedule.as_ref(), now);
                     // A later one was written by a clock that was ahead.
                     let ahead = job.next_run.zip(next).is_some_and(|(written, next)| written > next.max(now));

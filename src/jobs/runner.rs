@@ -26,11 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 static TICKET: AtomicU64 = AtomicU64::new(0);
 
 /// Says that the process has ended, whatever ended it. One that has said that it leaves may still drop its temporary tables
-/// when its slot is another's already.
+/// when its slot was given back already.
 fn gone(slot: usize) {
     let Some(shared) = shared::jobs() else { return };
     let Some(runner) = shared.runners.get(slot) else { return };
-    if get(&runner.ticket) != get(&TICKET) || get(&runner.phase) == phase::FREE {
+    if get(&runner.ticket) != get(&TICKET) {
         return;
     }
     set(&runner.latch, 0);

@@ -47,6 +47,8 @@ pub struct Active {
 pub struct Scheduler {
     pub shared: &'static Jobs,
     pub database: u32,
+    /// When this scheduler began.
+    pub since: Instant,
     pub entry: &'static Database,
     /// The extension whose tables it has read; 0 before that.
     pub extension: u32,
@@ -103,6 +105,7 @@ pub extern "C-unwind" fn startup_wh_scheduler(database: pgrx::pg_sys::Datum) {
     let mut scheduler = Scheduler {
         shared,
         database,
+        since: Instant::now(),
         entry,
         extension: 0,
         extension_owner: 0,
@@ -218,14 +221,8 @@ impl Scheduler {
     fn evict(&self, extension: u32) -> bool {
         let mut left = false;
         for (_, r) in self.shared.runners_of(self.database).filter(|(_, r)| get(&r.extension) != u64::from(extension)) {
-            if get(&r.phase) == phase::GONE {
-                drop_parcel(get(&r.parcel) as u32);
-                set(&r.parcel, 0);
-                self.shared.free_runner(r);
-                continue;
-            }
             // A process that does not come yet finds that it is too late.
-            if r.give_up() {
+            if get(&r.phase) == phase::GONE || r.give_up() {
                 drop_parcel(get(&r.parcel) as u32);
                 set(&r.parcel, 0);
                 self.shared.free_runner(r);
@@ -327,11 +324,12 @@ impl Scheduler {
         let now = shared::now() as i64;
         let due = self.next_due().map(|at| at - now);
         let deadline = self.active.values().filter_map(|a| a.deadline).map(|at| at - now).min();
-        let runner = self.runners.wakes_in(self.shared, self.database, &self.queue).map(|d| d.as_micros() as i64);
+        let runner = self.runners.wakes_in(&self.queue).map(|d| d.as_micros() as i64);
+        let awaited = self.awaits_for().map(|d| d.as_micros() as i64);
         let usage = Some(self.usage.due_in().as_micros().min(i64::MAX as u128) as i64);
         // While jobs wait for a runner, its end wakes us.
         let sizes = self.sizes.pause().filter(|_| !self.queue.has_ready()).map(|d| d.as_micros() as i64);
-        let least = [due, deadline, runner, usage, sizes].into_iter().flatten().min().unwrap_or(i64::MAX);
+        let least = [due, deadline, runner, awaited, usage, sizes].into_iter().flatten().min().unwrap_or(i64::MAX);
         Duration::from_micros(least.clamp(0, TRIM_EVERY.as_micros() as i64) as u64)
     }
 }

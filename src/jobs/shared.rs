@@ -52,7 +52,7 @@ crate::shared! {
     pub struct Runner {
         /// [`phase`].
         phase: AtomicU64,
-        /// How often the slot was taken, and, in the lowest bit, whether the process that it was taken for is there.
+        /// How often the slot was given back, and, in the lowest bit, whether the process that it was taken for is there.
         ticket: AtomicU64,
         /// The database whose scheduler has it.
         home: AtomicU64,

@@ -8,6 +8,11 @@ use crate::pg::worker;
 /// In a runner's ticket.
 const CLAIMED: u64 = 1;
 
+/// The ticket after one, claimed by nobody.
+fn after(ticket: u64) -> u64 {
+    (ticket & !CLAIMED) + 2
+}
+
 impl Jobs {
     /// Runners that a database's scheduler has.
     pub fn runners_of(&self, home: u32) -> impl Iterator<Item = (usize, &Runner)> {
@@ -52,7 +57,6 @@ impl Jobs {
                 set(field, 0);
             }
             set(&r.home, home.into());
-            set(&r.ticket, (get(&r.ticket) & !CLAIMED) + 2);
             set(&r.phase, phase::STARTING);
             Some(found)
         })
@@ -72,8 +76,9 @@ impl Jobs {
         })
     }
 
-    /// Gives a slot back, and wakes those who wait for one.
+    /// Gives a slot back, and wakes those who wait for one. Its ticket is nobody's from now on.
     pub fn free_runner(&self, runner: &Runner) {
+        set(&runner.ticket, after(get(&runner.ticket)));
         set(&runner.phase, phase::FREE);
         self.wake_waiting(0);
     }
@@ -103,9 +108,8 @@ impl Runner {
     /// Says whether it did.
     pub fn give_up(&self) -> bool {
         let ticket = get(&self.ticket);
-        let next = (ticket & !CLAIMED) + 2;
         let late = ticket & CLAIMED == 0
-            && self.ticket.compare_exchange(ticket, next, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            && self.ticket.compare_exchange(ticket, after(ticket), Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if late {
             set(&self.phase, phase::GONE);
         }
