@@ -5,7 +5,7 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use pg_test::cluster::kill9;
+use pg_test::cluster::{kill9, signal};
 use pg_test::{wait_until, ClientExt, Pair};
 use postgres::Client;
 
@@ -251,10 +251,10 @@ fn a_cancel_that_comes_with_the_timeout_of_a_lock_is_not_forgotten() {
         let (run, pid) = begin(&pair, "");
         Place::Refresh.wait_for(&pair, pid);
         // It waits for a lock, 20 ms at most. Stopped for longer than that, it finds both when it goes on.
-        signal(pid, "STOP");
+        signal("STOP", pid).expect("a session that stands still");
         std::thread::sleep(Duration::from_millis(60));
         assert_eq!(admin.value(&format!("SELECT pg_cancel_backend({pid})")), "t");
-        signal(pid, "CONT");
+        signal("CONT", pid).expect("a session that goes on");
         let asked = Instant::now();
         let error = end(run).expect_err("the run went on");
         assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
@@ -262,12 +262,6 @@ fn a_cancel_that_comes_with_the_timeout_of_a_lock_is_not_forgotten() {
         assert_eq!(newest(&pair), "recreate_fdw|failed|57014");
         assert_eq!(state(&pair), before);
     }
-}
-
-/// Sends a signal by its name.
-fn signal(pid: u32, name: &str) {
-    let sent = std::process::Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().expect("kill");
-    assert!(sent.success());
 }
 
 #[test]

@@ -109,9 +109,8 @@ impl Work<'_> {
         standing.say(asides.clone());
 
         // 3. Hold what the change would hurt, change, put back.
-        let altered: Vec<u32> = self.diff.alter.iter().map(|t| self.existing[t.existing].oid).collect();
-        let views = locked.iter().copied().filter(|oid| !tables.contains(oid));
-        let mut before = properties::read(altered.iter().copied().chain(views))?;
+        let altered: HashSet<u32> = self.diff.alter.iter().map(|t| self.existing[t.existing].oid).collect();
+        let mut before = properties::read(altered.iter().chain(&locked).copied())?;
         let masking = masking.lift(self)?;
         standing.know(before.extract_if(|oid, _| !altered.contains(oid)).collect());
         standing.hold(&touched, &self.missing(&touched))?;

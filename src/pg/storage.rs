@@ -78,15 +78,31 @@ pub fn default_tablespace() -> u32 {
     unsafe { pg_sys::MyDatabaseTableSpace.to_u32() }
 }
 
-/// Calls `f` with each row of a catalog, under a snapshot of this moment.
+/// Which rows of a catalog are read.
+enum Rows {
+    /// Those that a snapshot of this moment sees.
+    Now,
+    /// Each version that is still there, whoever made or deleted it.
+    AllVersions,
+}
+
+/// Calls `f` with each row of a catalog.
 ///
 /// # Safety
 /// `T` is the struct of the catalog's rows, up to its last column that is always there.
-unsafe fn scan<T>(catalog: pg_sys::Oid, mut f: impl FnMut(&T, pg_sys::HeapTupleHeader)) {
+unsafe fn scan<T>(catalog: pg_sys::Oid, rows: Rows, mut f: impl FnMut(&T, pg_sys::HeapTupleHeader)) {
     // SAFETY: a catalog scan; each tuple is read before the next one is fetched.
     unsafe {
         let relation = pg_sys::table_open(catalog, pg_sys::AccessShareLock as i32);
-        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        let none = std::ptr::null_mut();
+        let scan = match rows {
+            Rows::Now => pg_sys::table_beginscan_catalog(relation, 0, none),
+            Rows::AllVersions => {
+                let any = &raw mut pg_sys::SnapshotAnyData;
+                let how = pg_sys::ScanOptions::SO_TYPE_SEQSCAN;
+                pg_sys::heap_beginscan(relation, any, 0, none, std::ptr::null_mut(), how)
+            }
+        };
         loop {
             let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
             if tuple.is_null() {
@@ -119,7 +135,7 @@ unsafe fn xmin(tuple: pg_sys::HeapTupleHeader) -> pg_sys::TransactionId {
 pub fn each_class(mut f: impl FnMut(Class)) {
     // SAFETY: the struct is that of the catalog.
     unsafe {
-        scan(pg_sys::RelationRelationId, |row: &pg_sys::FormData_pg_class, header| {
+        scan(pg_sys::RelationRelationId, Rows::Now, |row: &pg_sys::FormData_pg_class, header| {
             f(Class {
                 oid: row.oid.to_u32(),
                 schema: row.relnamespace.to_u32(),
@@ -140,18 +156,10 @@ pub fn each_class(mut f: impl FnMut(Class)) {
 /// Calls `f` with the file number of each version of a relation's row that is or was one: also of those that are gone and
 /// not yet vacuumed, and not of those that a transaction made that was rolled back or did not survive a crash.
 pub fn each_version(mut f: impl FnMut(u32)) {
-    // SAFETY: a catalog scan; each tuple is read before the next one is fetched.
+    // SAFETY: the struct is that of the catalog; the tuple is held meanwhile.
     unsafe {
-        let relation = pg_sys::table_open(pg_sys::RelationRelationId, pg_sys::AccessShareLock as i32);
-        let all = &raw mut pg_sys::SnapshotAnyData;
-        let scan = pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, all, 0, std::ptr::null_mut());
-        loop {
-            let tuple = pg_sys::systable_getnext(scan);
-            if tuple.is_null() {
-                break;
-            }
-            let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
-            let by = xmin((*tuple).t_data);
+        scan(pg_sys::RelationRelationId, Rows::AllVersions, |row: &pg_sys::FormData_pg_class, header| {
+            let by = xmin(header);
             // In this order (TransactionIdIsInProgress, src/backend/storage/ipc/procarray.c).
             if by == pg_sys::FrozenTransactionId
                 || pg_sys::TransactionIdIsInProgress(by)
@@ -159,9 +167,7 @@ pub fn each_version(mut f: impl FnMut(u32)) {
             {
                 f(row.relfilenode.to_u32());
             }
-        }
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        })
     }
 }
 
@@ -175,7 +181,7 @@ pub fn forget_statistics() {
 pub fn each_index(mut f: impl FnMut(u32, u32)) {
     // SAFETY: the struct is that of the catalog; only its first columns are read.
     unsafe {
-        scan(pg_sys::IndexRelationId, |row: &pg_sys::FormData_pg_index, _| {
+        scan(pg_sys::IndexRelationId, Rows::Now, |row: &pg_sys::FormData_pg_index, _| {
             f(row.indexrelid.to_u32(), row.indrelid.to_u32())
         })
     }
@@ -191,7 +197,7 @@ pub fn each_inheritance(mut f: impl FnMut(u32, u32)) {
     }
     const INHERITS: u32 = 2611;
     // SAFETY: both columns are fixed and never null.
-    unsafe { scan(INHERITS.into(), |row: &Inherits, _| f(row.child.to_u32(), row.parent.to_u32())) }
+    unsafe { scan(INHERITS.into(), Rows::Now, |row: &Inherits, _| f(row.child.to_u32(), row.parent.to_u32())) }
 }
 
 /// The file number that a relation has now, also a mapped catalog (src/backend/utils/cache/relmapper.c).

@@ -16,8 +16,8 @@ pub fn write(measured: &Measured, same_system: bool) -> Result<()> {
         .collect();
     let rows = serde_json::to_string(&rows)?;
     // Schemas have other numbers after pg_upgrade.
-    let renames = if same_system { RENAME_POINTS } else { &[] };
-    for statement in renames.iter().chain(&[DROP_SCHEMAS, UPDATE_SCHEMAS, INSERT_SCHEMAS]) {
+    let renames = same_system.then_some(RENAME_POINTS);
+    for statement in renames.into_iter().chain([DROP_SCHEMAS, UPDATE_SCHEMAS, INSERT_SCHEMAS]) {
         spi::run(&format!("WITH {MEASURED} {statement}"), &[rows.as_str().into()])?;
     }
     spi::run(&format!("WITH {MEASURED} {POINTS}"), &[rows.as_str().into(), measured.as_of.into()])?;
@@ -31,7 +31,7 @@ const MEASURED: &str = "n AS (
 
 /// A schema that has another name by now takes its history along, and what that name had before goes. Two may have
 /// swapped names: all are deleted before any is written, for which the rows are put in order.
-const RENAME_POINTS: &[&str] = &[", renamed AS (
+const RENAME_POINTS: &str = ", renamed AS (
        SELECT z.name AS old, n.name AS new FROM wh.schema_size z JOIN n ON n.oid = z.oid AND n.name <> z.name
        WHERE n.kind = 'schema' AND z.kind = 'schema'),
      taken AS (
@@ -39,7 +39,7 @@ const RENAME_POINTS: &[&str] = &[", renamed AS (
          AND p.name IN (SELECT old FROM renamed UNION ALL SELECT new FROM renamed) RETURNING p.*)
      INSERT INTO wh.schema_size_point (kind, name, at, owner, table_bytes, index_bytes, toast_bytes, relations)
      SELECT t.kind, r.new, t.at, t.owner, t.table_bytes, t.index_bytes, t.toast_bytes, t.relations
-     FROM taken t JOIN renamed r ON r.old = t.name ORDER BY r.new, t.at"];
+     FROM taken t JOIN renamed r ON r.old = t.name ORDER BY r.new, t.at";
 
 const DROP_SCHEMAS: &str =
     "DELETE FROM wh.schema_size z WHERE NOT EXISTS (SELECT FROM n WHERE (n.kind, n.name) = (z.kind, z.name))";

@@ -199,6 +199,21 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     }
 }
 
+/// Whether the executor of the outermost hook runs for the first time; where it is for another Execute message of a portal,
+/// settles whom that counts for.
+///
+/// # Safety
+/// `query` is about to be run.
+#[inline]
+unsafe fn is_first(query: *mut pg_sys::QueryDesc) -> bool {
+    // SAFETY: a query that was started.
+    let again = unsafe { (*query).already_executed };
+    if again {
+        begins(&|| true);
+    }
+    !again
+}
+
 /// The executor has run for the outermost hook.
 ///
 /// # Safety
@@ -231,11 +246,7 @@ unsafe extern "C-unwind" fn run(
     let outermost = enters(frame!());
     // SAFETY: passed on as it came.
     unsafe {
-        let first = outermost && !(*query).already_executed;
-        if outermost && !first {
-            // Another Execute message for a portal.
-            begins(&|| true);
-        }
+        let first = outermost && is_first(query);
         match EARLIER.run {
             Some(earlier) => earlier(query, direction, count, once),
             None => standard_ExecutorRun(query, direction, count, once),
@@ -252,10 +263,7 @@ unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys
     let outermost = enters(frame!());
     // SAFETY: passed on as it came.
     unsafe {
-        let first = outermost && !(*query).already_executed;
-        if outermost && !first {
-            begins(&|| true);
-        }
+        let first = outermost && is_first(query);
         match EARLIER.run {
             Some(earlier) => earlier(query, direction, count),
             None => standard_ExecutorRun(query, direction, count),
