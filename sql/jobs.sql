@@ -64,7 +64,9 @@ CREATE TABLE wh.job_run (
   owner oid NOT NULL,
   owner_name name NOT NULL,
   kind text NOT NULL,
+  -- With its owner: what a run that waits will do, and where, whatever becomes of its job meanwhile.
   command text NOT NULL,
+  database name,
   argument jsonb NOT NULL DEFAULT '{}',
   trigger text NOT NULL CHECK (trigger IN ('schedule', 'retry', 'catch up', 'hand')),
   scheduled_for timestamptz NOT NULL,
@@ -337,7 +339,7 @@ SELECT j.name AS job, pg_catalog.format('%I.%I', j.view_schema, j.view_name) AS 
          extract(epoch FROM least(interval '7 days', pg_catalog.now() - j.created_at)), 1)))::numeric, 2) AS met_percent_7d
 FROM wh.job j LEFT JOIN wh.view_state v ON v.relation = j.relation
 CROSS JOIN LATERAL (SELECT CASE WHEN v.relation IS NULL THEN pg_catalog.clock_timestamp() - j.created_at
-                           ELSE coalesce(pg_catalog.clock_timestamp() - wh.view_lag(j.relation), '0') END AS lag) g
+                           ELSE greatest(coalesce(pg_catalog.clock_timestamp() - wh.view_lag(j.relation), '0'), '0') END AS lag) g
 CROSS JOIN LATERAL (SELECT g.lag, greatest(extract(epoch FROM g.lag - j.max_lag), 0) AS missing) f
 LEFT JOIN LATERAL (
   SELECT pg_catalog.sum(extract(epoch FROM p.missed_until - greatest(p.missed_from, pg_catalog.now() - interval '7 days'))) AS missed

@@ -232,3 +232,47 @@ fn runs_end_with_their_extension_and_leave_the_records_of_the_next_one_alone() {
     client.exec("DROP EXTENSION startup_wh");
     wait_until("nothing of it is left", || in_database(&mut client, "postgres") == "0");
 }
+
+#[test]
+fn a_run_that_waits_for_its_place_elsewhere_does_what_its_owner_asked_for_when_it_was_recorded() {
+    let (cluster, mut client) = jobs::start(jobs::server("asked").set("startup_wh.max_running_jobs", "1"));
+    let mut gate = jobs::connect(&cluster, "postgres");
+    client.exec("CREATE ROLE ana LOGIN; GRANT wh_analyst TO ana; CREATE ROLE ben LOGIN; GRANT wh_analyst TO ben");
+    client.exec("CREATE DATABASE other");
+    let mut other = jobs::connect(&cluster, "other");
+    other.exec("CREATE TABLE done (who name DEFAULT session_user, what text); GRANT INSERT ON done TO PUBLIC");
+    gate.exec("SELECT pg_advisory_lock(7)");
+    client.exec(
+        "SELECT wh.schedule('holds', '0 0 1 1 *', 'SELECT pg_advisory_xact_lock_shared(7)');
+         SELECT wh.schedule('job', '0 0 1 1 *', 'INSERT INTO done (what) VALUES (''first'')', database => 'other');
+         SELECT wh.alter_job('job', owner => 'ana')",
+    );
+    client.exec("SELECT wh.run_job('holds', wait => false)");
+    jobs::wait_for_true(&mut client, "SELECT status = 'running' FROM wh.job_runs");
+    client.exec("SELECT wh.run_job('job', wait => false)");
+    let scheduler = jobs::wait_for(&mut client, SCHEDULER);
+    client.exec("SELECT wh.alter_job('job', owner => 'ben', command => 'INSERT INTO done (what) VALUES (''second'')')");
+    // The scheduler knows of the change, and so does the one that takes its runs over.
+    assert!(client.simple_query("SELECT wh.run_job('job', wait => false)").is_err(), "it waits");
+    client.exec(&format!("SELECT pg_terminate_backend({scheduler})"));
+    jobs::wait_for_another(&mut client, SCHEDULER, scheduler);
+    gate.exec("SELECT pg_advisory_unlock(7)");
+    jobs::wait_for_true(&mut client, "SELECT bool_and(status = 'succeeded') FROM wh.job_runs");
+    assert_eq!(other.table("SELECT * FROM done"), "ana|first");
+    client.exec("SELECT wh.run_job('job')");
+    assert_eq!(other.table("SELECT * FROM done ORDER BY what"), "ana|first\nben|second");
+    // One that may not connect any more when its turn comes does not begin.
+    gate.exec("SELECT pg_advisory_lock(7)");
+    client.exec(
+        "SELECT wh.run_job('holds', wait => false); SELECT wh.run_job('job', wait => false); ALTER ROLE ben NOLOGIN",
+    );
+    let scheduler = jobs::wait_for(&mut client, SCHEDULER);
+    client.exec(&format!("SELECT pg_terminate_backend({scheduler})"));
+    jobs::wait_for_another(&mut client, SCHEDULER, scheduler);
+    gate.exec("SELECT pg_advisory_unlock(7)");
+    jobs::wait_for_true(&mut client, "SELECT count(*) = 0 FROM wh.job_runs WHERE finished IS NULL");
+    assert_eq!(
+        client.value("SELECT error FROM wh.job_runs WHERE status = 'failed'"),
+        "role \"ben\" is not permitted to log in"
+    );
+}

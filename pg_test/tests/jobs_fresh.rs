@@ -299,3 +299,27 @@ fn a_restart_keeps_the_promise_and_refreshes_nothing_that_is_fresh() {
     assert_eq!(filled(&mut jobs.client, "changed"), 2);
     assert_eq!(filled(&mut jobs.client, "unchanged"), 1);
 }
+
+#[test]
+fn times_written_by_a_clock_that_was_ahead_keep_no_promise() {
+    let mut jobs = Jobs::start("ahead");
+    jobs.client.exec("CREATE TABLE source (n int); INSERT INTO source VALUES (1)");
+    view(&mut jobs.client, "seen", "n", "source");
+    // What cannot be watched: time alone decides.
+    view(&mut jobs.client, "unseen", "1 AS n", "pg_class WHERE relname = 'source'");
+    for name in ["seen", "unseen"] {
+        keep(&mut jobs.client, name, "2 s", "");
+        wait_for_first(&mut jobs, name);
+    }
+    jobs.client.exec(
+        "UPDATE wh.view_state SET refreshed = refreshed + interval '1 year', seen_clean = seen_clean + interval '1 year',
+           dirty_since = dirty_since + interval '1 year'",
+    );
+    assert_eq!(jobs.client.value("SELECT count(*) FROM wh.freshness WHERE lag < '0'"), "0");
+    let before = (filled(&mut jobs.client, "seen"), filled(&mut jobs.client, "unseen"));
+    change(&mut jobs.client, "UPDATE source SET n = 2");
+    wait_until("both are refreshed", || {
+        filled(&mut jobs.client, "seen") > before.0 && filled(&mut jobs.client, "unseen") > before.1
+    });
+    jobs.wait_for("the times are the clock's again", "SELECT max(refreshed) < clock_timestamp() FROM wh.view_state");
+}

@@ -107,15 +107,18 @@ fn a_time_written_by_a_clock_that_was_ahead_holds_nothing_up() {
         "SELECT wh.schedule('often', '1 second', 'SELECT 1');
          SELECT wh.schedule('yearly', '0 0 1 1 *', 'SELECT 1', timezone => 'UTC');
          SELECT wh.schedule('paused', '1 second', 'SELECT 1');
-         SELECT wh.pause('paused')",
+         SELECT wh.pause('paused');
+         SELECT wh.schedule('retried', '0 0 1 1 *', 'SELECT 1 / 0', max_retries => 1, retry_delay => '5 seconds')",
     );
+    client.exec("SELECT wh.run_job('retried', wait => false)");
+    jobs::wait_for_true(&mut client, "SELECT count(*) = 1 FROM wh.job_runs WHERE status = 'failed'");
     jobs::wait_for_true(&mut client, "SELECT EXISTS (SELECT FROM wh.job_runs WHERE status = 'succeeded')");
     // Until the scheduler is gone, it may write the times of its own clock.
     let scheduler = jobs::wait_for(&mut client, SCHEDULER);
     client.exec(&format!(
         "BEGIN; LOCK TABLE wh.job_plan; SELECT pg_terminate_backend({scheduler});
          INSERT INTO wh.job_plan (job, anchor) SELECT id, anchor FROM wh.job ON CONFLICT DO NOTHING;
-         UPDATE wh.job_plan SET next_run = clock_timestamp() + interval '5 years'; COMMIT"
+         UPDATE wh.job_plan SET next_run = clock_timestamp() + interval '5 years', retry_at = retry_at + interval '5 years'; COMMIT"
     ));
     jobs::wait_for_another(&mut client, SCHEDULER, scheduler);
     let before = client.value("SELECT max(run) FROM wh.job_runs");
@@ -126,10 +129,11 @@ fn a_time_written_by_a_clock_that_was_ahead_holds_nothing_up() {
     assert_eq!(
         client.table(
             "SELECT name, next_run = (date_trunc('year', now() AT TIME ZONE 'UTC') + interval '1 year') AT TIME ZONE 'UTC'
-             FROM wh.jobs WHERE name <> 'often' ORDER BY 1"
+             FROM wh.jobs WHERE name NOT IN ('often', 'retried') ORDER BY 1"
         ),
         "paused|\nyearly|t"
     );
+    jobs::wait_for_true(&mut client, "SELECT count(*) = 2 FROM wh.job_runs WHERE status = 'failed'");
     client.exec("SELECT wh.resume('paused')");
     jobs::wait_for_true(
         &mut client,

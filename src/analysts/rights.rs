@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{catalog, guc, identity, session, spi};
+use crate::pg::{extension, guc, identity, session, spi};
 
 /// A role.
 #[derive(Debug, Clone, Deserialize)]
@@ -72,7 +72,7 @@ pub fn refuse_to_disown(roles: &[u32]) -> Result<()> {
     if session::is_superuser() {
         return Ok(());
     }
-    let Some(owner) = catalog::extension_owner(c"startup_wh") else { return Ok(()) };
+    let Some(owner) = extension::owner(c"startup_wh") else { return Ok(()) };
     let _owner = identity::As::extension_owner(owner);
     let _settings = guc::Scope::new(guc::DEPARSE)?;
     let shared: Vec<(String, bool)> = spi::look(

@@ -9,7 +9,7 @@ use super::queue::{Queue, Task};
 use super::scheduler::Scheduler;
 use super::shared::{self, get, outcome, phase, set, stop, Jobs, Runner};
 use super::store::{self, Ended};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::pg::worker::{self, Life, Snapshot, Started};
 
 /// How long a runner may take to obey before it is ended.
@@ -17,6 +17,9 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a process may take to come that the scheduler before asked for: nobody would hear that it cannot be started.
 const COMING: Duration = Duration::from_secs(15);
+
+/// When to try again what the server could not give us.
+const NOT_NOW: Duration = Duration::from_millis(500);
 
 /// How long another database, which waits and has none, may take to come for a runner's place.
 const TURN: Duration = Duration::from_millis(100);
@@ -126,9 +129,15 @@ impl Scheduler {
     /// Finds a runner for a task; puts it back where there is none.
     fn give(&mut self, task: Task, most: usize) -> bool {
         let shared = self.shared;
-        let elsewhere = self.jobs.get(&task.job).and_then(|p| p.job.database.clone());
-        let Some((database, handle)) = self.address(&task, elsewhere) else {
-            return true;
+        let (database, handle) = match self.address(&task) {
+            Ok(Some(found)) => found,
+            Ok(None) => return true,
+            Err(e) => {
+                pgrx::warning!("a run of job {} waits, because it could not be handed over: {}", task.job, e.message);
+                self.queue.put_back(task);
+                self.runners.again = Some(Instant::now() + NOT_NOW);
+                return false;
+            }
         };
         // One whose session began with other settings than a new one would is left to end by itself.
         let session = task.runs.first().and_then(|run| self.active.get(run)).map_or(0, |a| a.session);
@@ -193,7 +202,7 @@ impl Scheduler {
                 shared.free_runner(r);
                 self.queue.put_back(task);
                 drop_parcel(handle);
-                self.runners.again = Some(Instant::now() + Duration::from_millis(500));
+                self.runners.again = Some(Instant::now() + NOT_NOW);
                 if self.runners.warned.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
                     self.runners.warned = Some(Instant::now());
                     worker::warn(
@@ -216,36 +225,28 @@ impl Scheduler {
 
     /// The database that a task runs in, and the segment with its command where that is another one. `None`: it cannot be
     /// had, and the run has been failed.
-    fn address(&mut self, task: &Task, elsewhere: Option<String>) -> Option<(u32, u32)> {
-        let Some(name) = elsewhere else { return Some((self.database, 0)) };
-        let command = self.jobs.get(&task.job).map(|p| p.job.command.clone()).unwrap_or_default();
+    fn address(&mut self, task: &Task) -> Result<Option<(u32, u32)>> {
         let run = task.runs.first().copied().unwrap_or_default();
+        let Some(name) = self.active.get(&run).and_then(|a| a.database.clone()) else {
+            return Ok(Some((self.database, 0)));
+        };
         let found = worker::transaction(Snapshot::Taken, || {
             let found = crate::pg::catalog::databases().into_iter().find(|d| d.name == name && d.connectable);
             match found {
                 Some(d) if d.oid == self.database => Ok(Some((d.oid, 0))),
-                Some(d) => Ok(Some((d.oid, crate::pg::parcel::leave(&command)))),
+                Some(d) => Ok(Some((d.oid, crate::pg::parcel::leave(&store::command(run)?)))),
                 None => {
                     let error = Error::new("3D000", format!("database \"{name}\" does not exist"));
                     store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;
                     Ok(None)
                 }
             }
-        });
-        match found {
-            Ok(Some(found)) => Some(found),
-            Ok(None) => {
-                self.over(run, Status::Failed);
-                set(&self.entry.changed, 1);
-                None
-            }
-            Err(e) => {
-                pgrx::warning!("run {run} could not be handed to database \"{name}\": {}", e.message);
-                self.over(run, Status::Failed);
-                set(&self.entry.changed, 1);
-                None
-            }
+        })?;
+        if found.is_none() {
+            self.over(run, Status::Failed);
+            set(&self.entry.changed, 1);
         }
+        Ok(found)
     }
 
     fn fill(&mut self, slot: usize, r: &Runner, task: &Task, handle: u32) {
@@ -300,7 +301,7 @@ impl Scheduler {
             // The time that its session took to begin is not the command's.
             let begun = match get(&r.started) {
                 0 => now,
-                begun => begun as i64,
+                begun => now.min(begun as i64),
             };
             let Some(a) = self.active.get_mut(&(get(&r.run) as i64)) else { continue };
             if let (Some(at), Some(timeout)) = (a.deadline.filter(|at| *at <= now), a.timeout) {

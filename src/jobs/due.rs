@@ -115,14 +115,16 @@ impl Scheduler {
             }
             graph = Some(subxact::run(crate::refresh::load));
         }
-        for (id, run) in store::begin(new)? {
+        for store::Begun { job: id, run, owner, database } in store::begin(new)? {
             let Some(p) = self.jobs.get_mut(&id) else { continue };
             p.job.retry_at = None;
-            let job = p.job.clone();
+            // Of a job that was changed since it was read: what stands in the record is what runs.
+            let job = Job { owner, database, ..p.job.clone() };
             let mut active = Active {
                 job: id,
                 missed: 0,
                 timeout: job.timeout,
+                database: job.database.clone(),
                 deadline: None,
                 steps: false,
                 session: 0,
@@ -150,7 +152,7 @@ impl Scheduler {
             };
             let may = allowed
                 .entry((job.owner, job.database.clone()))
-                .or_insert_with(|| may_run(&job, self.database))
+                .or_insert_with(|| may_run(job.owner, job.database.as_deref(), self.database))
                 .clone();
             match planned.and_then(|tasks: Vec<Task>| may.map(|session| (tasks, session))) {
                 Ok((tasks, session)) => {
@@ -218,8 +220,7 @@ pub fn makes_up(job: &Job) -> bool {
 
 /// Refuses a run whose owner could not connect: the worker could only say so in the server's log. Returns a digest of
 /// the settings with which a session of the owner begins (ALTER ROLE, ALTER DATABASE ... SET).
-fn may_run(job: &Job, here: u32) -> Result<u64> {
-    let database = job.database.clone();
+pub fn may_run(owner: u32, database: Option<&str>, here: u32) -> Result<u64> {
     let found: Vec<(String, bool, bool, Option<bool>, Option<i64>)> = spi::prepared(
         "SELECT pg_catalog.json_build_array(r.rolname, r.rolcanlogin, pg_catalog.now() >= r.rolvaliduntil IS TRUE,
                 pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'),
@@ -229,11 +230,11 @@ fn may_run(job: &Job, here: u32) -> Result<u64> {
          FROM pg_catalog.pg_roles r LEFT JOIN pg_catalog.pg_database d
            ON CASE WHEN $2 IS NULL THEN d.oid = $3 ELSE d.datname = $2 END AND d.datallowconn
          WHERE r.oid = $1",
-        &[spi::oid(job.owner), database.clone().into(), spi::oid(here)],
+        &[spi::oid(owner), database.map(str::to_owned).into(), spi::oid(here)],
     )?;
-    let name = database.as_deref().unwrap_or("this database");
+    let name = database.unwrap_or("this database");
     match found.into_iter().next() {
-        None => Err(Error::new("42704", format!("the job's owner, role {}, does not exist", job.owner))),
+        None => Err(Error::new("42704", format!("the job's owner, role {owner}, does not exist"))),
         Some((role, false, ..)) => Err(Error::new("28000", format!("role \"{role}\" is not permitted to log in"))
             .hint("A job runs in a session of its owner: ALTER ROLE ... LOGIN, or wh.alter_job(..., owner => ...).")),
         Some((role, _, true, ..)) => {

@@ -18,6 +18,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Schedulers that look for the extension at the same time: each takes a worker's slot.
 const LOOKING: usize = 2;
 
+/// One that looks for longer waits for somebody who has locked our tables, and not for the next one's sake.
+const LOOKS: Duration = Duration::from_secs(2);
+
 struct Scheduler {
     started: Option<Started>,
     since: Instant,
@@ -86,7 +89,7 @@ fn look(shared: &'static Jobs, schedulers: &mut HashMap<u32, Scheduler>, warned:
     // One that has found nothing has its slot until it has ended.
     let looks = |entry: Option<&shared::Database>| entry.is_none_or(|e| get(&e.state) != state::READY);
     let all = schedulers.iter().map(|(oid, s)| (s, shared.database(*oid)));
-    let mut looking = all.filter(|(s, entry)| lives(s, *entry) && looks(*entry)).count();
+    let mut looking = all.filter(|(s, entry)| lives(s, *entry) && looks(*entry) && s.since.elapsed() < LOOKS).count();
     for database in served {
         let s = schedulers.entry(database.oid).or_insert_with(|| Scheduler {
             started: None,

@@ -43,7 +43,6 @@ pub struct Job {
     pub kind: Kind,
     pub schedule: Option<String>,
     pub timezone: Option<String>,
-    pub command: String,
     pub database: Option<String>,
     pub relation: Option<u32>,
     pub view_schema: Option<String>,
@@ -142,7 +141,7 @@ pub fn after(job: &Job, attempt: i32, status: Status, now: i64, most: i32) -> Af
     let pause =
         (status.is_failure() && most > 0 && failures >= most).then(|| format!("failed {failures} times in a row"));
     let again = status.is_failure() && pause.is_none() && attempt <= job.max_retries;
-    After { failures, retry: again.then(|| (now + job.retry_delay, attempt + 1)), pause }
+    After { failures, retry: again.then(|| (now.saturating_add(job.retry_delay), attempt + 1)), pause }
 }
 
 #[cfg(test)]
@@ -157,7 +156,6 @@ pub mod tests {
             kind: Kind::Sql,
             schedule: Some("1 minute".into()),
             timezone: None,
-            command: "SELECT 1".into(),
             database: None,
             relation: None,
             view_schema: None,

@@ -1,10 +1,12 @@
 //! What a scheduler knows of the jobs between runs: read from the tables, and planned by the clock.
 
+use std::sync::atomic::Ordering;
+
 use super::due::upcoming;
 use super::model::{Job, Kind, Status};
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
-use super::shared;
+use super::shared::{self, get};
 use super::store::{self, Ended};
 use crate::error::{Error, Result};
 
@@ -31,7 +33,13 @@ impl Scheduler {
         let loaded = store::load()?;
         // Not before that: a job that was just made would be one of the future.
         let now = shared::now() as i64;
-        for store::Loaded { job, enabled } in loaded {
+        for store::Loaded { mut job, enabled } in loaded {
+            let latest = now.saturating_add(job.retry_delay);
+            if job.retry_at.is_some_and(|at| at > latest) {
+                // The clock was ahead when it was written.
+                job.retry_at = Some(latest);
+                store::retry(job.id, latest)?;
+            }
             let zone = job.timezone.as_deref().unwrap_or("UTC");
             let known = known.remove(&job.id);
             let was_held = known.as_ref().is_some_and(|p| !p.enabled) && enabled;
@@ -85,6 +93,13 @@ impl Scheduler {
     pub fn forget_times(&mut self, now: i64) {
         // What is read again is planned by the clock.
         self.jobs.clear();
+        for (_, r) in self.shared.runners_of(self.database) {
+            let begun = get(&r.started);
+            if begun > now as u64 {
+                // Its runner writes it when it begins.
+                let _ = r.started.compare_exchange(begun, now as u64, Ordering::SeqCst, Ordering::SeqCst);
+            }
+        }
         for active in self.active.values_mut() {
             let latest = active.timeout.map(|t| now + t);
             active.deadline = active.deadline.zip(latest).map(|(at, latest)| at.min(latest));

@@ -82,6 +82,7 @@ impl Scheduler {
         let pid = (get(&r.pid) != 0).then(|| get(&r.pid) as i32);
         let runs = self.runners.runs(slot, r);
         // What the runner could not write down itself.
+        let unrecorded = how == outcome::UNRECORDED;
         let lost = |why: u64| match why {
             stop::TIMEOUT => (
                 Status::TimedOut,
@@ -92,6 +93,10 @@ impl Scheduler {
             _ if started.is_none() => {
                 (Status::Failed, Error::new("58000", "its session could not begin").hint("The server's log says why."))
             }
+            _ if unrecorded => (
+                Status::Failed,
+                Error::new("58000", "it failed, and why could not be written down").hint("The server's log says it."),
+            ),
             _ => (
                 Status::Crashed,
                 Error::new("57P01", "its session was terminated").hint("The server's log says by whom."),
@@ -106,7 +111,8 @@ impl Scheduler {
                 (outcome::SUCCEEDED, _) => Status::Succeeded,
                 (outcome::FAILED, _) => Status::Failed,
                 (_, Some((Status::Succeeded, end))) => {
-                    store::succeeded(first, &end, true)?;
+                    store::succeeded(first, &end, None)?;
+                    store::recovered(first)?;
                     Status::Succeeded
                 }
                 (_, Some((status, end))) => {

@@ -4,7 +4,7 @@
 //! follows another one finds its runs in the runners' slots, and takes them over; what stands in none has not begun.
 
 use super::dispatch::stopped;
-use super::due::{last_due, makes_up, upcoming};
+use super::due::{last_due, makes_up, may_run, upcoming};
 use super::model::{Status, Trigger};
 use super::queue::Task;
 use super::scheduler::{Active, Scheduler};
@@ -16,9 +16,10 @@ use crate::pg::subxact;
 
 /// The first scheduler since the server started, or since the database is served again.
 pub fn after_a_stop(s: &mut Scheduler) -> Result<()> {
-    for (run, job) in store::open()? {
+    for begun in store::open()? {
+        let store::Begun { run, job, .. } = begun;
         // It went on where only the scheduler was ended.
-        if let Some(active) = held(s, run, job) {
+        if let Some(active) = held(s, &begun) {
             s.active.insert(run, active);
             continue;
         }
@@ -41,23 +42,35 @@ pub fn after_a_stop(s: &mut Scheduler) -> Result<()> {
 
 /// A scheduler after another one: what came due meanwhile is late, and not missed.
 pub fn take_over(s: &mut Scheduler) -> Result<()> {
-    for (run, job) in store::open()? {
-        let here = held(s, run, job);
+    for record in store::open()? {
+        let here = held(s, &record);
         let (begun, active) = match here {
             Some(active) => (true, active),
-            None => (false, active(s, job)),
+            None => (false, active(s, &record)),
         };
         let refreshes = active.steps;
+        let store::Begun { run, job, owner, database } = record;
         s.active.insert(run, active);
-        let Some(planned) = s.jobs.get(&job).map(|p| p.job.clone()) else {
+        if !s.jobs.contains_key(&job) {
             if !begun {
                 let error = Error::new("57014", "the job was unscheduled before it began");
                 store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
                 s.over(run, Status::Cancelled);
             }
             continue;
-        };
-        let task = |relation, after| Task { runs: vec![run], job, owner: planned.owner, relation, after };
+        }
+        if !begun {
+            // It may be long since it was allowed.
+            match may_run(owner, database.as_deref(), s.database) {
+                Ok(session) => s.active.entry(run).and_modify(|a| a.session = session),
+                Err(error) => {
+                    store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;
+                    s.over(run, Status::Failed);
+                    continue;
+                }
+            };
+        }
+        let task = |relation, after| Task { runs: vec![run], job, owner, relation, after };
         if !refreshes {
             if !begun {
                 s.queue.push(task(0, Default::default()));
@@ -82,12 +95,13 @@ fn slots(s: &Scheduler, run: i64) -> impl Iterator<Item = (usize, &'static share
     s.shared.runners_of(s.database).filter(move |(_, r)| get(&r.run) as i64 == run)
 }
 
-fn active(s: &Scheduler, job: i64) -> Active {
-    let known = s.jobs.get(&job).map(|p| &p.job);
+fn active(s: &Scheduler, record: &store::Begun) -> Active {
+    let known = s.jobs.get(&record.job).map(|p| &p.job);
     Active {
-        job,
+        job: record.job,
         missed: 0,
         timeout: known.and_then(|j| j.timeout),
+        database: record.database.clone(),
         deadline: None,
         steps: known.is_some_and(|j| j.kind.refreshes()),
         session: 0,
@@ -96,11 +110,13 @@ fn active(s: &Scheduler, job: i64) -> Active {
 }
 
 /// A run that a runner has, at work or ended: it goes on, with what is left of its timeout.
-fn held(s: &mut Scheduler, run: i64, job: i64) -> Option<Active> {
-    let slots: Vec<_> = slots(s, run).collect();
-    let mut active = active(s, job);
+fn held(s: &mut Scheduler, record: &store::Begun) -> Option<Active> {
+    let slots: Vec<_> = slots(s, record.run).collect();
+    let mut active = active(s, record);
     let since = slots.iter().map(|(_, r)| get(&r.started)).filter(|at| *at != 0).min();
-    let since = since.unwrap_or_else(shared::now) as i64;
+    // The clock may have been set back since.
+    let now = shared::now();
+    let since = since.unwrap_or(now).min(now) as i64;
     active.deadline = active.timeout.filter(|t| *t > 0).map(|t| since + t);
     for (slot, r) in &slots {
         if get(&r.stop) != stop::NO {

@@ -16,7 +16,7 @@ use super::store::{self, Ended};
 use super::{parcel, steps};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
-use crate::pg::{catalog, guc, identity, portal, session};
+use crate::pg::{extension, guc, identity, portal, session};
 use crate::{queries, usage};
 
 /// How long a runner waits for another run of its owner.
@@ -122,17 +122,18 @@ fn run(runner: &Runner) -> u64 {
     };
     worker::hold_cancel(true);
     let Err(error) = result else { return outcome::SUCCEEDED };
+    let why = error.message.clone();
     let recorded = worker::transaction(Snapshot::Taken, || {
         hold_extension()?;
         let _owner = identity::As::extension_owner(get(&runner.extension_owner) as u32);
         let _writable = session::Writable::new();
-        let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
+        let _surroundings = guc::Scope::new(RECORDING)?;
         failed(runner, run, error)
     });
     match recorded {
         Ok(()) => outcome::FAILED,
         Err(e) => {
-            pgrx::warning!("the end of run {run} could not be recorded: {}", e.message);
+            pgrx::warning!("run {run} failed: {why}; that could not be recorded: {}", e.message);
             outcome::UNRECORDED
         }
     }
@@ -152,7 +153,7 @@ static EXTENSION: AtomicU32 = AtomicU32::new(0);
 
 /// Keeps our tables where they are for the transaction.
 pub fn hold_extension() -> Result<()> {
-    match catalog::hold_extension_of(super::EXTENSION, EXTENSION.load(Ordering::Relaxed)) {
+    match extension::hold_that(super::EXTENSION, EXTENSION.load(Ordering::Relaxed))? {
         true => Ok(()),
         false => Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped while the job ran")),
     }
@@ -168,6 +169,9 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         store::work(run)
     })?;
     let work = work.ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))?;
+    if u64::from(work.owner) != get(&runner.owner) {
+        return Err(Error::new(sqlstate::INTERNAL_ERROR, "the run is another role's"));
+    }
     worker::report(Some(&work.command));
     // Every role sees it: the number says nothing to those who may not see the run.
     worker::name_session(&format!("startup_wh: run {run}"));
@@ -195,6 +199,7 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
             rows = queries::Series::rows();
         }
         drop(series);
+        portal::fire_deferred();
         usage::count(false);
         hold_extension()?;
         worker::with_snapshot(|| {
@@ -211,9 +216,29 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
                 pid: Some(std::process::id() as i32),
                 ..Ended::default()
             };
-            store::succeeded(run, &end, work.failing)
+            store::succeeded(run, &end, Some(&work.place))?.then_some(()).ok_or_else(store::is_over_already)
         })
-    })
+    })?;
+    // In a transaction of its own: others of its owner's may look at the same records.
+    match work.failing {
+        true => recovered(run, owner),
+        false => Ok(()),
+    }
+}
+
+/// Forgets what failed before. The run has succeeded, whatever becomes of this.
+fn recovered(run: i64, owner: u32) -> Result<()> {
+    let forgotten = worker::transaction(Snapshot::Taken, || {
+        hold_extension()?;
+        let _owner = identity::As::extension_owner(owner);
+        let _writable = session::Writable::new();
+        let _surroundings = guc::Scope::new(RECORDING)?;
+        store::recovered(run)
+    });
+    if let Err(e) = forgotten {
+        pgrx::warning!("the failures before run {run} are still counted: {}", e.message);
+    }
+    Ok(())
 }
 
 /// A source is fetched: its rows are committed batch by batch, the run's record at the end.
@@ -229,7 +254,9 @@ fn fetch(runner: &Runner, run: i64, argument: serde_json::Value, owner: u32) -> 
         let _surroundings = guc::Scope::new(RECORDING)?;
         let started = Some(get(&runner.started) as i64);
         let pid = Some(std::process::id() as i32);
-        store::succeeded(run, &Ended { started, rows: Some(rows), pid, ..Ended::default() }, true)
+        let end = Ended { started, rows: Some(rows), pid, ..Ended::default() };
+        store::succeeded(run, &end, None)?.then_some(()).ok_or_else(store::is_over_already)?;
+        store::recovered(run)
     })
 }
 

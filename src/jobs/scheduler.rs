@@ -19,7 +19,7 @@ use super::{recover, requests, EXTENSION};
 use crate::analysts::watchdog::{self, Watchdog};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Snapshot};
-use crate::pg::{catalog, guc};
+use crate::pg::{extension, guc};
 use crate::usage;
 
 /// How soon to look again whether those have ended that must.
@@ -35,6 +35,8 @@ pub struct Active {
     pub missed: i32,
     /// When it is stopped, once it has a runner.
     pub timeout: Option<i64>,
+    /// The database that it was recorded for, where that is another one.
+    pub database: Option<String>,
     pub deadline: Option<i64>,
     /// It is made of views.
     pub steps: bool,
@@ -165,7 +167,10 @@ impl Scheduler {
     /// One look at everything. Returns how long there is nothing to do; `None` where the extension is gone.
     fn round(&mut self, first: &mut bool) -> Result<Option<Duration>> {
         if *first {
-            let held = worker::transaction(Snapshot::Taken, || Ok(catalog::held_extension(EXTENSION)))?;
+            let held = worker::transaction(Snapshot::Taken, || {
+                let _surroundings = guc::Scope::new(OURS)?;
+                extension::held(EXTENSION)
+            })?;
             if self.evict(held.unwrap_or(0)) {
                 return Ok(Some(EVICTION));
             }
@@ -240,7 +245,7 @@ impl Scheduler {
     fn keep_usage(&mut self) -> bool {
         let kept = worker::transaction(Snapshot::Taken, || {
             let _surroundings = guc::Scope::new(OURS)?;
-            match catalog::hold_extension(EXTENSION) {
+            match extension::hold(EXTENSION)? {
                 true => self.usage.keep().map(|()| true),
                 false => Ok(false),
             }
@@ -253,13 +258,13 @@ impl Scheduler {
 
     /// Everything that needs the tables. Says whether the extension is there.
     fn in_transaction(&mut self, first: bool, changed: bool) -> Result<bool> {
-        let Some(extension) = catalog::held_extension(EXTENSION) else { return Ok(false) };
+        let Some(extension) = extension::held(EXTENSION)? else { return Ok(false) };
         if self.extension != 0 && self.extension != extension {
             set(&self.entry.known, 0);
             return Err(Error::new(sqlstate::UNDEFINED_OBJECT, "the extension was dropped and made again"));
         }
         self.extension = extension;
-        let Some(owner) = catalog::extension_owner(EXTENSION) else { return Ok(false) };
+        let Some(owner) = extension::owner(EXTENSION) else { return Ok(false) };
         self.extension_owner = owner;
         if first {
             self.sizes.take_up()?;
@@ -337,6 +342,9 @@ impl Scheduler {
 const OURS: &[(&str, &str)] = &[
     ("search_path", "pg_catalog, pg_temp"),
     ("synchronous_commit", "off"),
+    // Nobody but an administrator can lock our tables for long. Another scheduler tries again; until then this database
+    // holds up no other one.
+    ("lock_timeout", "10s"),
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
     ("TimeZone", "UTC"),

@@ -108,9 +108,10 @@ pub fn ended(runs: &[i64], relation: u32, status: Status, started: Option<i64>, 
 
 /// Writes down that a step was done, in the transaction of the refresh.
 pub fn succeeded(run: i64, relation: u32, started: i64, mark: Option<&str>, done: &Refreshed) -> Result<()> {
-    spi::prepared::<bool>(
+    let open = spi::prepared::<bool>(
         "UPDATE wh.job_step SET status = 'succeeded', started = wh.instant($3), finished = pg_catalog.clock_timestamp(),
-           concurrent = $4, rows = $5, bytes = $6, detail = $7 WHERE run = $1 AND relation = $2 RETURNING 'true'",
+           concurrent = $4, rows = $5, bytes = $6, detail = $7
+         WHERE run = $1 AND relation = $2 AND finished IS NULL RETURNING 'true'",
         &[
             run.into(),
             spi::oid(relation),
@@ -121,6 +122,9 @@ pub fn succeeded(run: i64, relation: u32, started: i64, mark: Option<&str>, done
             done.why.as_str().into(),
         ],
     )?;
+    if open.is_empty() {
+        return Err(store::is_over_already());
+    }
     // Had the promise been broken by now?
     spi::prepared::<bool>(
         "INSERT INTO wh.promise_missed (job, missed_from, missed_until)
@@ -190,7 +194,8 @@ pub fn conclude(run: i64, job: &Job, why: Option<(Status, Error)>) -> Result<Sta
         return Ok(status);
     }
     if target.is_some_and(|t| t.status == "succeeded") {
-        store::succeeded(run, &end, true)?;
+        store::succeeded(run, &end, None)?;
+        store::recovered(run)?;
         return Ok(Status::Succeeded);
     }
     let failed: Vec<&Row> = steps.iter().filter(|s| s.status != "succeeded" && s.status != "skipped").collect();
@@ -222,6 +227,11 @@ pub fn known(relation: u32, max_lag: i64) -> Result<Known> {
          FROM wh.view_state WHERE relation = $1",
         &[spi::oid(relation)],
     )?;
+    // What a clock wrote that was ahead is no time to count from.
+    let now = super::shared::now() as i64;
+    let state = state.map(|(refreshed, elapsed, mark, clean, dirty)| {
+        (refreshed.min(now), elapsed, mark, clean.min(now), dirty.map(|at| at.min(now)))
+    });
     let Some((refreshed, elapsed, mark, seen_clean, dirty_since)) = state else {
         return Ok(Known { max_lag, refreshed: None, unchanged: None, seen_clean: 0, dirty_since: None });
     };
@@ -245,8 +255,9 @@ pub fn look(relation: u32, max_lag: i64) -> Result<Next> {
         Next::Refresh => (None, known.dirty_since.or(known.refreshed.map(|_| known.seen_clean))),
     };
     spi::run(
-        "UPDATE wh.view_state SET seen_clean = coalesce(wh.instant($2), seen_clean), dirty_since = wh.instant($3) WHERE relation = $1",
-        &[spi::oid(relation), clean.into(), dirty.into()],
+        "UPDATE wh.view_state SET seen_clean = least(coalesce(wh.instant($2), seen_clean), wh.instant($4)), dirty_since = wh.instant($3),
+           refreshed = least(refreshed, wh.instant($4)) WHERE relation = $1",
+        &[spi::oid(relation), clean.into(), dirty.into(), now.into()],
     )?;
     Ok(next)
 }

@@ -6,12 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::{self, Job, Status, Trigger};
-use crate::error::{Error, Result};
-use crate::pg::spi;
+use crate::error::{sqlstate, Error, Result};
+use crate::pg::{spi, subxact};
 
 const JOBS: &str = "
     SELECT pg_catalog.json_build_object('id', j.id, 'name', j.name, 'owner', j.owner::oid::int8, 'kind', j.kind,
-             'schedule', j.schedule, 'timezone', j.timezone, 'command', j.command, 'database', j.database,
+             'schedule', j.schedule, 'timezone', j.timezone, 'database', j.database,
              'relation', j.relation::int8, 'view_schema', j.view_schema, 'view_name', j.view_name, 'upstream', j.upstream,
              'max_lag', wh.micros(j.max_lag), 'timeout', wh.micros(j.timeout), 'max_retries', j.max_retries,
              'retry_delay', wh.micros(j.retry_delay), 'catch_up', j.catch_up, 'anchor', wh.micros(j.anchor),
@@ -93,8 +93,17 @@ impl NewRun<'_> {
     }
 }
 
-/// Records runs before they begin, and when their jobs come next. Returns the runs' numbers, by job.
-pub fn begin(runs: &[NewRun]) -> Result<Vec<(i64, i64)>> {
+/// A run that has been recorded: as whom it runs, and where, if not here.
+#[derive(Deserialize)]
+pub struct Begun {
+    pub job: i64,
+    pub run: i64,
+    pub owner: u32,
+    pub database: Option<String>,
+}
+
+/// Records runs before they begin, and when their jobs come next.
+pub fn begin(runs: &[NewRun]) -> Result<Vec<Begun>> {
     spi::prepared(
         "WITH n AS (
            SELECT * FROM pg_catalog.json_to_recordset($1::json)
@@ -106,14 +115,20 @@ pub fn begin(runs: &[NewRun]) -> Result<Vec<(i64, i64)>> {
              retry_at = NULL, retry_for = NULL, failures = CASE WHEN p.anchor = excluded.anchor THEN p.failures ELSE 0 END,
              paused = CASE WHEN p.anchor = excluded.anchor THEN p.paused END
          ), r AS (
-           INSERT INTO wh.job_run (job, job_name, owner, owner_name, kind, command, argument, trigger, scheduled_for, attempt)
-           SELECT j.id, j.name, j.owner, pg_catalog.pg_get_userbyid(j.owner), j.kind, j.command, j.argument || coalesce(n.argument, '{}'), n.trigger,
+           INSERT INTO wh.job_run (job, job_name, owner, owner_name, kind, command, database, argument, trigger, scheduled_for, attempt)
+           SELECT j.id, j.name, j.owner, pg_catalog.pg_get_userbyid(j.owner), j.kind, j.command, j.database, j.argument || coalesce(n.argument, '{}'), n.trigger,
                   wh.instant(n.scheduled_for), n.attempt
            FROM n JOIN wh.job j ON j.id = n.job ORDER BY n.scheduled_for, j.id
-           RETURNING job, id)
-         SELECT pg_catalog.json_build_array(job, id)::text FROM r ORDER BY id",
+           RETURNING job, id, owner, database)
+         SELECT pg_catalog.json_build_object('job', job, 'run', id, 'owner', owner::int8, 'database', database)::text FROM r ORDER BY id",
         &[serde_json::to_string(runs)?.into()],
     )
+}
+
+/// Sets when a job is tried again.
+pub fn retry(job: i64, at: i64) -> Result<()> {
+    spi::run("UPDATE wh.job_plan SET retry_at = wh.instant($2) WHERE job = $1", &[job.into(), at.into()])?;
+    Ok(())
 }
 
 /// Sets when a job comes next, where no run begins.
@@ -148,36 +163,53 @@ pub struct Ended {
     pub context: Option<String>,
 }
 
-/// Records that a run succeeded. `failing`: there are failures of its job, or attempts, to be forgotten; a run as most are
-/// is half of the work.
-pub fn succeeded(run: i64, ended: &Ended, failing: bool) -> Result<()> {
-    const SUCCEEDED: &str =
+/// Records that a run succeeded; false where its record has an end already. `place`: where the record was (its ctid), so
+/// that no index is read. In a SERIALIZABLE transaction two runs that did would stand in each other's way
+/// (src/backend/storage/lmgr/README-SSI, "index AM implementations").
+pub fn succeeded(run: i64, ended: &Ended, place: Option<&str>) -> Result<bool> {
+    const THERE: &str =
         "UPDATE wh.job_run SET status = 'succeeded', started = wh.instant($2), finished = pg_catalog.clock_timestamp(),
-           rows = $3, pid = $4 WHERE id = $1 RETURNING job::text";
-    const AFTER_FAILURES: &str =
-        "WITH r AS (
-           UPDATE wh.job_run SET status = 'succeeded', started = wh.instant($2), finished = pg_catalog.clock_timestamp(),
-             rows = $3, pid = $4 WHERE id = $1 RETURNING job
-         ), p AS (
-           UPDATE wh.job_plan p SET failures = 0, attempt = 1 FROM r WHERE p.job = r.job AND (p.failures, p.attempt) <> (0, 1)
-         )
-         SELECT job::text FROM r";
-    spi::prepared::<i64>(
-        if failing { AFTER_FAILURES } else { SUCCEEDED },
-        &[run.into(), ended.started.into(), ended.rows.into(), ended.pid.into()],
+           rows = $3, pid = $4 WHERE ctid = $5::pg_catalog.tid AND id = $1 AND finished IS NULL RETURNING 'true'";
+    const ANYWHERE: &str =
+        "UPDATE wh.job_run SET status = 'succeeded', started = wh.instant($2), finished = pg_catalog.clock_timestamp(),
+           rows = $3, pid = $4 WHERE id = $1 AND finished IS NULL RETURNING 'true'";
+    let (started, rows, pid) = (ended.started, ended.rows, ended.pid);
+    if let Some(place) = place {
+        let values = [run.into(), started.into(), rows.into(), pid.into(), place.into()];
+        if !spi::prepared::<bool>(THERE, &values)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(!spi::prepared::<bool>(ANYWHERE, &[run.into(), started.into(), rows.into(), pid.into()])?.is_empty())
+}
+
+/// Why nothing of a run counts whose record has an end.
+pub fn is_over_already() -> Error {
+    Error::new("55000", "the run was given up before it was done")
+        .detail("Its record has an end already. Nothing of it was committed.")
+}
+
+/// Forgets the failures of a job, and its attempts, after a run that succeeded.
+pub fn recovered(run: i64) -> Result<()> {
+    spi::run(
+        "UPDATE wh.job_plan p SET failures = 0, attempt = 1 FROM wh.job_run r
+         WHERE r.id = $1 AND p.job = r.job AND (p.failures, p.attempt) <> (0, 1)",
+        &[run.into()],
     )?;
     Ok(())
 }
 
+/// What is told of a run that has ended.
+#[derive(Deserialize)]
+struct Row {
+    job: i64,
+    name: String,
+    attempt: i32,
+    scheduled_for: i64,
+}
+
 /// Records that a run ended otherwise, and what follows for its job; tells the log and whoever listens.
 pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Row {
-        job: i64,
-        name: String,
-        attempt: i32,
-        scheduled_for: i64,
-    }
     let e = ended.error.clone().unwrap_or_else(|| Error::new("00000", status.name()));
     let text = |t: &Option<String>| t.clone();
     let rows: Vec<Row> = spi::rows(
@@ -199,6 +231,16 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
         ],
     )?;
     let Some(row) = rows.into_iter().next() else { return Ok(()) };
+    // What follows cannot undo the record, nor end a scheduler that has others to write.
+    if let Err(failed) = subxact::run(|| follow_up(run, status, &row, &e)) {
+        pgrx::warning!("run {run} of job \"{}\" ended, and what follows is lost: {}", row.name, failed.message);
+    }
+    Ok(())
+}
+
+/// What an end other than success means for the run's job and for whoever listens.
+fn follow_up(run: i64, status: Status, row: &Row, e: &Error) -> Result<()> {
+    let text = |t: &Option<String>| t.clone();
     // Of a fetch: the pages of its ledger that it did not come to close.
     spi::run(
         "UPDATE wh.fetch_stream SET status = 'failed', finished = pg_catalog.clock_timestamp(), sqlstate = $2, error = $3,
@@ -276,28 +318,38 @@ pub fn is_over(run: i64) -> Result<bool> {
     Ok(over.unwrap_or_default())
 }
 
-/// Runs that have no end yet, with their jobs.
-pub fn open() -> Result<Vec<(i64, i64)>> {
+/// Runs that have no end yet.
+pub fn open() -> Result<Vec<Begun>> {
     spi::rows(
-        "SELECT pg_catalog.json_build_array(id, job)::text FROM wh.job_run WHERE finished IS NULL ORDER BY id",
+        "SELECT pg_catalog.json_build_object('job', job, 'run', id, 'owner', owner::int8, 'database', database)::text
+         FROM wh.job_run WHERE finished IS NULL ORDER BY id",
         &[],
     )
+}
+
+/// The command of a run.
+pub fn command(run: i64) -> Result<String> {
+    let found = spi::prepared("SELECT pg_catalog.to_json(command)::text FROM wh.job_run WHERE id = $1", &[run.into()])?;
+    found.into_iter().next().ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))
 }
 
 /// What a runner is to do.
 #[derive(Deserialize)]
 pub struct Work {
+    pub owner: u32,
     pub command: String,
     pub kind: model::Kind,
     pub concurrently: Option<String>,
     pub argument: serde_json::Value,
     /// Its job's last run failed, or it is another attempt. Nobody changes that while it runs.
     pub failing: bool,
+    /// Where its record is.
+    pub place: String,
 }
 
 pub fn work(run: i64) -> Result<Option<Work>> {
     Ok(spi::prepared(
-        "SELECT pg_catalog.json_build_object('command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument,
+        "SELECT pg_catalog.json_build_object('owner', r.owner::int8, 'place', r.ctid::text, 'command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument,
            'failing', coalesce((p.failures, p.attempt) <> (0, 1), false))::text
          FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job LEFT JOIN wh.job_plan p ON p.job = r.job WHERE r.id = $1",
         &[run.into()],

@@ -60,7 +60,7 @@ impl As {
     /// also where somebody else's code calls under their own rights, in a REFRESH of their view for instance.
     pub fn on_behalf() -> Result<(u32, Self)> {
         let caller = session::current_user();
-        let owner = super::catalog::extension_owner(c"startup_wh").ok_or_else(|| {
+        let owner = super::extension::owner(c"startup_wh").ok_or_else(|| {
             Error::new(sqlstate::UNDEFINED_OBJECT, "extension \"startup_wh\" is not installed in this database")
         })?;
         Ok((caller, As::extension_owner(owner)))

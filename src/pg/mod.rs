@@ -9,6 +9,7 @@ pub mod called;
 pub mod catalog;
 pub mod copy;
 pub mod enums;
+pub mod extension;
 pub mod guc;
 pub mod hooks;
 pub mod identity;

@@ -271,3 +271,10 @@ pub fn has_written() -> bool {
     // SAFETY: reads the transaction state.
     unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::TransactionId::from(0) }
 }
+
+/// Fires what the open transaction has deferred to its end, as its user, as CommitTransaction would
+/// (src/backend/access/transam/xact.c); errors unwind.
+pub fn fire_deferred() {
+    // SAFETY: outside of a query; what is queued later fires at the commit.
+    unsafe { pg_sys::AfterTriggerFireDeferred() }
+}

@@ -129,6 +129,8 @@ pub fn transaction<T>(snapshot: Snapshot, f: impl FnOnce() -> Result<T>) -> Resu
         let result = PgTryBuilder::new(AssertUnwindSafe(|| {
             pg_sys::StartTransactionCommand();
             if snapshot == Snapshot::Taken {
+                // What we write down for an owner does not fail by default_transaction_isolation of theirs.
+                pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
                 pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             } else {
                 // Parse trees must outlive the transactions that a command ends.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{of, rotate, Errand, Secret};
 use crate::error::{sqlstate, Error, Result};
 use crate::pg::worker::{self, Life, Snapshot};
-use crate::pg::{catalog, guc, identity, latch, parcel};
+use crate::pg::{catalog, extension, guc, identity, latch, parcel};
 
 /// What the worker gets, over shared memory.
 #[derive(Serialize, Deserialize)]
@@ -71,7 +71,7 @@ pub extern "C-unwind" fn startup_wh_keeper(argument: pgrx::pg_sys::Datum) {
         parcel::remove(handle);
         let Some(task) = task else { return Ok(()) };
         let task: Task = serde_json::from_str(&task)?;
-        let Some(owner) = catalog::extension_owner(c"startup_wh") else { return Ok(()) };
+        let Some(owner) = extension::owner(c"startup_wh") else { return Ok(()) };
         let _owner = identity::As::extension_owner(owner);
         // The session that waits may hold the row itself.
         let _surroundings = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp"), ("lock_timeout", "5s")])?;

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use super::snapshot::{self, Wait};
 use crate::error::Result;
 use crate::pg::worker::{self, Life, Snapshot, Started};
-use crate::pg::{catalog, guc, spi};
+use crate::pg::{extension, guc, spi};
 use crate::settings;
 
 /// When no slot was free, or somebody else was measuring.
@@ -107,7 +107,7 @@ pub extern "C-unwind" fn startup_wh_sizes(database: pg_sys::Datum) {
     let done = worker::transaction(Snapshot::Taken, || {
         // Nobody locks its tables for long; whoever does is not waited for.
         let _patience = guc::Scope::new(&[("lock_timeout", "10s"), ("synchronous_commit", "off")])?;
-        if catalog::hold_extension(c"startup_wh") {
+        if extension::hold(c"startup_wh")? {
             snapshot::take(Wait::No)?;
         }
         Ok(())
