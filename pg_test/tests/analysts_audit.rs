@@ -280,6 +280,15 @@ fn a_stored_result_with_a_sensitive_column_is_told_with_those_who_may_read_it() 
         assert_eq!((abe.value(&read), cam.value(&read)), ("t0ken".into(), "t0ken".into()));
         assert_eq!(dot.error(&read).code().code(), "42501");
     }
+    // What somebody else computed by it is theirs alone.
+    let cams = cam.value("SELECT result FROM wh.run_query('tokens')");
+    let theirs = format!("SELECT roles FROM wh.audit_access() WHERE object = 'result {cams} of query tokens'");
+    assert_eq!(owner.value(&theirs), "{cam}");
+    assert_eq!(
+        (abe.value("SELECT count(*) FROM wh.results"), cam.value("SELECT count(*) FROM wh.results")),
+        ("2".into(), "3".into())
+    );
+    owner.exec(&format!("SELECT * FROM wh.expire_results({cams})"));
     owner.exec("REVOKE SELECT ON public.people FROM cam");
     assert_eq!(owner.table("SELECT DISTINCT roles FROM wh.audit_access() WHERE object LIKE 'result %'"), "{abe}");
     assert_eq!(owner.value("SELECT count(*) FROM wh.audit_access('cam') WHERE object LIKE 'result %'"), "0");

@@ -102,8 +102,8 @@ pub fn all(role: Option<&str>) -> Result<Vec<Finding>> {
 /// may read them: whom a query is shared with reads as far as wh.result_access says, whatever is granted.
 fn results(role: Option<&str>) -> Result<Vec<Finding>> {
     let found: Vec<(i64, String, String, Vec<String>)> = spi::rows(
-        "SELECT pg_catalog.json_build_array(r.id, r.slug, r.path, a.roles)::text
-         FROM (
+        // Asked once for all results of a series: what decides about them is the same.
+        "WITH r (id, slug, path) AS MATERIALIZED (
            SELECT x.id, x.slug, 'keeps the sensitive column ' || c.name
            FROM wh.result x CROSS JOIN LATERAL (SELECT DISTINCT e->>'name' AS name FROM pg_catalog.jsonb_array_elements(x.columns) e) c
            WHERE EXISTS (SELECT FROM wh.sensitive_pattern p
@@ -113,13 +113,21 @@ fn results(role: Option<&str>) -> Result<Vec<Finding>> {
            FROM wh.result x JOIN wh.result_use u ON u.result = x.id JOIN wh.masked_table m ON m.relation::oid = u.relation
            JOIN pg_catalog.pg_attribute t ON t.attrelid = u.relation AND t.attnum = ANY (u.columns) AND NOT t.attisdropped
            WHERE x.place = $2 AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(m.shown) e WHERE e->>'column' = t.attname AND e->>'mask' IS NULL)
-         ) AS r (id, slug, path)
-         CROSS JOIN LATERAL (
-           SELECT ARRAY(SELECT v.rolname FROM pg_catalog.pg_roles v CROSS JOIN LATERAL wh.result_access(r.id, v.oid, $2) x
+         ), series AS MATERIALIZED (
+           SELECT x.id, pg_catalog.min(x.id) OVER (PARTITION BY x.query, x.runner::oid, x.of_owner, x.inherited, x.place, x.by_rows, x.uses, u.used) AS first
+           FROM wh.result x CROSS JOIN LATERAL (
+             SELECT pg_catalog.json_agg(pg_catalog.json_build_array(u.relation, u.schema, u.name, u.owner, u.columns, u.column_names) ORDER BY u.relation)::text AS used
+             FROM wh.result_use u WHERE u.result = x.id) u
+           WHERE x.id IN (SELECT r.id FROM r)
+         ), readers AS MATERIALIZED (
+           SELECT s.first, ARRAY(SELECT v.rolname FROM pg_catalog.pg_roles v CROSS JOIN LATERAL wh.result_access(s.first, v.oid, $2) x
              WHERE NOT v.rolsuper AND (v.rolcanlogin OR v.rolname = $1)
                AND (pg_catalog.pg_has_role(v.oid, 'wh_analyst', 'MEMBER') OR pg_catalog.pg_has_role(v.oid, 'wh_admin', 'MEMBER'))
-               AND ((x->>'own')::boolean OR ((x->>'shared')::boolean AND pg_catalog.json_array_length(x->'lacking') = 0)) ORDER BY 1) AS roles) a
-         ORDER BY r.id, r.path",
+               AND ((x->>'own')::boolean OR ((x->>'shared')::boolean AND pg_catalog.json_array_length(x->'lacking') = 0)) ORDER BY 1) AS roles
+           FROM (SELECT DISTINCT first FROM series) s
+         )
+         SELECT pg_catalog.json_build_array(r.id, r.slug, r.path, a.roles)::text
+         FROM r JOIN series s ON s.id = r.id JOIN readers a ON a.first = s.first ORDER BY r.id, r.path",
         &[role.map(str::to_owned).into(), catalog::place().into()],
     )?;
     let found = found.into_iter().filter(|f| !f.3.is_empty() && role.is_none_or(|one| f.3.iter().any(|r| r == one)));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::{self, PgOid};
-use pgrx::spi::{OwnedPreparedStatement, Spi, SpiClient, SpiHeapTupleData, SpiResult, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, Spi, SpiHeapTupleData, SpiResult, SpiTupleTable};
 use serde::de::DeserializeOwned;
 
 use crate::error::Result;
@@ -123,8 +123,16 @@ pub fn first<T: DeserializeOwned>(query: &str, args: &[DatumWithOid]) -> Result<
 /// Like [`rows`], for a query that a run asks again and again: planned once in the session's life.
 pub fn prepared<T: DeserializeOwned>(query: &'static str, args: &[DatumWithOid]) -> Result<Vec<T>> {
     Spi::connect_mut(|client| {
-        let plan = plan(client, query, args)?;
+        let plan = plan(query, args, |types| client.prepare_mut(query, types))?;
         read(client.update(plan, None, args)?)
+    })
+}
+
+/// Like [`prepared`], without writing.
+pub fn prepared_look<T: DeserializeOwned>(query: &'static str, args: &[DatumWithOid]) -> Result<Vec<T>> {
+    Spi::connect(|client| {
+        let plan = plan(query, args, |types| client.prepare(query, types))?;
+        read(client.select(plan, None, args)?)
     })
 }
 
@@ -135,15 +143,15 @@ pub fn prepared_columns<T>(
     read: impl Fn(&SpiHeapTupleData) -> SpiResult<Option<T>>,
 ) -> Result<Vec<T>> {
     Spi::connect_mut(|client| {
-        let plan = plan(client, query, args)?;
+        let plan = plan(query, args, |types| client.prepare_mut(query, types))?;
         read_columns(client.update(plan, None, args)?, read)
     })
 }
 
-fn plan(
-    client: &mut SpiClient,
+fn plan<'a>(
     query: &'static str,
     args: &[DatumWithOid],
+    prepare: impl FnOnce(&[PgOid]) -> SpiResult<PreparedStatement<'a>>,
 ) -> SpiResult<&'static OwnedPreparedStatement> {
     thread_local! {
         // Leaked on purpose: a plan is freed with the process, and freeing it at thread exit would call a server
@@ -154,7 +162,7 @@ fn plan(
         return Ok(plan);
     }
     let types: Vec<PgOid> = args.iter().map(|a| PgOid::from(a.oid())).collect();
-    let plan: &'static _ = Box::leak(Box::new(client.prepare_mut(query, &types)?.keep()));
+    let plan: &'static _ = Box::leak(Box::new(prepare(&types)?.keep()));
     PLANS.with_borrow_mut(|plans| plans.insert(query, plan));
     Ok(plan)
 }
