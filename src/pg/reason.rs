@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 
-use super::hooks::standard_ExecutorRun;
 use super::sql::cstring;
 
 unsafe extern "C" {
@@ -21,47 +20,15 @@ unsafe extern "C" {
 pub type Reason = fn(i64) -> Option<(String, String)>;
 
 static REASON: OnceLock<Reason> = OnceLock::new();
-static mut EARLIER: pg_sys::ExecutorRun_hook_type = None;
 
-/// Installs it; called once, while the library is preloaded.
+/// Has it said from now on; called once, while the library is preloaded.
 pub fn explain(reason: Reason) {
-    if REASON.set(reason).is_ok() {
-        // SAFETY: hooks are chained while the postmaster loads libraries, in one thread.
-        unsafe {
-            EARLIER = pg_sys::ExecutorRun_hook;
-            pg_sys::ExecutorRun_hook = Some(run);
-        }
-    }
-}
-
-/// Errors of the statement pass through as they are: nothing here has a destructor, so they may jump over it.
-#[link_section = ".text.hot"]
-unsafe extern "C-unwind" fn run(
-    query: *mut pg_sys::QueryDesc,
-    direction: pg_sys::ScanDirection::Type,
-    count: u64,
-    #[cfg(not(feature = "pg18"))] execute_once: bool,
-) {
-    let mut context = none();
-    // SAFETY: the arguments are the server's, passed on as they came; the callback's frame outlives the call, and
-    // whoever catches an error puts the stack of contexts back (PG_TRY, PostgresMain).
-    unsafe {
-        around(&mut context);
-        match EARLIER {
-            #[cfg(not(feature = "pg18"))]
-            Some(earlier) => earlier(query, direction, count, execute_once),
-            #[cfg(not(feature = "pg18"))]
-            None => standard_ExecutorRun(query, direction, count, execute_once),
-            #[cfg(feature = "pg18")]
-            Some(earlier) => earlier(query, direction, count),
-            #[cfg(feature = "pg18")]
-            None => standard_ExecutorRun(query, direction, count),
-        }
-        over(&context);
-    }
+    // The hooks are those around every statement: each one more would be in the way of all of them.
+    let _ = REASON.set(reason);
 }
 
 /// A frame for [`around`].
+#[inline]
 pub fn none() -> pg_sys::ErrorContextCallback {
     pg_sys::ErrorContextCallback { previous: std::ptr::null_mut(), callback: None, arg: std::ptr::null_mut() }
 }
@@ -69,21 +36,23 @@ pub fn none() -> pg_sys::ErrorContextCallback {
 /// Puts the callback around what follows, until [`over`].
 ///
 /// # Safety
-/// The frame must live until then.
-pub unsafe fn around(context: &mut pg_sys::ErrorContextCallback) {
+/// `stack` is the server's error_context_stack, and the frame must live until then.
+#[inline]
+pub unsafe fn around(stack: *mut *mut pg_sys::ErrorContextCallback, context: &mut pg_sys::ErrorContextCallback) {
     context.callback = Some(add);
     // SAFETY: a backend global; the caller keeps the frame.
     unsafe {
-        context.previous = pg_sys::error_context_stack;
-        pg_sys::error_context_stack = context;
+        context.previous = *stack;
+        *stack = context;
     }
 }
 
 /// # Safety
 /// The frame is the one that was put around last.
-pub unsafe fn over(context: &pg_sys::ErrorContextCallback) {
+#[inline]
+pub unsafe fn over(stack: *mut *mut pg_sys::ErrorContextCallback, context: &pg_sys::ErrorContextCallback) {
     // SAFETY: as said.
-    unsafe { pg_sys::error_context_stack = context.previous }
+    unsafe { *stack = context.previous }
 }
 
 unsafe extern "C-unwind" fn add(_argument: *mut c_void) {

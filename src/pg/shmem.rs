@@ -36,6 +36,27 @@ macro_rules! shared {
     )*};
 }
 
+/// Where something of shared memory is, or nowhere yet; of this process.
+pub struct Place<T: 'static> {
+    at: AtomicPtr<T>,
+}
+
+impl<T: Shared> Place<T> {
+    pub const fn nowhere() -> Self {
+        Place { at: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    pub fn set(&self, at: Option<&'static T>) {
+        self.at.store(at.map_or(std::ptr::null_mut(), |at| std::ptr::from_ref(at).cast_mut()), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> Option<&'static T> {
+        // SAFETY: null, or a reference that was handed in; T is nothing but atomics.
+        unsafe { self.at.load(Ordering::Relaxed).as_ref() }
+    }
+}
+
 /// A capability's block.
 pub struct Area<T> {
     name: &'static CStr,

@@ -36,7 +36,7 @@ static mut EARLIER: pg_sys::ProcessUtility_hook_type = None;
 
 unsafe extern "C-unwind" {
     // Not pgrx's: its guard would take every error of every utility statement apart, and lose its position and context.
-    fn standard_ProcessUtility(
+    pub(super) fn standard_ProcessUtility(
         statement: *mut pg_sys::PlannedStmt,
         query: *const std::ffi::c_char,
         read_only_tree: bool,
@@ -106,9 +106,9 @@ unsafe extern "C-unwind" fn process_utility(
             disowns(node);
         }
         let next = EARLIER.unwrap_or(standard_ProcessUtility);
-        super::reason::around(&mut reason);
+        super::reason::around(&raw mut pg_sys::error_context_stack, &mut reason);
         next(statement, query, read_only_tree, context, params, environment, dest, done);
-        super::reason::over(&reason);
+        super::reason::over(&raw mut pg_sys::error_context_stack, &reason);
     }
 }
 

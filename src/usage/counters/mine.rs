@@ -1,10 +1,11 @@
 //! The slot of this process, and what a statement that begins is told by its entry.
 
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
 
 use super::{add, entry_of, load, read, store, verdict, Entry, Slot, Verdict, ENTRIES, HEAD, SLOTS};
 use crate::pg::hooks::statements::{self, Counts};
+use crate::pg::shmem::Place;
 use crate::pg::{activity, catalog, session};
 
 pub static WATCHER: statements::Watcher = statements::Watcher { begins, free: FREE, used, worker_used, left };
@@ -12,10 +13,17 @@ pub static WATCHER: statements::Watcher = statements::Watcher { begins, free: FR
 /// Where one finds why one is refused, and what to do about it.
 const FREE: &[&CStr] = &[c"budgets", c"my_usage", c"my_relations"];
 
-/// What this process knows of its own slot.
-static MINE: AtomicUsize = AtomicUsize::new(usize::MAX);
-static ROLE: AtomicU64 = AtomicU64::new(0);
-static ENTRY: AtomicUsize = AtomicUsize::new(usize::MAX);
+/// What this process knows of its own slot, in one place: each statement looks at it.
+#[repr(align(64))]
+struct Mine {
+    role: AtomicU64,
+    slot: Place<Slot>,
+    entry: Place<Entry>,
+}
+
+#[allow(unsafe_code)]
+#[link_section = ".data.hot"]
+static MINE: Mine = Mine { role: AtomicU64::new(0), slot: Place::nowhere(), entry: Place::nowhere() };
 static TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Has this process's slot belong to a role's entry. Catalogs may be looked at when a statement begins, and not when one
@@ -26,7 +34,7 @@ fn join(role: u32, may_look: bool) {
     // A ROLLBACK begins where catalogs may not be looked at any more.
     let name = if may_look && session::in_transaction() { session::name_of_role(role) } else { String::new() };
     let database = catalog::my_database();
-    let first = ENTRY.load(Ordering::Relaxed) == usize::MAX;
+    let first = MINE.entry.get().is_none();
     let entry = HEAD.locked(|| {
         if !first {
             fold(slot);
@@ -40,12 +48,13 @@ fn join(role: u32, may_look: bool) {
             store(&slot.pid, std::process::id().into());
             store(&slot.entry, entry as u64 + 1);
         });
+        store(&slot.look, 1);
         Some(entry)
     });
     let Some(entry) = entry else { return };
-    MINE.store(activity::my_slot().unwrap_or(usize::MAX), Ordering::Relaxed);
-    ENTRY.store(entry, Ordering::Relaxed);
-    ROLE.store(role.into(), Ordering::Relaxed);
+    MINE.slot.set(Some(slot));
+    MINE.entry.set(ENTRIES.get().get(entry));
+    store(&MINE.role, role.into());
     if first {
         statements::follow_to_the_end();
     }
@@ -63,46 +72,59 @@ fn fold(slot: &Slot) {
     });
 }
 
-/// The entry that this process's slot belongs to.
-#[inline]
-fn my_entry() -> Option<&'static Entry> {
-    ENTRIES.get().get(ENTRY.load(Ordering::Relaxed))
-}
-
+// Beside the hooks that call it.
+#[allow(unsafe_code)]
+#[link_section = ".text.hot"]
 fn begins(role: u32, may_refuse: &dyn Fn() -> bool) {
-    if load(&ROLE) != u64::from(role) {
+    if load(&MINE.role) != u64::from(role) {
         join(role, true);
     }
-    let Some(entry) = my_entry() else { return };
-    match load(&entry.verdict) {
-        verdict::FINE => {}
-        verdict => {
-            let said = Verdict { verdict, per: load(&entry.per), used: load(&entry.used), budget: load(&entry.budget) };
-            crate::usage::budget::tell(&said, may_refuse, &TOLD);
-        }
+    if MINE.slot.get().is_some_and(|slot| load(&slot.look) != 0) {
+        told(may_refuse);
     }
 }
 
+/// What a budget that is passed says.
+#[cold]
+fn told(may_refuse: &dyn Fn() -> bool) {
+    let Some(entry) = MINE.entry.get().filter(|entry| load(&entry.verdict) != verdict::FINE) else { return };
+    let verdict = load(&entry.verdict);
+    let said = Verdict { verdict, per: load(&entry.per), used: load(&entry.used), budget: load(&entry.budget) };
+    crate::usage::budget::tell(&said, may_refuse, &TOLD);
+}
+
+// Beside the hooks that call it.
+#[allow(unsafe_code)]
+#[link_section = ".text.hot"]
 fn used(role: u32, counts: &Counts, until: i64) {
-    if load(&ROLE) != u64::from(role) {
+    if load(&MINE.role) != u64::from(role) {
         join(role, false);
     }
-    if let Some(slot) = SLOTS.get().get(MINE.load(Ordering::Relaxed)) {
+    if let Some(slot) = MINE.slot.get() {
         slot.write(|slot| {
             add(&slot.counts, counts);
             store(&slot.until, until as u64);
         });
-    }
-    if let Some(entry) = my_entry().filter(|entry| load(&entry.quiet) != 0) {
-        rouse(entry);
+        if load(&slot.look) != 0 {
+            looked(slot);
+        }
     }
 }
 
-/// Wakes the scheduler that sleeps until something is counted.
+/// Wakes the scheduler, if it sleeps until something is counted, and looks no more until there is something new.
 #[cold]
-fn rouse(entry: &Entry) {
-    store(&entry.quiet, 0);
-    crate::jobs::rouse_scheduler(catalog::my_database());
+fn looked(slot: &Slot) {
+    store(&slot.look, 0);
+    // Whoever changes the entry from now on says so after it.
+    fence(Ordering::SeqCst);
+    let Some(entry) = MINE.entry.get() else { return };
+    if load(&entry.quiet) != 0 {
+        store(&entry.quiet, 0);
+        crate::jobs::rouse_scheduler(catalog::my_database());
+    }
+    if entry.calls() {
+        store(&slot.look, 1);
+    }
 }
 
 fn worker_used(leader: usize, counts: &Counts) {
@@ -115,10 +137,10 @@ fn worker_used(leader: usize, counts: &Counts) {
 }
 
 fn left() {
-    if let Some(slot) = SLOTS.get().get(MINE.load(Ordering::Relaxed)) {
+    if let Some(slot) = MINE.slot.get() {
         // Until when it has counted stays: what it still does, it does not run.
         HEAD.locked(|| fold(slot));
     }
-    MINE.store(usize::MAX, Ordering::Relaxed);
-    ROLE.store(0, Ordering::Relaxed);
+    MINE.slot.set(None);
+    store(&MINE.role, 0);
 }

@@ -54,8 +54,9 @@ crate::shared! {
         entry: AtomicU64,
         /// Until when (microseconds, Postgres) everything is counted.
         until: AtomicU64,
+        /// 1: its entry has something to say, or to be told. Others set it, so that a statement need not look there.
+        look: AtomicU64,
         counts: [AtomicU64; counter::ALL],
-        _pad: AtomicU64,
     }
 
     /// A role in a database; role 0 is everybody for whom there was no entry left.
@@ -143,6 +144,11 @@ impl Slot {
 }
 
 impl Entry {
+    /// Whether the processes that it counts for must look at it.
+    fn calls(&self) -> bool {
+        load(&self.verdict) != verdict::FINE || load(&self.quiet) != 0
+    }
+
     fn name(&self) -> String {
         let bytes: Vec<u8> = self.name.iter().flat_map(|word| load(word).to_le_bytes()).collect();
         String::from_utf8_lossy(bytes.split(|b| *b == 0).next().unwrap_or_default()).into_owned()
@@ -159,6 +165,17 @@ impl Entry {
 
     fn is(&self, database: u32, role: u32) -> bool {
         load(&self.database) == u64::from(database) && load(&self.role) == u64::from(role)
+    }
+}
+
+/// Has the processes whose entries changed look at them; after the change.
+fn call() {
+    fence(Ordering::SeqCst);
+    for slot in SLOTS.get() {
+        let entry = (load(&slot.entry) as usize).checked_sub(1).and_then(|n| ENTRIES.get().get(n));
+        if entry.is_some_and(Entry::calls) {
+            store(&slot.look, 1);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What all processes have counted and nobody has written down, and what they run.
 
-use super::{add, difference, entry_of, load, of_database, read, store, sum, taken, Slot, ENTRIES, HEAD, SLOTS};
+use super::{add, call, difference, entry_of, load, of_database, read, store, sum, taken, Slot, ENTRIES, HEAD, SLOTS};
 use crate::pg::activity::{self, Activity};
 use crate::pg::hooks::statements::{counter, Counts};
 
@@ -86,6 +86,7 @@ fn look(n: usize, slot: &Slot) -> (Option<Activity>, u64, Counts, u64) {
 /// word: who wants to sleep looks once more, a while later.
 pub fn hush(database: u32) {
     of_database(database).for_each(|e| store(&e.quiet, 1));
+    call();
 }
 
 /// Whether nobody has counted anything in a database since [`hush`].

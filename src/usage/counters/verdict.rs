@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{entry_of, load, of_database, store, ENTRIES, HEAD};
+use super::{call, entry_of, load, of_database, store, ENTRIES, HEAD};
 
 pub const FINE: u64 = 0;
 /// It is passed: say so, once in a session.
@@ -42,6 +42,7 @@ pub fn judge(database: u32, verdicts: &[(u32, String, Verdict)]) {
                 store(&entry.verdict, FINE);
             }
         }
+        call();
     });
 }
 

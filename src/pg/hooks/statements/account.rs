@@ -1,22 +1,11 @@
 //! What a process used, and has handed over: between one end and the next.
 
-use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::pg_sys;
 
-use super::{counter, watcher, Counts};
-
-unsafe extern "C-unwind" {
-    // Not pgrx's: its guard costs more than what is called.
-    fn GetCurrentTimestamp() -> i64;
-    fn GetCurrentStatementStartTimestamp() -> i64;
-    fn IsTransactionBlock() -> bool;
-    fn GetCurrentTransactionNestLevel() -> c_int;
-    fn GetSessionUserId() -> pg_sys::Oid;
-    fn GetOuterUserId() -> pg_sys::Oid;
-}
+use super::server::{process, server};
+use super::{counter, Counts};
 
 /// What kind of process this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,25 +26,18 @@ pub enum Kind {
 /// statements.
 const CPU_EVERY: i64 = 10_000;
 
+#[repr(C)]
 pub struct Process {
-    pub kind: Kind,
     /// Address of the outermost hook's frame, 0: in none.
     pub frame: usize,
-    /// The depth of subtransactions in which that was entered.
-    pub depth: c_int,
-    /// What runs inside of it may be refused by itself: the hook's own statement never is, and can run anything.
-    pub strict: bool,
     /// The message in which that was entered.
     pub message: i64,
-    /// When a worker entered it.
-    pub entered: i64,
+    pub kind: Kind,
+    /// What runs inside of it may be refused by itself: the hook's own statement never is, and can run anything.
+    pub strict: bool,
     /// All of a worker's time counts, and not only what is inside of hooks.
     pub all: bool,
-    /// Until when everything is counted.
-    pub until: i64,
-    /// The message whose statement was counted last.
-    pub counted: i64,
-    /// The executor of that statement has not ended.
+    /// The executor of the statement that was counted last has not ended.
     pub open: bool,
     /// That statement ends the transaction.
     pub ending: bool,
@@ -65,42 +47,54 @@ pub struct Process {
     pub lasting: bool,
     /// A failure is counted, and its rollback is to come.
     pub failed: bool,
+    /// How many subtransactions are open, one inside of the other, and how many were when the frame was entered.
+    pub nested: u32,
+    pub depth: u32,
     pub role: u32,
+    /// Statements count for the role of SET ROLE, and not for the session's. Asking the setting itself for each statement
+    /// would cost more than what is asked for.
+    by_current_role: bool,
+    /// When a worker entered the frame.
+    pub entered: i64,
+    /// Until when everything is counted.
+    pub until: i64,
+    /// The message whose statement was counted last.
+    pub counted: i64,
     pub calls: u64,
     pub rows: u64,
     /// pgBufferUsage and pgWalUsage, as far as they are counted: temporary, read, hit, WAL.
     pub used: [u64; 4],
-    pub cpu: [u64; 2],
     pub cpu_at: i64,
+    pub cpu: [u64; 2],
 }
 
-struct Main(UnsafeCell<Process>);
-
-// SAFETY: Postgres runs the hooks in the process's one main thread, and no reference is held over a call of them.
-unsafe impl Sync for Main {}
-
-static PROCESS: Main = Main(UnsafeCell::new(Process {
-    kind: Kind::Unknown,
-    frame: 0,
-    depth: 0,
-    strict: false,
-    message: 0,
-    entered: 0,
-    all: false,
-    until: 0,
-    counted: 0,
-    open: false,
-    ending: false,
-    begun: false,
-    lasting: false,
-    failed: false,
-    role: 0,
-    calls: 0,
-    rows: 0,
-    used: [0; 4],
-    cpu: [0; 2],
-    cpu_at: 0,
-}));
+impl Process {
+    /// One that has not been asked anything yet.
+    pub const NEW: Process = Process {
+        frame: 0,
+        message: 0,
+        kind: Kind::Unknown,
+        strict: false,
+        all: false,
+        open: false,
+        ending: false,
+        begun: false,
+        lasting: false,
+        failed: false,
+        nested: 0,
+        depth: 0,
+        role: 0,
+        by_current_role: false,
+        entered: 0,
+        until: 0,
+        counted: 0,
+        calls: 0,
+        rows: 0,
+        used: [0; 4],
+        cpu_at: 0,
+        cpu: [0; 2],
+    };
+}
 
 /// Whether what this worker does is counted from now on: what the extension does for itself is nobody's.
 pub fn count(counted: bool) {
@@ -140,41 +134,30 @@ pub fn was_cancelled() {
 }
 
 #[inline]
-#[allow(clippy::mut_from_ref)]
-pub fn process() -> &'static mut Process {
-    // SAFETY: see Main.
-    unsafe { &mut *PROCESS.0.get() }
-}
-
-#[inline]
 pub fn message() -> i64 {
     // SAFETY: returns a static.
-    unsafe { GetCurrentStatementStartTimestamp() }
+    unsafe { (server().message)() }
 }
 
 #[inline]
 pub fn now() -> i64 {
     // SAFETY: reads the clock.
-    unsafe { GetCurrentTimestamp() }
+    unsafe { (server().now)() }
 }
 
-/// Whether statements count for the role of SET ROLE, and not for the session's.
-static BY_CURRENT_ROLE: AtomicBool = AtomicBool::new(false);
-
-/// Called by the server when that is set; anything but the first choice is yes. Asking the setting itself for each statement
-/// would cost more than what is asked for.
+/// Called by the server when startup_wh.usage_role is set; anything but the first choice is the role of SET ROLE.
 pub unsafe extern "C-unwind" fn role_is_set(value: c_int, _extra: *mut c_void) {
-    BY_CURRENT_ROLE.store(value != 0, Ordering::Relaxed);
+    process().by_current_role = value != 0;
 }
 
 /// The role that statements count for.
 #[inline]
-fn role() -> u32 {
+fn role(p: &Process) -> u32 {
     // SAFETY: both read statics.
     unsafe {
-        match BY_CURRENT_ROLE.load(Ordering::Relaxed) {
-            true => GetOuterUserId().to_u32(),
-            false => GetSessionUserId().to_u32(),
+        match p.by_current_role {
+            true => (server().outer_user)().to_u32(),
+            false => (server().session_user)().to_u32(),
         }
     }
 }
@@ -210,7 +193,8 @@ pub fn known_kind(p: &mut Process) -> Kind {
 }
 
 /// A hook whose frame lies at `frame` is entered; says whether it is the outermost, and its statement counts.
-#[inline]
+#[inline(never)]
+#[link_section = ".text.hot"]
 pub fn enters(frame: usize) -> bool {
     let p = process();
     let kind = known_kind(p);
@@ -223,7 +207,7 @@ pub fn enters(frame: usize) -> bool {
         return false;
     }
     p.frame = frame;
-    p.depth = depth();
+    p.depth = p.nested;
     p.strict = false;
     p.message = message;
     p.failed = false;
@@ -233,20 +217,14 @@ pub fn enters(frame: usize) -> bool {
     true
 }
 
-/// How many transactions are open, one inside of the other.
-#[inline]
-pub fn depth() -> c_int {
-    // SAFETY: reads a static.
-    unsafe { GetCurrentTransactionNestLevel() }
-}
-
 /// Settles whom the statement counts for, and whether they may.
 #[inline]
 pub fn begins(may_refuse: &dyn Fn() -> bool) {
-    let role = role();
-    process().role = role;
-    if let Some(watcher) = watcher() {
-        (watcher.begins)(role, may_refuse);
+    let p = process();
+    let role = role(p);
+    p.role = role;
+    if let Some(begins) = server().begins {
+        begins(role, may_refuse);
     }
 }
 
@@ -273,13 +251,31 @@ pub fn returns(is_the_last_seen: bool) {
 #[inline]
 pub fn in_block() -> bool {
     // SAFETY: reads a static.
-    unsafe { IsTransactionBlock() }
+    unsafe { (server().in_block)() }
 }
 
 /// Counts what was used since the last time, beside what is known already.
+pub fn close(p: &mut Process, counts: Counts) {
+    close_at(p, counts, now());
+}
+
+/// The time at which a transaction has ended that has just done so. From Postgres 16 on the server asks for it again when it
+/// reports statistics, and has not to look at the clock then (GetCurrentTransactionStopTimestamp,
+/// src/backend/access/transam/xact.c). Where something was written it was before the wait for the disk.
+#[inline]
+pub fn stopped() -> i64 {
+    // SAFETY: reads statics and the clock, in a callback at the end of a transaction.
+    unsafe {
+        match (server().xid)() {
+            pg_sys::InvalidTransactionId => (server().stopped)(),
+            _ => (server().now)(),
+        }
+    }
+}
+
+/// The same, until a time that was just read.
 #[link_section = ".text.hot"]
-pub fn close(p: &mut Process, mut counts: Counts) {
-    let at = now();
+pub fn close_at(p: &mut Process, mut counts: Counts, at: i64) {
     let from = match p.kind {
         Kind::Worker if p.frame != 0 || p.all => p.entered,
         Kind::Worker => at,
@@ -303,10 +299,10 @@ pub fn close(p: &mut Process, mut counts: Counts) {
 #[inline]
 fn hand_over(p: &mut Process, counts: &Counts) {
     if p.role == 0 {
-        p.role = role();
+        p.role = role(p);
     }
-    if let Some(watcher) = watcher() {
-        (watcher.used)(p.role, counts, p.until);
+    if let Some(used) = server().used {
+        used(p.role, counts, p.until);
     }
 }
 
@@ -326,12 +322,12 @@ fn used() -> [u64; 4] {
     // SAFETY: reads of backend globals, which parallel workers' parts are added to (InstrAccumParallelQuery,
     // src/backend/executor/instrument.c).
     unsafe {
-        let buffers = &raw const pg_sys::pgBufferUsage;
+        let (buffers, wal) = (server().buffers, server().wal);
         [
             (*buffers).temp_blks_written as u64,
             (*buffers).shared_blks_read as u64,
             (*buffers).shared_blks_hit as u64,
-            pg_sys::pgWalUsage.wal_bytes,
+            (*wal).wal_bytes,
         ]
     }
 }
@@ -363,7 +359,7 @@ pub fn runs(p: &Process) -> bool {
     use pg_sys::BackendState as state;
     // SAFETY: this process's own entry, or none.
     p.kind == Kind::Client
-        && unsafe { pg_sys::MyBEEntry.as_ref() }.is_none_or(|entry| {
+        && unsafe { (*server().entry).as_ref() }.is_none_or(|entry| {
             [state::STATE_RUNNING, state::STATE_FASTPATH, state::STATE_DISABLED].contains(&entry.st_state)
                 || message() > entry.st_state_start_timestamp
         })

@@ -10,11 +10,13 @@
 //! and by the message whether another one is still around it, and every error that ends a statement is reported
 //! (EmitErrorReport, src/backend/utils/error/elog.c) before its transaction is rolled back.
 //!
-//! - `around`: the hooks; `account`: what a process used, and has handed over; `free`: what is never refused
+//! - `around`: the hooks; `account`: what a process used, and has handed over; `free`: what is never refused; `server`: what
+//!   all of them need at each statement, side by side
 
 mod account;
 mod around;
 mod free;
+mod server;
 
 use std::ffi::{c_int, CStr};
 use std::sync::OnceLock;
@@ -73,7 +75,10 @@ static WATCHER: OnceLock<&'static Watcher> = OnceLock::new();
 pub fn watch(watcher: &'static Watcher) {
     if WATCHER.set(watcher).is_ok() {
         // SAFETY: the postmaster is loading libraries.
-        unsafe { around::install() }
+        unsafe {
+            server::watch(watcher);
+            around::install();
+        }
     }
 }
 

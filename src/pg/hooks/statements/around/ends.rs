@@ -4,11 +4,10 @@ use std::ffi::c_int;
 
 use pgrx::{pg_sys, PgLogLevel};
 
-use super::{frame, EARLIER};
+use super::frame;
 use crate::pg::activity;
-use crate::pg::hooks::statements::account::{
-    close, cpu, depth, failed, known_kind, message, process, runs, Kind, Process,
-};
+use crate::pg::hooks::statements::account::{close_at, cpu, failed, known_kind, message, runs, stopped, Kind, Process};
+use crate::pg::hooks::statements::server::{process, server};
 use crate::pg::hooks::statements::{counter, watcher, Counts};
 
 /// A message is reported. An error gets here when it has ended its statement, and not where somebody caught it.
@@ -19,7 +18,7 @@ pub unsafe extern "C-unwind" fn report(error: *mut pg_sys::ErrorData) {
         if level >= PgLogLevel::ERROR as c_int {
             reported(level, (*error).sqlerrcode);
         }
-        if let Some(earlier) = EARLIER.report {
+        if let Some(earlier) = server().report {
             earlier(error);
         }
     }
@@ -56,23 +55,24 @@ pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg
         }
         _ => return,
     };
+    p.nested = 0;
     let kind = known_kind(p);
     if !matches!(kind, Kind::Client | Kind::Worker) {
         return;
     }
     // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
-    let arrived = over && unsafe { pg_sys::error_context_stack.is_null() };
-    let unreported = kind == Kind::Worker || errors_are_hidden();
+    let arrived = over && unsafe { (*server().context).is_null() };
+    let unreported = || kind == Kind::Worker || errors_are_hidden();
     let around = p.frame != 0 && frame!() < p.frame && message() == p.message;
-    if around && !(arrived && unreported) {
+    if around && !(arrived && unreported()) {
         // COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX CONCURRENTLY: the statement goes on.
         return;
     }
-    let outside = match kind {
+    let outside = || match kind {
         Kind::Client => !p.ending && !p.failed && runs(p),
         _ => p.all,
     };
-    if over && unreported && (p.frame != 0 || outside) {
+    if over && (p.frame != 0 || outside()) && unreported() {
         failed(p, false);
     }
     p.frame = 0;
@@ -81,7 +81,7 @@ pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg
     p.begun = false;
     p.failed = false;
     if kind == Kind::Client {
-        close(p, [0; counter::ALL]);
+        close_at(p, [0; counter::ALL], stopped());
     }
 }
 
@@ -94,10 +94,17 @@ pub unsafe extern "C-unwind" fn subtransaction(
     _argument: *mut std::ffi::c_void,
 ) {
     let p = process();
-    let inside = event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB && p.frame != 0 && p.depth >= depth();
-    if inside && p.kind == Kind::Client {
-        p.frame = 0;
-        p.begun = false;
+    match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB => p.nested += 1,
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => p.nested = p.nested.saturating_sub(1),
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            if p.frame != 0 && p.depth >= p.nested && p.kind == Kind::Client {
+                p.frame = 0;
+                p.begun = false;
+            }
+            p.nested = p.nested.saturating_sub(1);
+        }
+        _ => {}
     }
 }
 

@@ -12,62 +12,18 @@ use std::ffi::c_int;
 
 use pgrx::pg_sys;
 
-use super::account::{begins, enters, goes_on_inside, in_block, process, returns, Kind};
+use super::account::{begins, enters, goes_on_inside, in_block, returns, Kind};
 use super::free;
-use crate::pg::hooks::standard_ExecutorRun;
+use super::server::{process, server};
+use crate::pg::reason;
 
-unsafe extern "C-unwind" {
-    // Not pgrx's: its guard costs more than what is called, and would take each error apart.
-    fn standard_planner(
-        query: *mut pg_sys::Query,
-        text: *const std::ffi::c_char,
-        options: c_int,
-        params: pg_sys::ParamListInfo,
-    ) -> *mut pg_sys::PlannedStmt;
-    fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
-    fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
-    fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
-}
-
-struct Earlier {
-    planner: pg_sys::planner_hook_type,
-    analyzed: pg_sys::post_parse_analyze_hook_type,
-    start: pg_sys::ExecutorStart_hook_type,
-    run: pg_sys::ExecutorRun_hook_type,
-    finish: pg_sys::ExecutorFinish_hook_type,
-    end: pg_sys::ExecutorEnd_hook_type,
-    utility: pg_sys::ProcessUtility_hook_type,
-    report: pg_sys::emit_log_hook_type,
-}
-
-static mut EARLIER: Earlier = Earlier {
-    planner: None,
-    analyzed: None,
-    start: None,
-    run: None,
-    finish: None,
-    end: None,
-    utility: None,
-    report: None,
-};
-
-/// Chains the hooks; called once, while the library is preloaded.
+/// Sets the hooks; called once, while the library is preloaded, when the account knows those that were there.
 ///
 /// # Safety
 /// The postmaster is loading libraries.
 pub unsafe fn install() {
     // SAFETY: in one thread; a callback that is registered there is that of every process.
     unsafe {
-        EARLIER = Earlier {
-            planner: pg_sys::planner_hook,
-            analyzed: pg_sys::post_parse_analyze_hook,
-            start: pg_sys::ExecutorStart_hook,
-            run: pg_sys::ExecutorRun_hook,
-            finish: pg_sys::ExecutorFinish_hook,
-            end: pg_sys::ExecutorEnd_hook,
-            utility: pg_sys::ProcessUtility_hook,
-            report: pg_sys::emit_log_hook,
-        };
         pg_sys::planner_hook = Some(planner);
         pg_sys::post_parse_analyze_hook = Some(analyzed);
         pg_sys::ExecutorStart_hook = Some(start);
@@ -86,7 +42,7 @@ pub unsafe fn install() {
 fn is_sent(statement: *mut pg_sys::PlannedStmt) -> bool {
     // SAFETY: reads of the portal that runs; its name ends with a NUL, and a list in it has at least one member.
     unsafe {
-        let portal = pg_sys::ActivePortal;
+        let portal = *server().portal;
         if portal.is_null() {
             return process().kind == Kind::Worker;
         }
@@ -105,7 +61,7 @@ fn is_sent(statement: *mut pg_sys::PlannedStmt) -> bool {
 #[inline]
 fn is_extended() -> bool {
     // SAFETY: a read of the portal that runs.
-    unsafe { pg_sys::ActivePortal.as_ref() }.is_some_and(|portal| !portal.cplan.is_null())
+    unsafe { (*server().portal).as_ref() }.is_some_and(|portal| !portal.cplan.is_null())
 }
 
 /// Whether, besides, its executor begins with a Bind message, runs in one or more Execute messages, and ends with what
@@ -113,7 +69,7 @@ fn is_extended() -> bool {
 #[inline]
 fn is_lasting() -> bool {
     // SAFETY: as above.
-    unsafe { pg_sys::ActivePortal.as_ref() }
+    unsafe { (*server().portal).as_ref() }
         .is_some_and(|portal| !portal.cplan.is_null() && portal.strategy == pg_sys::PortalStrategy::PORTAL_ONE_SELECT)
 }
 
@@ -144,12 +100,7 @@ unsafe extern "C-unwind" fn planner(
     // SAFETY: passed on as it came, and planning may change it. Functions that are evaluated while planning run inside.
     let started_later = unsafe { (*query).commandType != pg_sys::CmdType::CMD_SELECT || (*query).hasModifyingCTE };
     // SAFETY: as above.
-    let plan = unsafe {
-        match EARLIER.planner {
-            Some(earlier) => earlier(query, text, options, params),
-            None => standard_planner(query, text, options, params),
-        }
-    };
+    let plan = unsafe { (server().planner)(query, text, options, params) };
     if outermost {
         // In the extended protocol a Bind message may have this planned, and nothing else is seen of it: what writes is
         // started by the Execute message, which begins later.
@@ -168,7 +119,7 @@ unsafe extern "C-unwind" fn analyzed(
     // SAFETY: passed on as it came; only a Parse message has its parameters' types guessed
     // (setup_parse_variable_parameters, src/backend/parser/parse_param.c), and PREPARE, inside its hook.
     unsafe {
-        if let Some(earlier) = EARLIER.analyzed {
+        if let Some(earlier) = server().analyzed {
             earlier(state, query, jumbled);
         }
         if (*state).p_coerce_param_hook.is_some() && enters(frame!()) {
@@ -187,10 +138,7 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     }
     // SAFETY: passed on as it came; the portal is the one that starts.
     unsafe {
-        match EARLIER.start {
-            Some(earlier) => earlier(query, flags),
-            None => standard_ExecutorStart(query, flags),
-        }
+        (server().start)(query, flags);
         if outermost {
             let lasting = is_lasting();
             process().lasting = lasting;
@@ -244,13 +192,14 @@ unsafe extern "C-unwind" fn run(
     once: bool,
 ) {
     let outermost = enters(frame!());
-    // SAFETY: passed on as it came.
+    let mut context = reason::none();
+    // SAFETY: passed on as it came; the frame of the context outlives the call, and whoever catches an error puts the stack
+    // of contexts back (PG_TRY, PostgresMain).
     unsafe {
         let first = outermost && is_first(query);
-        match EARLIER.run {
-            Some(earlier) => earlier(query, direction, count, once),
-            None => standard_ExecutorRun(query, direction, count, once),
-        }
+        reason::around(server().context, &mut context);
+        (server().run)(query, direction, count, once);
+        reason::over(server().context, &context);
         if outermost {
             ran(query, first);
         }
@@ -261,13 +210,14 @@ unsafe extern "C-unwind" fn run(
 #[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
     let outermost = enters(frame!());
-    // SAFETY: passed on as it came.
+    let mut context = reason::none();
+    // SAFETY: passed on as it came; the frame of the context outlives the call, and whoever catches an error puts the stack
+    // of contexts back (PG_TRY, PostgresMain).
     unsafe {
         let first = outermost && is_first(query);
-        match EARLIER.run {
-            Some(earlier) => earlier(query, direction, count),
-            None => standard_ExecutorRun(query, direction, count),
-        }
+        reason::around(server().context, &mut context);
+        (server().run)(query, direction, count);
+        reason::over(server().context, &context);
         if outermost {
             ran(query, first);
         }
@@ -278,12 +228,7 @@ unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys
 unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
     let outermost = enters(frame!());
     // SAFETY: passed on as it came. Triggers run inside.
-    unsafe {
-        match EARLIER.finish {
-            Some(earlier) => earlier(query),
-            None => standard_ExecutorFinish(query),
-        }
-    }
+    unsafe { (server().finish)(query) };
     if outermost {
         returns(false);
     }
@@ -293,12 +238,7 @@ unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
 unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
     let outermost = enters(frame!());
     // SAFETY: passed on as it came.
-    unsafe {
-        match EARLIER.end {
-            Some(earlier) => earlier(query),
-            None => standard_ExecutorEnd(query),
-        }
-    }
+    unsafe { (server().end)(query) };
     if outermost {
         let p = process();
         p.open = false;

@@ -2,10 +2,10 @@
 
 use pgrx::pg_sys;
 
-use super::{frame, is_extended, is_sent, EARLIER};
-use crate::pg::hooks::standard_ProcessUtility;
-use crate::pg::hooks::statements::account::{begins, enters, goes_on_inside, in_block, process, returns};
+use super::{frame, is_extended, is_sent};
+use crate::pg::hooks::statements::account::{begins, enters, goes_on_inside, in_block, returns};
 use crate::pg::hooks::statements::free;
+use crate::pg::hooks::statements::server::{process, server};
 
 #[allow(clippy::too_many_arguments)]
 pub unsafe extern "C-unwind" fn utility(
@@ -33,8 +33,7 @@ pub unsafe extern "C-unwind" fn utility(
         } else {
             goes_on_inside();
         }
-        let next = EARLIER.utility.unwrap_or(standard_ProcessUtility);
-        next(statement, query, read_only_tree, context, params, environment, dest, done);
+        (server().utility)(statement, query, read_only_tree, context, params, environment, dest, done);
         if outermost {
             let p = process();
             if sent {
