@@ -173,6 +173,14 @@ impl From<serde_json::Error> for Error {
     }
 }
 
+/// At most so many characters of a text; where there are more, it says so.
+pub fn cut(text: String, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}... (cut)", &text[..at]),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

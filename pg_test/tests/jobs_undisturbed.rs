@@ -178,3 +178,22 @@ fn owners_in_turn_have_all_their_runs_while_runners_take_long_to_leave() {
         ""
     );
 }
+
+#[test]
+fn what_a_run_leaves_in_its_record_is_bounded_whatever_its_owner_writes() {
+    let (_cluster, mut client) = jobs::start(jobs::server("bounded"));
+    client.exec(
+        "SELECT wh.schedule('shouts', '0 0 1 1 *', $job$DO $$ BEGIN RAISE EXCEPTION USING MESSAGE = repeat('é', 10000000),
+           DETAIL = repeat('d', 10000000), HINT = repeat('h', 10000000); END $$$job$)",
+    );
+    client.exec("SELECT * FROM wh.run_job('shouts')");
+    assert_eq!(
+        client.table("SELECT status, length(error), right(error, 10), length(detail), length(hint), length(context) <= 1000009 FROM wh.job_runs"),
+        "failed|1000009|é... (cut)|1000009|1000009|t"
+    );
+    let long = client.simple_query("SELECT wh.schedule('long', '0 0 1 1 *', 'SELECT 1 --' || repeat('x', 1100000))");
+    let refused = long.expect_err("a command of more than a megabyte");
+    let refused = refused.as_db_error().expect("an error of the server's");
+    assert_eq!(refused.message(), "the command is 1100011 bytes long, and must not be longer than 1048576");
+    assert_eq!(refused.hint(), Some("Put it into a function or a procedure, and schedule the call."));
+}

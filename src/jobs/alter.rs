@@ -3,10 +3,10 @@
 use super::model::Kind;
 use super::schedule::Schedule;
 use super::shared;
-use super::write::{bad, check_database, check_lag, check_name, check_options, first, has_role, mine_locked, Options};
-use super::write::{require_preloading, ZONE};
+use super::write::{bad, check_command, check_database, check_lag, check_name, check_options, first, has_role};
+use super::write::{mine_locked, require_preloading, Options, ZONE};
 use crate::error::{sqlstate, Error, Result};
-use crate::pg::{portal, spi, sql};
+use crate::pg::{spi, sql};
 use crate::refresh::Concurrently;
 
 /// What [`alter`] changes; `None` leaves it.
@@ -50,7 +50,7 @@ pub fn alter(caller: u32, name: &str, c: &Changes) -> Result<()> {
         return wrong("view");
     }
     if let Some(command) = c.command {
-        portal::check(command)?;
+        check_command(command)?;
     }
     if let Some(how) = c.concurrently {
         let _: Concurrently = how.parse()?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::model::Status;
 use super::shared::outcome;
 use super::store::Ended;
-use crate::error::{Error, Result};
+use crate::error::{cut, Error, Result};
 use crate::pg::worker::{self, Snapshot};
 use crate::pg::{parcel, portal};
 
@@ -20,12 +20,9 @@ struct Answer {
     context: Option<String>,
 }
 
-/// Cuts a text at a character, so that an answer always fits.
+/// So much of a text that an answer always fits.
 fn short(text: String) -> String {
-    match text.char_indices().nth(1000) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
+    cut(text, 1000)
 }
 
 /// Runs the command behind `handle` and answers.

@@ -100,7 +100,7 @@ pub fn ended(runs: &[i64], relation: u32, status: Status, started: Option<i64>, 
             status.name().into(),
             started.into(),
             error.map(|e| e.sqlstate.clone()).into(),
-            error.map(|e| e.message.clone()).into(),
+            error.map(|e| store::bounded(e.clone()).message).into(),
         ],
     )?;
     Ok(())

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::model::{self, Job, Status, Trigger};
-use crate::error::{sqlstate, Error, Result};
+use crate::error::{cut, sqlstate, Error, Result};
 use crate::pg::{spi, subxact};
 
 const JOBS: &str = "
@@ -208,10 +208,20 @@ struct Row {
     scheduled_for: i64,
 }
 
+/// Characters of a text that is kept of an error: who writes a command also writes what it fails with, and how often.
+const LONGEST: usize = 1_000_000;
+
+/// An error as far as it is kept.
+pub fn bounded(error: Error) -> Error {
+    let short = |text: Option<String>| text.map(|t| cut(t, LONGEST));
+    Error { message: cut(error.message, LONGEST), detail: short(error.detail), hint: short(error.hint), ..error }
+}
+
 /// Records that a run ended otherwise, and what follows for its job; tells the log and whoever listens.
 pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
-    let e = ended.error.clone().unwrap_or_else(|| Error::new("00000", status.name()));
+    let e = bounded(ended.error.clone().unwrap_or_else(|| Error::new("00000", status.name())));
     let text = |t: &Option<String>| t.clone();
+    let context = ended.context.clone().map(|t| cut(t, LONGEST));
     let rows: Vec<Row> = spi::rows(
         "UPDATE wh.job_run SET status = $2, started = coalesce(wh.instant($3), started), finished = pg_catalog.clock_timestamp(),
            rows = $4, pid = $5, sqlstate = $6, error = $7, detail = $8, hint = $9, context = $10
@@ -227,7 +237,7 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
             e.message.as_str().into(),
             text(&e.detail).into(),
             text(&e.hint).into(),
-            text(&ended.context).into(),
+            context.into(),
         ],
     )?;
     let Some(row) = rows.into_iter().next() else { return Ok(()) };

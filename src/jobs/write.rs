@@ -101,6 +101,16 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a command that does not parse, or that is no command any more: each run's record has a copy of it.
+pub(super) fn check_command(command: &str) -> Result<()> {
+    const MOST: usize = 1024 * 1024;
+    if command.len() > MOST {
+        return Err(bad(format!("the command is {} bytes long, and must not be longer than {MOST}", command.len()))
+            .hint("Put it into a function or a procedure, and schedule the call."));
+    }
+    portal::check(command)
+}
+
 pub(super) fn check_database(database: Option<&str>, owner: u32) -> Result<()> {
     let Some(database) = database else { return Ok(()) };
     let may: Option<bool> = spi::first(
@@ -139,7 +149,7 @@ pub fn make(caller: u32, name: &str, owner: u32, what: &What, o: &Options) -> Re
     check_options(o)?;
     let _: Concurrently = what.concurrently.parse()?;
     if what.kind == Kind::Sql {
-        portal::check(&what.command)?;
+        check_command(&what.command)?;
     }
     check_database(what.database, owner)?;
     let zone = o.timezone.unwrap_or(ZONE);
