@@ -12,6 +12,15 @@ fn analyst(cluster: &Cluster, client: &mut Client, name: &str) -> Client {
     cluster.connect_as("postgres", name, "secret").expect(name)
 }
 
+/// As whoever has a function may: in a transaction that stays open.
+#[track_caller]
+fn lock_the_extension(ana: &mut Client) {
+    ana.exec(
+        "CREATE FUNCTION ana.f() RETURNS int LANGUAGE sql RETURN 1;
+         BEGIN; ALTER FUNCTION ana.f() DEPENDS ON EXTENSION startup_wh",
+    );
+}
+
 /// Waits until more runs have succeeded than have by now.
 #[track_caller]
 fn more_succeed(client: &mut Client) {
@@ -25,10 +34,7 @@ fn an_analyst_who_locks_the_extension_holds_no_job_up_and_a_drop_waits_for_them_
     let mut ana = analyst(&cluster, &mut client, "ana");
     client.exec("SELECT wh.schedule('often', '1 second', 'SELECT 1')");
     more_succeed(&mut client);
-    ana.exec(
-        "CREATE FUNCTION ana.f() RETURNS int LANGUAGE sql RETURN 1;
-         BEGIN; ALTER FUNCTION ana.f() DEPENDS ON EXTENSION startup_wh",
-    );
+    lock_the_extension(&mut ana);
     let locked = "SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND classid = 'pg_extension'::regclass AND mode = 'AccessExclusiveLock'";
     assert_eq!(client.value(locked), "1");
     more_succeed(&mut client);
@@ -59,10 +65,7 @@ fn a_table_of_ours_that_an_administrator_locks_ends_in_a_run_that_is_late() {
     client.exec("SELECT wh.schedule('often', '1 second', 'SELECT 1')");
     more_succeed(&mut client);
     // Both at once: neither is waited for on behalf of the other.
-    ana.exec(
-        "CREATE FUNCTION ana.f() RETURNS int LANGUAGE sql RETURN 1;
-         BEGIN; ALTER FUNCTION ana.f() DEPENDS ON EXTENSION startup_wh",
-    );
+    lock_the_extension(&mut ana);
     admin.exec("BEGIN; LOCK TABLE wh.job_plan");
     jobs::wait_for_true(
         &mut client,

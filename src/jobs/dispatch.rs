@@ -133,9 +133,9 @@ impl Scheduler {
             Ok(Some(found)) => found,
             Ok(None) => return true,
             Err(e) => {
-                pgrx::warning!("a run of job {} waits, because it could not be handed over: {}", task.job, e.message);
-                self.queue.put_back(task);
-                self.runners.again = Some(Instant::now() + NOT_NOW);
+                let why =
+                    format!("a run of job {} waits, because it could not be handed over: {}", task.job, e.message);
+                self.put_off(task, &why, "It is tried again.");
                 return false;
             }
         };
@@ -200,18 +200,24 @@ impl Scheduler {
                 self.runners.tasks.remove(&slot);
                 set(&r.run, 0);
                 shared.free_runner(r);
-                self.queue.put_back(task);
                 drop_parcel(handle);
-                self.runners.again = Some(Instant::now() + NOT_NOW);
-                if self.runners.warned.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
-                    self.runners.warned = Some(Instant::now());
-                    worker::warn(
-                        "jobs wait because no background worker is free",
-                        "Raise max_worker_processes, or lower startup_wh.max_running_jobs.",
-                    );
-                }
+                self.put_off(
+                    task,
+                    "jobs wait because no background worker is free",
+                    "Raise max_worker_processes, or lower startup_wh.max_running_jobs.",
+                );
                 false
             }
+        }
+    }
+
+    /// Waits with a task for what the server could not give us now, and says so, not again for a minute.
+    fn put_off(&mut self, task: Task, why: &str, hint: &str) {
+        self.queue.put_back(task);
+        self.runners.again = Some(Instant::now() + NOT_NOW);
+        if self.runners.warned.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+            self.runners.warned = Some(Instant::now());
+            worker::warn(why, hint);
         }
     }
 
@@ -234,7 +240,7 @@ impl Scheduler {
             let found = crate::pg::catalog::databases().into_iter().find(|d| d.name == name && d.connectable);
             match found {
                 Some(d) if d.oid == self.database => Ok(Some((d.oid, 0))),
-                Some(d) => Ok(Some((d.oid, crate::pg::parcel::leave(&store::command(run)?)))),
+                Some(d) => Ok(Some((d.oid, crate::pg::parcel::leave(&store::work(run)?.command)))),
                 None => {
                     let error = Error::new("3D000", format!("database \"{name}\" does not exist"));
                     store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;

@@ -12,7 +12,7 @@ use super::schedule::Schedule;
 use super::scheduler::{Active, Scheduler};
 use super::shared::{self, set};
 use super::steps;
-use super::store::{self, Ended, NewRun};
+use super::store::{self, NewRun};
 use crate::error::{Error, Result};
 use crate::pg::{spi, sql, subxact};
 
@@ -115,23 +115,14 @@ impl Scheduler {
             }
             graph = Some(subxact::run(crate::refresh::load));
         }
-        for store::Begun { job: id, run, owner, database } in store::begin(new)? {
+        for begun in store::begin(new)? {
+            let (id, run) = (begun.job, begun.run);
             let Some(p) = self.jobs.get_mut(&id) else { continue };
             p.job.retry_at = None;
             // Of a job that was changed since it was read: what stands in the record is what runs.
-            let job = Job { owner, database, ..p.job.clone() };
-            let mut active = Active {
-                job: id,
-                missed: 0,
-                timeout: job.timeout,
-                database: job.database.clone(),
-                deadline: None,
-                steps: false,
-                session: 0,
-                stopped: None,
-            };
-            let planned = if job.kind.refreshes() {
-                active.steps = true;
+            let job = Job { owner: begun.owner, database: begun.database.clone(), ..p.job.clone() };
+            let mut active = Active::new(&begun, Some(&job));
+            let planned = if active.steps {
                 match &graph {
                     Some(Ok(graph)) => subxact::run(|| steps::plan(run, &job, graph)),
                     Some(Err(e)) => Err(e.clone()),
@@ -161,9 +152,8 @@ impl Scheduler {
                     tasks.into_iter().for_each(|t| self.queue.push(t));
                 }
                 Err(error) => {
-                    store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;
                     self.active.insert(run, active);
-                    self.over(run, Status::Failed);
+                    self.end(run, Status::Failed, error)?;
                     set(&self.entry.changed, 1);
                 }
             }

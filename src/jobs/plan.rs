@@ -7,7 +7,7 @@ use super::model::{Job, Kind, Status};
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
 use super::shared::{self, get};
-use super::store::{self, Ended};
+use super::store;
 use crate::error::{Error, Result};
 
 /// A job with what is known of it between runs.
@@ -82,8 +82,7 @@ impl Scheduler {
             if !self.runners.has(self.shared, self.database, run) && self.queue.has(run) {
                 self.queue.forget(run);
                 let error = Error::new("57014", "the job was unscheduled before it began");
-                store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
-                self.over(run, Status::Cancelled);
+                self.end(run, Status::Cancelled, error)?;
             }
         }
         Ok(())

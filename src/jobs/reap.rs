@@ -111,8 +111,7 @@ impl Scheduler {
                 (outcome::SUCCEEDED, _) => Status::Succeeded,
                 (outcome::FAILED, _) => Status::Failed,
                 (_, Some((Status::Succeeded, end))) => {
-                    store::succeeded(first, &end, None)?;
-                    store::recovered(first)?;
+                    store::succeeded_and_recovered(first, &end)?;
                     Status::Succeeded
                 }
                 (_, Some((status, end))) => {
@@ -170,9 +169,7 @@ impl Scheduler {
             Some(p) => p.job.clone(),
             None => {
                 let error = Error::new("57014", "the job was unscheduled while it ran");
-                store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
-                self.over(run, Status::Cancelled);
-                return Ok(());
+                return self.end(run, Status::Cancelled, error);
             }
         };
         let status = steps::conclude(run, &job, stopped)?;

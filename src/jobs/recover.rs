@@ -54,21 +54,23 @@ pub fn take_over(s: &mut Scheduler) -> Result<()> {
         if !s.jobs.contains_key(&job) {
             if !begun {
                 let error = Error::new("57014", "the job was unscheduled before it began");
-                store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
-                s.over(run, Status::Cancelled);
+                s.end(run, Status::Cancelled, error)?;
             }
             continue;
         }
         if !begun {
             // It may be long since it was allowed.
             match may_run(owner, database.as_deref(), s.database) {
-                Ok(session) => s.active.entry(run).and_modify(|a| a.session = session),
+                Ok(session) => {
+                    if let Some(active) = s.active.get_mut(&run) {
+                        active.session = session;
+                    }
+                }
                 Err(error) => {
-                    store::ended(run, Status::Failed, &Ended { error: Some(error), ..Ended::default() })?;
-                    s.over(run, Status::Failed);
+                    s.end(run, Status::Failed, error)?;
                     continue;
                 }
-            };
+            }
         }
         let task = |relation, after| Task { runs: vec![run], job, owner, relation, after };
         if !refreshes {
@@ -96,17 +98,7 @@ fn slots(s: &Scheduler, run: i64) -> impl Iterator<Item = (usize, &'static share
 }
 
 fn active(s: &Scheduler, record: &store::Begun) -> Active {
-    let known = s.jobs.get(&record.job).map(|p| &p.job);
-    Active {
-        job: record.job,
-        missed: 0,
-        timeout: known.and_then(|j| j.timeout),
-        database: record.database.clone(),
-        deadline: None,
-        steps: known.is_some_and(|j| j.kind.refreshes()),
-        session: 0,
-        stopped: None,
-    }
+    Active::new(record, s.jobs.get(&record.job).map(|p| &p.job))
 }
 
 /// A run that a runner has, at work or ended: it goes on, with what is left of its timeout.

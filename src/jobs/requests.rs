@@ -6,7 +6,7 @@ use super::dispatch;
 use super::model::{Status, Trigger};
 use super::scheduler::Scheduler;
 use super::shared::{self, get, set, stop, wish, Jobs};
-use super::store::{self, Ended, NewRun};
+use super::store::{self, NewRun};
 use crate::error::{Error, Result};
 use crate::pg::{parcel, worker};
 
@@ -84,7 +84,5 @@ fn cancel(s: &mut Scheduler, run: i64, why: u64) -> Result<()> {
     }
     let (_, stopped) = dispatch::stopped(why);
     let error = Error { message: format!("{} before it began", stopped.message), ..stopped };
-    store::ended(run, Status::Cancelled, &Ended { error: Some(error), ..Ended::default() })?;
-    s.over(run, Status::Cancelled);
-    Ok(())
+    s.end(run, Status::Cancelled, error)
 }

@@ -123,13 +123,7 @@ fn run(runner: &Runner) -> u64 {
     worker::hold_cancel(true);
     let Err(error) = result else { return outcome::SUCCEEDED };
     let why = error.message.clone();
-    let recorded = worker::transaction(Snapshot::Taken, || {
-        hold_extension()?;
-        let _owner = identity::As::extension_owner(get(&runner.extension_owner) as u32);
-        let _writable = session::Writable::new();
-        let _surroundings = guc::Scope::new(RECORDING)?;
-        failed(runner, run, error)
-    });
+    let recorded = recording(get(&runner.extension_owner) as u32, || failed(runner, run, error));
     match recorded {
         Ok(()) => outcome::FAILED,
         Err(e) => {
@@ -168,7 +162,6 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         let _path = guc::Scope::new(&[("search_path", "pg_catalog, pg_temp")])?;
         store::work(run)
     })?;
-    let work = work.ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))?;
     if u64::from(work.owner) != get(&runner.owner) {
         return Err(Error::new(sqlstate::INTERNAL_ERROR, "the run is another role's"));
     }
@@ -220,25 +213,24 @@ fn here(runner: &Runner, run: i64) -> Result<()> {
         })
     })?;
     // In a transaction of its own: others of its owner's may look at the same records.
-    match work.failing {
-        true => recovered(run, owner),
-        false => Ok(()),
+    if work.failing {
+        // The run has succeeded, whatever becomes of this.
+        if let Err(e) = recording(owner, || store::recovered(run)) {
+            pgrx::warning!("the failures before run {run} are still counted: {}", e.message);
+        }
     }
+    Ok(())
 }
 
-/// Forgets what failed before. The run has succeeded, whatever becomes of this.
-fn recovered(run: i64, owner: u32) -> Result<()> {
-    let forgotten = worker::transaction(Snapshot::Taken, || {
+/// A transaction of ours that writes into the tables of jobs, as the extension's owner.
+fn recording<T>(owner: u32, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    worker::transaction(Snapshot::Taken, || {
         hold_extension()?;
         let _owner = identity::As::extension_owner(owner);
         let _writable = session::Writable::new();
         let _surroundings = guc::Scope::new(RECORDING)?;
-        store::recovered(run)
-    });
-    if let Err(e) = forgotten {
-        pgrx::warning!("the failures before run {run} are still counted: {}", e.message);
-    }
-    Ok(())
+        f()
+    })
 }
 
 /// A source is fetched: its rows are committed batch by batch, the run's record at the end.
@@ -248,15 +240,11 @@ fn fetch(runner: &Runner, run: i64, argument: serde_json::Value, owner: u32) -> 
         set(&runner.requests, requests);
         set(&runner.records, records);
     })?;
-    worker::transaction(Snapshot::Taken, || {
-        hold_extension()?;
-        let _owner = identity::As::extension_owner(owner);
-        let _surroundings = guc::Scope::new(RECORDING)?;
+    recording(owner, || {
         let started = Some(get(&runner.started) as i64);
         let pid = Some(std::process::id() as i32);
         let end = Ended { started, rows: Some(rows), pid, ..Ended::default() };
-        store::succeeded(run, &end, None)?.then_some(()).ok_or_else(store::is_over_already)?;
-        store::recovered(run)
+        store::succeeded_and_recovered(run, &end)?.then_some(()).ok_or_else(store::is_over_already)
     })
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pgrx::prelude::*;
 
 use super::dispatch::{drop_parcel, Runners};
-use super::model::{Kind, Status};
+use super::model::{Job, Kind, Status};
 use super::plan::Planned;
 use super::queue::Queue;
 use super::shared::{self, get, phase, set, state, Database, Jobs};
@@ -44,6 +44,22 @@ pub struct Active {
     pub session: u64,
     /// How it was stopped, if it was.
     pub stopped: Option<(Status, Error)>,
+}
+
+impl Active {
+    /// One that has just been recorded, or is found; of its job as it is known now, if it is.
+    pub fn new(record: &store::Begun, job: Option<&Job>) -> Self {
+        Active {
+            job: record.job,
+            missed: 0,
+            timeout: job.and_then(|j| j.timeout),
+            database: record.database.clone(),
+            deadline: None,
+            steps: job.is_some_and(|j| j.kind.refreshes()),
+            session: 0,
+            stopped: None,
+        }
+    }
 }
 
 pub struct Scheduler {
@@ -297,6 +313,13 @@ impl Scheduler {
     fn stopped_steps(&self) -> Vec<i64> {
         let stopped = self.active.iter().filter(|(_, a)| a.steps && a.stopped.is_some()).map(|(run, _)| *run);
         stopped.filter(|run| !self.queue.has(*run) && !self.runners.has(self.shared, self.database, *run)).collect()
+    }
+
+    /// Ends a run that no runner will say anything of, and writes it down.
+    pub fn end(&mut self, run: i64, status: Status, error: Error) -> Result<()> {
+        store::ended(run, status, &store::Ended { error: Some(error), ..Default::default() })?;
+        self.over(run, status);
+        Ok(())
     }
 
     /// A run has ended, and is written down.

@@ -100,7 +100,7 @@ pub fn ended(runs: &[i64], relation: u32, status: Status, started: Option<i64>, 
             status.name().into(),
             started.into(),
             error.map(|e| e.sqlstate.clone()).into(),
-            error.map(|e| store::bounded(e.clone()).message).into(),
+            error.map(|e| store::kept(&e.message)).into(),
         ],
     )?;
     Ok(())
@@ -194,8 +194,7 @@ pub fn conclude(run: i64, job: &Job, why: Option<(Status, Error)>) -> Result<Sta
         return Ok(status);
     }
     if target.is_some_and(|t| t.status == "succeeded") {
-        store::succeeded(run, &end, None)?;
-        store::recovered(run)?;
+        store::succeeded_and_recovered(run, &end)?;
         return Ok(Status::Succeeded);
     }
     let failed: Vec<&Row> = steps.iter().filter(|s| s.status != "succeeded" && s.status != "skipped").collect();

@@ -199,6 +199,13 @@ pub fn recovered(run: i64) -> Result<()> {
     Ok(())
 }
 
+/// Both in one transaction, where nobody's SERIALIZABLE one is in the way.
+pub fn succeeded_and_recovered(run: i64, ended: &Ended) -> Result<bool> {
+    let open = succeeded(run, ended, None)?;
+    recovered(run)?;
+    Ok(open)
+}
+
 /// What is told of a run that has ended.
 #[derive(Deserialize)]
 struct Row {
@@ -211,17 +218,16 @@ struct Row {
 /// Characters of a text that is kept of an error: who writes a command also writes what it fails with, and how often.
 const LONGEST: usize = 1_000_000;
 
-/// An error as far as it is kept.
-pub fn bounded(error: Error) -> Error {
-    let short = |text: Option<String>| text.map(|t| cut(t, LONGEST));
-    Error { message: cut(error.message, LONGEST), detail: short(error.detail), hint: short(error.hint), ..error }
+/// A text of an error as far as it is kept.
+pub fn kept(text: &str) -> String {
+    cut(text.to_owned(), LONGEST)
 }
 
 /// Records that a run ended otherwise, and what follows for its job; tells the log and whoever listens.
 pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
-    let e = bounded(ended.error.clone().unwrap_or_else(|| Error::new("00000", status.name())));
-    let text = |t: &Option<String>| t.clone();
-    let context = ended.context.clone().map(|t| cut(t, LONGEST));
+    let e = ended.error.clone().unwrap_or_else(|| Error::new("00000", status.name()));
+    let text = |t: &Option<String>| t.as_deref().map(kept);
+    let e = Error { message: kept(&e.message), detail: text(&e.detail), hint: text(&e.hint), ..e };
     let rows: Vec<Row> = spi::rows(
         "UPDATE wh.job_run SET status = $2, started = coalesce(wh.instant($3), started), finished = pg_catalog.clock_timestamp(),
            rows = $4, pid = $5, sqlstate = $6, error = $7, detail = $8, hint = $9, context = $10
@@ -235,9 +241,9 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
             ended.pid.into(),
             e.sqlstate.as_str().into(),
             e.message.as_str().into(),
-            text(&e.detail).into(),
-            text(&e.hint).into(),
-            context.into(),
+            e.detail.clone().into(),
+            e.hint.clone().into(),
+            text(&ended.context).into(),
         ],
     )?;
     let Some(row) = rows.into_iter().next() else { return Ok(()) };
@@ -250,7 +256,6 @@ pub fn ended(run: i64, status: Status, ended: &Ended) -> Result<()> {
 
 /// What an end other than success means for the run's job and for whoever listens.
 fn follow_up(run: i64, status: Status, row: &Row, e: &Error) -> Result<()> {
-    let text = |t: &Option<String>| t.clone();
     // Of a fetch: the pages of its ledger that it did not come to close.
     spi::run(
         "UPDATE wh.fetch_stream SET status = 'failed', finished = pg_catalog.clock_timestamp(), sqlstate = $2, error = $3,
@@ -259,8 +264,8 @@ fn follow_up(run: i64, status: Status, row: &Row, e: &Error) -> Result<()> {
             run.into(),
             e.sqlstate.as_str().into(),
             e.message.as_str().into(),
-            text(&e.detail).into(),
-            text(&e.hint).into(),
+            e.detail.clone().into(),
+            e.hint.clone().into(),
         ],
     )?;
     // Every role may listen to every channel: what it is called and said is for those who may see it in wh.job_runs.
@@ -337,12 +342,6 @@ pub fn open() -> Result<Vec<Begun>> {
     )
 }
 
-/// The command of a run.
-pub fn command(run: i64) -> Result<String> {
-    let found = spi::prepared("SELECT pg_catalog.to_json(command)::text FROM wh.job_run WHERE id = $1", &[run.into()])?;
-    found.into_iter().next().ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))
-}
-
 /// What a runner is to do.
 #[derive(Deserialize)]
 pub struct Work {
@@ -357,14 +356,14 @@ pub struct Work {
     pub place: String,
 }
 
-pub fn work(run: i64) -> Result<Option<Work>> {
-    Ok(spi::prepared(
+pub fn work(run: i64) -> Result<Work> {
+    let found = spi::prepared(
         "SELECT pg_catalog.json_build_object('owner', r.owner::int8, 'place', r.ctid::text, 'command', r.command, 'kind', r.kind, 'concurrently', j.refresh_mode, 'argument', r.argument,
            'failing', coalesce((p.failures, p.attempt) <> (0, 1), false))::text
          FROM wh.job_run r LEFT JOIN wh.job j ON j.id = r.job LEFT JOIN wh.job_plan p ON p.job = r.job WHERE r.id = $1",
         &[run.into()],
-    )?
-    .pop())
+    )?;
+    found.into_iter().next().ok_or_else(|| Error::new(sqlstate::UNDEFINED_OBJECT, "the record of the run is gone"))
 }
 
 /// Removes what is older than startup_wh.run_history days, some at a time; says whether there is more.

@@ -132,12 +132,12 @@ pub unsafe fn watch(watcher: &Watcher) {
     unsafe {
         let server = &mut *MAIN.server.get();
         server.analyzed = pg_sys::post_parse_analyze_hook;
-        server.planner = pg_sys::planner_hook.unwrap_or(standard_planner);
-        server.start = pg_sys::ExecutorStart_hook.unwrap_or(standard_ExecutorStart);
-        server.run = pg_sys::ExecutorRun_hook.unwrap_or(standard_ExecutorRun);
-        server.finish = pg_sys::ExecutorFinish_hook.unwrap_or(standard_ExecutorFinish);
-        server.end = pg_sys::ExecutorEnd_hook.unwrap_or(standard_ExecutorEnd);
-        server.utility = pg_sys::ProcessUtility_hook.unwrap_or(standard_ProcessUtility);
+        server.planner = pg_sys::planner_hook.unwrap_or(server.planner);
+        server.start = pg_sys::ExecutorStart_hook.unwrap_or(server.start);
+        server.run = pg_sys::ExecutorRun_hook.unwrap_or(server.run);
+        server.finish = pg_sys::ExecutorFinish_hook.unwrap_or(server.finish);
+        server.end = pg_sys::ExecutorEnd_hook.unwrap_or(server.end);
+        server.utility = pg_sys::ProcessUtility_hook.unwrap_or(server.utility);
         server.report = pg_sys::emit_log_hook;
         server.begins = Some(watcher.begins);
         server.used = Some(watcher.used);

@@ -183,13 +183,12 @@ unsafe fn ran(query: *mut pg_sys::QueryDesc, first: bool) {
     returns(is_lasting());
 }
 
-#[cfg(not(feature = "pg18"))]
 #[link_section = ".text.hot"]
 unsafe extern "C-unwind" fn run(
     query: *mut pg_sys::QueryDesc,
     direction: pg_sys::ScanDirection::Type,
     count: u64,
-    once: bool,
+    #[cfg(not(feature = "pg18"))] once: bool,
 ) {
     let outermost = enters(frame!());
     let mut context = reason::none();
@@ -198,24 +197,9 @@ unsafe extern "C-unwind" fn run(
     unsafe {
         let first = outermost && is_first(query);
         reason::around(server().context, &mut context);
+        #[cfg(not(feature = "pg18"))]
         (server().run)(query, direction, count, once);
-        reason::over(server().context, &context);
-        if outermost {
-            ran(query, first);
-        }
-    }
-}
-
-#[cfg(feature = "pg18")]
-#[link_section = ".text.hot"]
-unsafe extern "C-unwind" fn run(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64) {
-    let outermost = enters(frame!());
-    let mut context = reason::none();
-    // SAFETY: passed on as it came; the frame of the context outlives the call, and whoever catches an error puts the stack
-    // of contexts back (PG_TRY, PostgresMain).
-    unsafe {
-        let first = outermost && is_first(query);
-        reason::around(server().context, &mut context);
+        #[cfg(feature = "pg18")]
         (server().run)(query, direction, count);
         reason::over(server().context, &context);
         if outermost {
