@@ -114,7 +114,7 @@ impl Bench {
     /// A statement at the top level, the shortest there is that reads a table.
     fn by_key(&mut self, prepared: bool) -> Result<()> {
         const STARTS: usize = 12;
-        const ROUNDS: usize = 6;
+        const ROUNDS: usize = 30;
         let mut samples = vec![Vec::new(); PEERS.len()];
         for _ in 0..STARTS {
             self.restart()?;
@@ -145,7 +145,7 @@ impl Bench {
     }
 
     fn by_key_for_some_rounds(&mut self, prepared: bool, rounds: usize, samples: &mut [Vec<f64>]) -> Result<()> {
-        const QUERIES: usize = 3000;
+        const QUERIES: usize = 1000;
         let mut sessions = self.servers.iter().map(Session::new).collect::<Result<Vec<_>>>()?;
         let statements = sessions
             .iter_mut()
@@ -179,7 +179,7 @@ impl Bench {
     fn distinct(&mut self) -> Result<()> {
         const CLIENTS: usize = 8;
         // Short ones: what else the machine does for a while meets all three sides of a round, or one of many rounds.
-        const SLICES: usize = 240;
+        const SLICES: usize = 960;
         const QUERIES: usize = (1_000_000 / CLIENTS).div_ceil(SLICES);
         const STARTS: usize = 24;
         // The first one after a start warms caches up, and its statements are none of the million.

@@ -117,7 +117,7 @@ pub fn leave() {
     if in_a_statement && !p.failed {
         failed(p, true);
     } else {
-        close(p, [0; counter::ALL]);
+        close(p);
     }
     p.kind = Kind::Silent;
 }
@@ -223,9 +223,7 @@ pub fn begins(may_refuse: &dyn Fn() -> bool) {
     let p = process();
     let role = role(p);
     p.role = role;
-    if let Some(begins) = server().begins {
-        begins(role, may_refuse);
-    }
+    (server().begins)(role, may_refuse);
 }
 
 /// Something is planned or run inside of the outermost hook.
@@ -242,7 +240,7 @@ pub fn goes_on_inside() {
 pub fn returns(is_the_last_seen: bool) {
     let p = process();
     if is_the_last_seen || p.kind == Kind::Worker {
-        close(p, [0; counter::ALL]);
+        close(p);
     }
     p.frame = 0;
 }
@@ -254,9 +252,11 @@ pub fn in_block() -> bool {
     unsafe { (server().in_block)() }
 }
 
-/// Counts what was used since the last time, beside what is known already.
-pub fn close(p: &mut Process, counts: Counts) {
-    close_at(p, counts, now());
+/// Counts what was used since the last time.
+#[inline(never)]
+#[link_section = ".text.hot"]
+pub fn close(p: &mut Process) {
+    close_at(p, None, now());
 }
 
 /// The time at which a transaction has ended that has just done so. From Postgres 16 on the server asks for it again when it
@@ -273,9 +273,14 @@ pub fn stopped() -> i64 {
     }
 }
 
-/// The same, until a time that was just read.
+/// The same, until a time that was just read, and a failure: which counter.
+#[inline(never)]
 #[link_section = ".text.hot"]
-pub fn close_at(p: &mut Process, mut counts: Counts, at: i64) {
+pub fn close_at(p: &mut Process, failure: Option<usize>, at: i64) {
+    let mut counts: Counts = [0; counter::ALL];
+    if let Some(failure) = failure {
+        counts[failure] = 1;
+    }
     let from = match p.kind {
         Kind::Worker if p.frame != 0 || p.all => p.entered,
         Kind::Worker => at,
@@ -301,9 +306,7 @@ fn hand_over(p: &mut Process, counts: &Counts) {
     if p.role == 0 {
         p.role = role(p);
     }
-    if let Some(used) = server().used {
-        used(p.role, counts, p.until);
-    }
+    (server().used)(p.role, counts, p.until);
 }
 
 #[inline]
@@ -374,9 +377,7 @@ pub fn failed(p: &mut Process, cancelled: bool) {
     if !through || p.kind == Kind::Worker {
         p.calls += 1;
     }
-    let mut counts: Counts = [0; counter::ALL];
-    counts[if cancelled { counter::CANCELS } else { counter::ERRORS }] = 1;
-    close(p, counts);
+    close_at(p, Some(if cancelled { counter::CANCELS } else { counter::ERRORS }), now());
     p.counted = message;
     p.frame = 0;
     p.open = false;

@@ -46,34 +46,23 @@ fn errors_are_hidden() -> bool {
 
 #[link_section = ".text.hot"]
 pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent as event;
     let p = process();
-    let over = match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_PREPARE => false,
-        pg_sys::XactEvent::XACT_EVENT_ABORT => true,
-        pg_sys::XactEvent::XACT_EVENT_PARALLEL_COMMIT | pg_sys::XactEvent::XACT_EVENT_PARALLEL_ABORT => {
-            return worker_ends(p)
+    // No `match` of all of them: its table of jumps would lie on a page of its own.
+    if !matches!(event, event::XACT_EVENT_COMMIT | event::XACT_EVENT_PREPARE | event::XACT_EVENT_ABORT) {
+        if matches!(event, event::XACT_EVENT_PARALLEL_COMMIT | event::XACT_EVENT_PARALLEL_ABORT) {
+            worker_ends(p);
         }
-        _ => return,
-    };
+        return;
+    }
     p.nested = 0;
     let kind = known_kind(p);
     if !matches!(kind, Kind::Client | Kind::Worker) {
         return;
     }
-    // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
-    let arrived = over && unsafe { (*server().context).is_null() };
-    let unreported = || kind == Kind::Worker || errors_are_hidden();
-    let around = p.frame != 0 && frame!() < p.frame && message() == p.message;
-    if around && !(arrived && unreported()) {
-        // COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX CONCURRENTLY: the statement goes on.
+    let over = event == event::XACT_EVENT_ABORT;
+    if (over || p.frame != 0) && goes_on(p, over, frame!()) {
         return;
-    }
-    let outside = || match kind {
-        Kind::Client => !p.ending && !p.failed && runs(p),
-        _ => p.all,
-    };
-    if over && (p.frame != 0 || outside()) && unreported() {
-        failed(p, false);
     }
     p.frame = 0;
     p.open = false;
@@ -81,8 +70,29 @@ pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg
     p.begun = false;
     p.failed = false;
     if kind == Kind::Client {
-        close_at(p, [0; counter::ALL], stopped());
+        close_at(p, None, stopped());
     }
+}
+
+/// Whether the statement goes on that ends the transaction: COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX
+/// CONCURRENTLY. If not, and it has failed, that is counted, where nobody has reported it.
+#[cold]
+fn goes_on(p: &mut Process, over: bool, frame: usize) -> bool {
+    let around = p.frame != 0 && frame < p.frame && message() == p.message;
+    // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
+    let arrived = over && unsafe { (*server().context).is_null() };
+    let unreported = p.kind == Kind::Worker || errors_are_hidden();
+    if around && !(arrived && unreported) {
+        return true;
+    }
+    let outside = || match p.kind {
+        Kind::Client => !p.ending && !p.failed && runs(p),
+        _ => p.all,
+    };
+    if over && unreported && (p.frame != 0 || outside()) {
+        failed(p, false);
+    }
+    false
 }
 
 /// A subtransaction is rolled back: an error has jumped over every hook that was entered inside of it, and who caught it may
@@ -109,6 +119,7 @@ pub unsafe extern "C-unwind" fn subtransaction(
 }
 
 /// A parallel worker has done its part; its leader waits for that.
+#[cold]
 fn worker_ends(p: &mut Process) {
     if known_kind(p) != Kind::Parallel {
         return;

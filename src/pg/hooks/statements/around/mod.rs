@@ -50,10 +50,21 @@ fn is_sent(statement: *mut pg_sys::PlannedStmt) -> bool {
         if statements.is_null() || (*(*statements).elements).ptr_value.cast() != statement {
             return false;
         }
-        // Names that SPI gives (CreateNewPortal, src/backend/utils/mmgr/portalmem.c), and cursors that a commit keeps.
-        *(*portal).name == 0
-            || (!std::ffi::CStr::from_ptr((*portal).name).to_bytes().starts_with(b"<unnamed portal ")
-                && (*portal).cursorOptions & pg_sys::CURSOR_OPT_HOLD as c_int == 0)
+        *(*portal).name == 0 || is_a_clients(portal)
+    }
+}
+
+/// Whether a portal that has a name is a client's: neither SPI's (CreateNewPortal, src/backend/utils/mmgr/portalmem.c) nor a
+/// cursor that a commit keeps.
+///
+/// # Safety
+/// A portal that runs.
+#[cold]
+unsafe fn is_a_clients(portal: pg_sys::Portal) -> bool {
+    // SAFETY: its name ends with a NUL.
+    unsafe {
+        !std::ffi::CStr::from_ptr((*portal).name).to_bytes().starts_with(b"<unnamed portal ")
+            && (*portal).cursorOptions & pg_sys::CURSOR_OPT_HOLD as c_int == 0
     }
 }
 
@@ -147,19 +158,32 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     }
 }
 
-/// Whether the executor of the outermost hook runs for the first time; where it is for another Execute message of a portal,
-/// settles whom that counts for.
+/// What the executor is about to run for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// Something inside of the outermost hook.
+    Inside,
+    First,
+    /// Another Execute message of a portal, or another FETCH.
+    Again,
+}
+
+/// Enters the hook that runs a query. A function of its own, so that what follows is compiled once, and not for each answer.
 ///
 /// # Safety
 /// `query` is about to be run.
-#[inline]
-unsafe fn is_first(query: *mut pg_sys::QueryDesc) -> bool {
-    // SAFETY: a query that was started.
-    let again = unsafe { (*query).already_executed };
-    if again {
-        begins(&|| true);
+#[inline(never)]
+#[link_section = ".text.hot"]
+unsafe fn enters_run(query: *mut pg_sys::QueryDesc, frame: usize) -> Run {
+    if !enters(frame) {
+        return Run::Inside;
     }
-    !again
+    // SAFETY: a query that was started.
+    if unsafe { (*query).already_executed } {
+        begins(&|| true);
+        return Run::Again;
+    }
+    Run::First
 }
 
 /// The executor has run for the outermost hook.
@@ -190,20 +214,19 @@ unsafe extern "C-unwind" fn run(
     count: u64,
     #[cfg(not(feature = "pg18"))] once: bool,
 ) {
-    let outermost = enters(frame!());
     let mut context = reason::none();
     // SAFETY: passed on as it came; the frame of the context outlives the call, and whoever catches an error puts the stack
     // of contexts back (PG_TRY, PostgresMain).
     unsafe {
-        let first = outermost && is_first(query);
+        let run = enters_run(query, frame!());
         reason::around(server().context, &mut context);
         #[cfg(not(feature = "pg18"))]
         (server().run)(query, direction, count, once);
         #[cfg(feature = "pg18")]
         (server().run)(query, direction, count);
         reason::over(server().context, &context);
-        if outermost {
-            ran(query, first);
+        if run != Run::Inside {
+            ran(query, run == Run::First);
         }
     }
 }
