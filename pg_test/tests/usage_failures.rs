@@ -169,6 +169,29 @@ fn a_session_that_is_idle_counts_nothing_however_it_ends() {
 }
 
 #[test]
+fn what_the_server_does_for_an_idle_session_counts_nothing() {
+    use postgres::fallible_iterator::FallibleIterator;
+    let cluster = server("usage_listens", "startup_wh", &[]);
+    let mut admin = connect(&cluster, "postgres");
+    let mut c = connect(&cluster, "ana");
+    c.exec("LISTEN news");
+    let since = "SELECT EXTRACT(epoch FROM state_change)::text FROM pg_stat_activity WHERE usename = 'ana'";
+    let at = admin.value(since);
+    let before = used(&mut admin, "ana");
+    let idle = Instant::now();
+    wait_until("it was idle for a while", || idle.elapsed() > Duration::from_millis(600));
+    // The listener begins and commits a transaction of its own to read it (ProcessIncomingNotify, src/backend/commands/async.c).
+    admin.exec("NOTIFY news, 'today'");
+    let heard =
+        c.notifications().timeout_iter(Duration::from_secs(60)).next().expect("it came").expect("a notification");
+    assert_eq!(heard.payload(), "today");
+    assert_eq!(admin.value(since), at, "it was idle all the time");
+    let found = used(&mut admin, "ana").since(before);
+    assert_eq!((found.calls, found.running), (0, 0), "{found:?}");
+    assert!(found.time < 500.0, "{found:?}");
+}
+
+#[test]
 fn parallel_workers_add_their_cpu_and_nothing_else() {
     let settings = [("max_parallel_workers_per_gather", "2"), ("min_parallel_table_scan_size", "0")];
     let cluster = server("usage_parallel", "startup_wh", &settings);
@@ -187,7 +210,7 @@ fn parallel_workers_add_their_cpu_and_nothing_else() {
     let without = used(&mut admin, "ana").since(before);
     assert_eq!((with.calls, with.rows, without.calls, without.rows), (1, 1, 1, 1));
     // The leader alone would have done a third of it.
-    assert!(with.cpu > without.cpu * 0.7, "{with:?} {without:?}");
+    assert!(with.cpu > without.cpu * 0.5, "{with:?} {without:?}");
     assert!(with.blocks >= 300_000 / 226, "{with:?}");
     // CREATE INDEX has workers of its own kind.
     c.exec("SET max_parallel_maintenance_workers = 2; CREATE INDEX ON t (n)");

@@ -1,40 +1,31 @@
 //! The slot of this process, and what a statement that begins is told by its entry.
 
 use std::ffi::CStr;
-use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicBool, Ordering};
 
 use super::{add, entry_of, load, read, store, verdict, Entry, Slot, Verdict, ENTRIES, HEAD, SLOTS};
 use crate::pg::hooks::statements::{self, Counts};
 use crate::pg::shmem::Place;
 use crate::pg::{activity, catalog, session};
 
-pub static WATCHER: statements::Watcher = statements::Watcher { begins, free: FREE, used, worker_used, left };
+pub static WATCHER: statements::Watcher = statements::Watcher { joins, begins, free: FREE, ended, worker_used, left };
 
 /// Where one finds why one is refused, and what to do about it.
 const FREE: &[&CStr] = &[c"budgets", c"my_usage", c"my_relations"];
 
-/// What this process knows of its own slot, in one place: each statement looks at it.
-#[repr(align(64))]
-struct Mine {
-    role: AtomicU64,
-    slot: Place<Slot>,
-    entry: Place<Entry>,
-}
-
-#[allow(unsafe_code)]
-#[link_section = ".data.hot"]
-static MINE: Mine = Mine { role: AtomicU64::new(0), slot: Place::nowhere(), entry: Place::nowhere() };
+/// The entry that this process's slot belongs to.
+static ENTRY: Place<Entry> = Place::nowhere();
 static TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Has this process's slot belong to a role's entry. Catalogs may be looked at when a statement begins, and not when one
 /// has failed.
 #[cold]
-fn join(role: u32, may_look: bool) {
-    let Some(slot) = activity::my_slot().and_then(|n| SLOTS.get().get(n)) else { return };
+fn joins(role: u32, may_look: bool) -> Option<&'static Slot> {
+    let slot = activity::my_slot().and_then(|n| SLOTS.get().get(n))?;
     // A ROLLBACK begins where catalogs may not be looked at any more.
     let name = if may_look && session::in_transaction() { session::name_of_role(role) } else { String::new() };
     let database = catalog::my_database();
-    let first = MINE.entry.get().is_none();
+    let first = ENTRY.get().is_none();
     let entry = HEAD.locked(|| {
         if !first {
             fold(slot);
@@ -50,14 +41,12 @@ fn join(role: u32, may_look: bool) {
         });
         store(&slot.look, 1);
         Some(entry)
-    });
-    let Some(entry) = entry else { return };
-    MINE.slot.set(Some(slot));
-    MINE.entry.set(ENTRIES.get().get(entry));
-    store(&MINE.role, role.into());
+    })?;
+    ENTRY.set(ENTRIES.get().get(entry));
     if first {
         statements::follow_to_the_end();
     }
+    Some(slot)
 }
 
 /// Adds a slot to its entry, under the lock.
@@ -72,52 +61,22 @@ fn fold(slot: &Slot) {
     });
 }
 
-// Beside the hooks that call it.
-#[allow(unsafe_code)]
-#[link_section = ".text.hot"]
-fn begins(role: u32, may_refuse: &dyn Fn() -> bool) {
-    if load(&MINE.role) != u64::from(role) {
-        join(role, true);
-    }
-    if MINE.slot.get().is_some_and(|slot| load(&slot.look) != 0) {
-        told(may_refuse);
-    }
-}
-
 /// What a budget that is passed says.
 #[cold]
-fn told(may_refuse: &dyn Fn() -> bool) {
-    let Some(entry) = MINE.entry.get().filter(|entry| load(&entry.verdict) != verdict::FINE) else { return };
+fn begins(may_refuse: &dyn Fn() -> bool) {
+    let Some(entry) = ENTRY.get().filter(|entry| load(&entry.verdict) != verdict::FINE) else { return };
     let verdict = load(&entry.verdict);
     let said = Verdict { verdict, per: load(&entry.per), used: load(&entry.used), budget: load(&entry.budget) };
     crate::usage::budget::tell(&said, may_refuse, &TOLD);
 }
 
-// Beside the hooks that call it.
-#[allow(unsafe_code)]
-#[link_section = ".text.hot"]
-fn used(role: u32, counts: &Counts, until: i64) {
-    if load(&MINE.role) != u64::from(role) {
-        join(role, false);
-    }
-    if let Some(slot) = MINE.slot.get() {
-        slot.write(|slot| {
-            add(&slot.counts, counts);
-            store(&slot.until, until as u64);
-        });
-        if load(&slot.look) != 0 {
-            looked(slot);
-        }
-    }
-}
-
 /// Wakes the scheduler, if it sleeps until something is counted, and looks no more until there is something new.
 #[cold]
-fn looked(slot: &Slot) {
+fn ended(slot: &Slot) {
     store(&slot.look, 0);
     // Whoever changes the entry from now on says so after it.
     fence(Ordering::SeqCst);
-    let Some(entry) = MINE.entry.get() else { return };
+    let Some(entry) = ENTRY.get() else { return };
     if load(&entry.quiet) != 0 {
         store(&entry.quiet, 0);
         crate::jobs::rouse_scheduler(catalog::my_database());
@@ -136,11 +95,7 @@ fn worker_used(leader: usize, counts: &Counts) {
     });
 }
 
-fn left() {
-    if let Some(slot) = MINE.slot.get() {
-        // Until when it has counted stays: what it still does, it does not run.
-        HEAD.locked(|| fold(slot));
-    }
-    MINE.slot.set(None);
-    store(&MINE.role, 0);
+/// Until when the slot has counted stays: what its process still does, it does not run.
+fn left(slot: &Slot) {
+    HEAD.locked(|| fold(slot));
 }

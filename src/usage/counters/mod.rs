@@ -13,6 +13,7 @@ pub mod verdict;
 
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 
+use crate::pg::hooks::statements::slot::{self, load, read, store, Slot};
 use crate::pg::hooks::statements::{counter, Counts};
 use crate::pg::shmem::{self, Area, Array};
 use crate::pg::{password, session};
@@ -43,20 +44,6 @@ crate::shared! {
         hurry: AtomicU64,
         /// The number that the last entry got.
         births: AtomicU64,
-    }
-
-    /// A process; two cache lines.
-    pub struct Slot {
-        /// Odd while it is written.
-        change: AtomicU64,
-        pid: AtomicU64,
-        /// Number of its entry, plus one; 0: none.
-        entry: AtomicU64,
-        /// Until when (microseconds, Postgres) everything is counted.
-        until: AtomicU64,
-        /// 1: its entry has something to say, or to be told. Others set it, so that a statement need not look there.
-        look: AtomicU64,
-        counts: [AtomicU64; counter::ALL],
     }
 
     /// A role in a database; role 0 is everybody for whom there was no entry left.
@@ -96,51 +83,9 @@ pub fn are_on() -> bool {
     HEAD.get().is_some()
 }
 
-fn load(field: &AtomicU64) -> u64 {
-    field.load(Ordering::Relaxed)
-}
-
-fn store(field: &AtomicU64, value: u64) {
-    field.store(value, Ordering::Relaxed);
-}
-
-fn read(fields: &[AtomicU64; counter::ALL]) -> Counts {
-    std::array::from_fn(|n| load(&fields[n]))
-}
-
+/// Adds to what one process writes at a time.
 fn add(fields: &[AtomicU64; counter::ALL], counts: &Counts) {
-    for (field, more) in fields.iter().zip(counts) {
-        // One writer: no need for a locked instruction.
-        store(field, load(field).wrapping_add(*more));
-    }
-}
-
-impl Slot {
-    /// Changes it; only its process may, and only one that ends, or changes its role, more than counts.
-    #[inline]
-    fn write(&self, f: impl FnOnce(&Slot)) {
-        let change = load(&self.change);
-        store(&self.change, change.wrapping_add(1));
-        fence(Ordering::Release);
-        f(self);
-        self.change.store(change.wrapping_add(2), Ordering::Release);
-    }
-
-    /// Its entry, its counts and until when they count, of one moment.
-    fn read(&self) -> (u64, Counts, u64) {
-        let mut last = (0, [0; counter::ALL], 0);
-        // A writer that was stopped in the middle must not stop readers: each number is right for itself.
-        for _ in 0..1000 {
-            let before = self.change.load(Ordering::Acquire);
-            last = (load(&self.entry), read(&self.counts), load(&self.until));
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && load(&self.change) == before {
-                break;
-            }
-            std::hint::spin_loop();
-        }
-        last
-    }
+    fields.iter().zip(counts).for_each(|(field, more)| slot::add(field, *more));
 }
 
 impl Entry {

@@ -113,8 +113,8 @@ impl Bench {
 
     /// A statement at the top level, the shortest there is that reads a table.
     fn by_key(&mut self, prepared: bool) -> Result<()> {
-        const STARTS: usize = 12;
-        const ROUNDS: usize = 30;
+        const STARTS: usize = 20;
+        const ROUNDS: usize = 20;
         let mut samples = vec![Vec::new(); PEERS.len()];
         for _ in 0..STARTS {
             self.restart()?;

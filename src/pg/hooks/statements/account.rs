@@ -5,7 +5,8 @@ use std::ffi::{c_int, c_void};
 use pgrx::pg_sys;
 
 use super::server::{process, server};
-use super::{counter, Counts};
+use super::slot::{add, load, store, Slot};
+use super::{counter, watcher};
 
 /// What kind of process this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ const CPU_EVERY: i64 = 10_000;
 pub struct Process {
     /// Address of the outermost hook's frame, 0: in none.
     pub frame: usize,
-    /// The message in which that was entered.
+    /// The message in which that was entered; 0: nothing was since the last time that something was counted.
     pub message: i64,
     pub kind: Kind,
     /// What runs inside of it may be refused by itself: the hook's own statement never is, and can run anything.
@@ -50,7 +51,9 @@ pub struct Process {
     /// How many subtransactions are open, one inside of the other, and how many were when the frame was entered.
     pub nested: u32,
     pub depth: u32,
+    /// Whom the slot counts for, and where it is. None: it is to be found.
     pub role: u32,
+    pub slot: Option<&'static Slot>,
     /// Statements count for the role of SET ROLE, and not for the session's. Asking the setting itself for each statement
     /// would cost more than what is asked for.
     by_current_role: bool,
@@ -84,6 +87,7 @@ impl Process {
         nested: 0,
         depth: 0,
         role: 0,
+        slot: None,
         by_current_role: false,
         entered: 0,
         until: 0,
@@ -105,31 +109,48 @@ pub fn count(counted: bool) {
     p.entered = now();
 }
 
-/// Counts what this process did and has not counted.
+/// Counts what this process did and has not counted, and gives its slot back.
 pub fn leave() {
     let p = process();
     let in_a_statement = match p.kind {
         Kind::Client => runs(p) && (p.frame != 0 || message() > p.until),
         Kind::Worker => p.frame != 0 || p.all,
-        _ => return,
+        _ => false,
     };
     p.cpu_at = 0;
     if in_a_statement && !p.failed {
         failed(p, true);
-    } else {
-        close(p);
+    } else if matches!(p.kind, Kind::Client | Kind::Worker) {
+        let at = now();
+        not_of_an_idle_one(p, at);
+        close_at(p, None, at);
     }
     p.kind = Kind::Silent;
+    p.role = 0;
+    if let (Some(watcher), Some(slot)) = (watcher(), p.slot.take()) {
+        (watcher.left)(slot);
+    }
+}
+
+/// What has gone by until now is no time of a statement where none runs: what ends a session that is idle in a transaction,
+/// or a transaction of the server's own between two messages (ProcessCatchupInterrupt, src/backend/storage/ipc/sinval.c).
+#[cold]
+#[inline(never)]
+pub fn not_of_an_idle_one(p: &mut Process, at: i64) {
+    if p.kind == Kind::Client && !runs(p) {
+        p.until = at;
+    }
 }
 
 /// The last failure of this worker was a cancel: nobody has reported it.
 pub fn was_cancelled() {
     let p = process();
-    if p.kind == Kind::Worker {
-        let mut counts = [0; counter::ALL];
-        counts[counter::ERRORS] = u64::MAX;
-        counts[counter::CANCELS] = 1;
-        hand_over(p, &counts);
+    if let Some(slot) = p.slot.filter(|_| p.kind == Kind::Worker) {
+        slot.write(|slot| {
+            add(&slot.counts[counter::ERRORS], u64::MAX);
+            add(&slot.counts[counter::CANCELS], 1);
+        });
+        looks(slot);
     }
 }
 
@@ -164,6 +185,7 @@ fn role(p: &Process) -> u32 {
 
 /// Finds out what kind of process this is.
 #[cold]
+#[inline(never)]
 fn kind(p: &mut Process) -> Kind {
     // SAFETY: reads of backend globals.
     let found = unsafe {
@@ -222,8 +244,29 @@ pub fn enters(frame: usize) -> bool {
 pub fn begins(may_refuse: &dyn Fn() -> bool) {
     let p = process();
     let role = role(p);
-    p.role = role;
-    (server().begins)(role, may_refuse);
+    if role != p.role {
+        joins(p, role, true);
+    }
+    if p.slot.is_some_and(|slot| load(&slot.look) != 0) {
+        told(may_refuse);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn joins(p: &mut Process, role: u32, may_look: bool) {
+    if let Some(slot) = watcher().and_then(|watcher| (watcher.joins)(role, may_look)) {
+        p.role = role;
+        p.slot = Some(slot);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn told(may_refuse: &dyn Fn() -> bool) {
+    if let Some(watcher) = watcher() {
+        (watcher.begins)(may_refuse);
+    }
 }
 
 /// Something is planned or run inside of the outermost hook.
@@ -277,47 +320,60 @@ pub fn stopped() -> i64 {
 #[inline(never)]
 #[link_section = ".text.hot"]
 pub fn close_at(p: &mut Process, failure: Option<usize>, at: i64) {
-    let mut counts: Counts = [0; counter::ALL];
-    if let Some(failure) = failure {
-        counts[failure] = 1;
-    }
     let from = match p.kind {
         Kind::Worker if p.frame != 0 || p.all => p.entered,
         Kind::Worker => at,
         _ => message().max(p.until),
     };
-    counts[counter::CALLS] = std::mem::take(&mut p.calls);
-    counts[counter::ROWS] = std::mem::take(&mut p.rows);
-    // What ends a session that is idle in a transaction is no statement of it.
-    if p.kind == Kind::Worker || runs(p) {
-        counts[counter::TIME] = (at - from).max(0) as u64;
-    }
+    p.message = 0;
     p.entered = at;
     p.until = at;
-    count_used(p, &mut counts);
-    if at - p.cpu_at >= CPU_EVERY {
-        count_cpu(p, &mut counts, at);
-    }
-    hand_over(p, &counts);
-}
-
-#[inline]
-fn hand_over(p: &mut Process, counts: &Counts) {
+    let (calls, rows) = (std::mem::take(&mut p.calls), std::mem::take(&mut p.rows));
+    let [temporary, read, hit, wal] = std::mem::replace(&mut p.used, used());
     if p.role == 0 {
-        p.role = role(p);
+        joins(p, role(p), false);
     }
-    (server().used)(p.role, counts, p.until);
+    let Some(slot) = p.slot else { return };
+    if at - p.cpu_at >= CPU_EVERY {
+        count_cpu(p, slot, at);
+    }
+    slot.write(|slot| {
+        let more = |counter: usize, more: u64| add(&slot.counts[counter], more);
+        more(counter::CALLS, calls);
+        more(counter::TIME, (at - from).max(0) as u64);
+        more(counter::ROWS, rows);
+        more(counter::TEMP_BYTES, p.used[0].wrapping_sub(temporary) * u64::from(pg_sys::BLCKSZ));
+        more(counter::BLOCKS_READ, p.used[1].wrapping_sub(read));
+        more(counter::BLOCKS_HIT, p.used[2].wrapping_sub(hit));
+        more(counter::WAL_BYTES, p.used[3].wrapping_sub(wal));
+        if let Some(failure) = failure {
+            more(failure, 1);
+        }
+        store(&slot.until, at as u64);
+    });
+    if load(&slot.look) != 0 {
+        looks(slot);
+    }
 }
 
-#[inline]
-fn count_used(p: &mut Process, counts: &mut Counts) {
-    let used = used();
-    let block = u64::from(pg_sys::BLCKSZ);
-    counts[counter::TEMP_BYTES] = used[0].wrapping_sub(p.used[0]) * block;
-    counts[counter::BLOCKS_READ] = used[1].wrapping_sub(p.used[1]);
-    counts[counter::BLOCKS_HIT] = used[2].wrapping_sub(p.used[2]);
-    counts[counter::WAL_BYTES] = used[3].wrapping_sub(p.used[3]);
-    p.used = used;
+#[cold]
+#[inline(never)]
+fn looks(slot: &Slot) {
+    if let Some(watcher) = watcher() {
+        (watcher.ended)(slot);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn count_cpu(p: &mut Process, slot: &Slot, at: i64) {
+    let cpu = cpu();
+    slot.write(|slot| {
+        add(&slot.counts[counter::CPU_USER], cpu[0].saturating_sub(p.cpu[0]));
+        add(&slot.counts[counter::CPU_SYSTEM], cpu[1].saturating_sub(p.cpu[1]));
+    });
+    p.cpu = cpu;
+    p.cpu_at = at;
 }
 
 #[inline]
@@ -333,15 +389,6 @@ fn used() -> [u64; 4] {
             (*wal).wal_bytes,
         ]
     }
-}
-
-#[cold]
-fn count_cpu(p: &mut Process, counts: &mut Counts, at: i64) {
-    let cpu = cpu();
-    counts[counter::CPU_USER] = cpu[0].saturating_sub(p.cpu[0]);
-    counts[counter::CPU_SYSTEM] = cpu[1].saturating_sub(p.cpu[1]);
-    p.cpu = cpu;
-    p.cpu_at = at;
 }
 
 /// CPU time of the process so far: user and system, microseconds.
@@ -371,6 +418,7 @@ pub fn runs(p: &Process) -> bool {
 /// Counts a failure, and the call too where that is not counted yet: the statement may have been through when its
 /// triggers or its commit failed.
 #[cold]
+#[inline(never)]
 pub fn failed(p: &mut Process, cancelled: bool) {
     let message = message();
     let through = p.counted == message && (p.open || p.ending || !in_block());

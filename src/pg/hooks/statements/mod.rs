@@ -10,13 +10,14 @@
 //! and by the message whether another one is still around it, and every error that ends a statement is reported
 //! (EmitErrorReport, src/backend/utils/error/elog.c) before its transaction is rolled back.
 //!
-//! - `around`: the hooks; `account`: what a process used, and has handed over; `free`: what is never refused; `server`: what
-//!   all of them need at each statement, side by side
+//! - `around`: the hooks; `account`: what a process used, and has counted in its `slot`; `free`: what is never refused;
+//!   `server`: what all of them need at each statement, side by side
 
 mod account;
 mod around;
 mod free;
 mod server;
+pub mod slot;
 
 use std::ffi::{c_int, CStr};
 use std::sync::OnceLock;
@@ -27,6 +28,7 @@ use pgrx::{pg_guard, pg_sys, PgLogLevel};
 pub use account::{count, role_is_set, was_cancelled};
 
 use crate::error::Error;
+use slot::Slot;
 
 /// What is counted, each a number that only grows.
 pub mod counter {
@@ -54,19 +56,21 @@ pub mod counter {
 /// One number for each of [`counter`].
 pub type Counts = [u64; counter::ALL];
 
-/// Where counts go. None of these may fail, but for `begins`.
+/// Whom counts are for. None of these may fail, but for `begins`.
 pub struct Watcher {
-    /// A statement of a role begins. It may be refused, with an error, where it says so when asked: it does not end or set
-    /// something, nor show one of `free`.
-    pub begins: fn(role: u32, may_refuse: &dyn Fn() -> bool),
+    /// This process counts for a role from now on: where. Catalogs may not be looked at unless it says so.
+    pub joins: fn(role: u32, may_look: bool) -> Option<&'static Slot>,
+    /// A statement begins, and its slot has something to say. It may be refused, with an error, where it says so when
+    /// asked: it does not end or set something, nor show one of `free`.
+    pub begins: fn(may_refuse: &dyn Fn() -> bool),
     /// Views of the extension's that everybody may look at always.
     pub free: &'static [&'static CStr],
-    /// A role used this much more, until `at` (microseconds, Postgres).
-    pub used: fn(role: u32, &Counts, at: i64),
+    /// A statement was counted in a slot that somebody wants to be told of.
+    pub ended: fn(&Slot),
     /// A parallel worker of the process in `slot` used this much CPU.
     pub worker_used: fn(slot: usize, &Counts),
-    /// The process ends, and everything is handed over.
-    pub left: fn(),
+    /// The process ends, and everything is counted in its slot.
+    pub left: fn(&Slot),
 }
 
 static WATCHER: OnceLock<&'static Watcher> = OnceLock::new();
@@ -76,7 +80,7 @@ pub fn watch(watcher: &'static Watcher) {
     if WATCHER.set(watcher).is_ok() {
         // SAFETY: the postmaster is loading libraries.
         unsafe {
-            server::watch(watcher);
+            server::chain();
             around::install();
         }
     }
@@ -91,9 +95,6 @@ fn watcher() -> Option<&'static Watcher> {
 pub fn follow_to_the_end() {
     unsafe extern "C-unwind" fn ends(_code: c_int, _argument: pg_sys::Datum) {
         account::leave();
-        if let Some(watcher) = watcher() {
-            (watcher.left)();
-        }
     }
     // SAFETY: the callback lives as long as the library.
     unsafe { pg_sys::before_shmem_exit(Some(ends), pg_sys::Datum::from(0)) }

@@ -7,7 +7,6 @@ use std::ffi::c_int;
 use pgrx::pg_sys;
 
 use super::account::Process;
-use super::{Counts, Watcher};
 use crate::pg::hooks::{standard_ExecutorRun, standard_ProcessUtility};
 
 unsafe extern "C-unwind" {
@@ -53,8 +52,6 @@ pub struct Server {
     pub in_block: unsafe extern "C-unwind" fn() -> bool,
     pub session_user: unsafe extern "C-unwind" fn() -> pg_sys::Oid,
     pub outer_user: unsafe extern "C-unwind" fn() -> pg_sys::Oid,
-    pub begins: fn(u32, &dyn Fn() -> bool),
-    pub used: fn(u32, &Counts, i64),
     pub buffers: *const pg_sys::BufferUsage,
     pub wal: *const pg_sys::WalUsage,
     pub entry: *const *mut pg_sys::PgBackendStatus,
@@ -104,7 +101,6 @@ std::arch::global_asm!(
     ".text",
 );
 
-/// In a section with what a process knows of its slot: one page for both.
 #[link_section = ".data.hot"]
 static MAIN: Main = Main {
     process: UnsafeCell::new(Process::NEW),
@@ -126,19 +122,17 @@ static MAIN: Main = Main {
         in_block: IsTransactionBlock,
         session_user: GetSessionUserId,
         outer_user: GetOuterUserId,
-        begins: |_, _| {},
-        used: |_, _, _| {},
         buffers: &raw const pg_sys::pgBufferUsage,
         wal: &raw const pg_sys::pgWalUsage,
         entry: &raw const pg_sys::MyBEEntry,
     }),
 };
 
-/// Hands counts to a watcher from now on, and chains the hooks that are there.
+/// Chains the hooks that are there.
 ///
 /// # Safety
 /// The postmaster is loading libraries, and sets hooks of ours next.
-pub unsafe fn watch(watcher: &Watcher) {
+pub unsafe fn chain() {
     // SAFETY: see Main.
     unsafe {
         let server = &mut *MAIN.server.get();
@@ -150,8 +144,6 @@ pub unsafe fn watch(watcher: &Watcher) {
         server.end = pg_sys::ExecutorEnd_hook.unwrap_or(server.end);
         server.utility = pg_sys::ProcessUtility_hook.unwrap_or(server.utility);
         server.report = pg_sys::emit_log_hook;
-        server.begins = watcher.begins;
-        server.used = watcher.used;
     }
 }
 

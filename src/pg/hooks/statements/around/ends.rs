@@ -6,7 +6,9 @@ use pgrx::{pg_sys, PgLogLevel};
 
 use super::frame;
 use crate::pg::activity;
-use crate::pg::hooks::statements::account::{close_at, cpu, failed, known_kind, message, runs, stopped, Kind, Process};
+use crate::pg::hooks::statements::account::{
+    close_at, cpu, failed, known_kind, message, not_of_an_idle_one, runs, stopped, Kind, Process,
+};
 use crate::pg::hooks::statements::server::{process, server};
 use crate::pg::hooks::statements::{counter, watcher, Counts};
 
@@ -25,6 +27,7 @@ pub unsafe extern "C-unwind" fn report(error: *mut pg_sys::ErrorData) {
 }
 
 #[cold]
+#[inline(never)]
 fn reported(level: c_int, sqlstate: c_int) {
     let p = process();
     // One that ends the process is counted where it ends, if anything ever was.
@@ -70,13 +73,18 @@ pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg
     p.begun = false;
     p.failed = false;
     if kind == Kind::Client {
-        close_at(p, None, stopped());
+        let at = stopped();
+        if over || p.message == 0 {
+            not_of_an_idle_one(p, at);
+        }
+        close_at(p, None, at);
     }
 }
 
 /// Whether the statement goes on that ends the transaction: COMMIT and ROLLBACK inside of a procedure, VACUUM, CREATE INDEX
 /// CONCURRENTLY. If not, and it has failed, that is counted, where nobody has reported it.
 #[cold]
+#[inline(never)]
 fn goes_on(p: &mut Process, over: bool, frame: usize) -> bool {
     let around = p.frame != 0 && frame < p.frame && message() == p.message;
     // SAFETY: reads a backend global. PL handlers have a callback there, and nothing has where an error has arrived.
@@ -120,6 +128,7 @@ pub unsafe extern "C-unwind" fn subtransaction(
 
 /// A parallel worker has done its part; its leader waits for that.
 #[cold]
+#[inline(never)]
 fn worker_ends(p: &mut Process) {
     if known_kind(p) != Kind::Parallel {
         return;

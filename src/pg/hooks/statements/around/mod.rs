@@ -60,6 +60,7 @@ fn is_sent(statement: *mut pg_sys::PlannedStmt) -> bool {
 /// # Safety
 /// A portal that runs.
 #[cold]
+#[inline(never)]
 unsafe fn is_a_clients(portal: pg_sys::Portal) -> bool {
     // SAFETY: its name ends with a NUL.
     unsafe {
