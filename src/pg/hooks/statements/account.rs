@@ -4,6 +4,7 @@ use std::ffi::{c_int, c_void};
 
 use pgrx::pg_sys;
 
+use super::asked::{cpu, in_block, message, now, used};
 use super::server::{process, server};
 use super::slot::{add, load, store, Slot};
 use super::{counter, watcher};
@@ -154,18 +155,6 @@ pub fn was_cancelled() {
     }
 }
 
-#[inline]
-pub fn message() -> i64 {
-    // SAFETY: returns a static.
-    unsafe { (server().message)() }
-}
-
-#[inline]
-pub fn now() -> i64 {
-    // SAFETY: reads the clock.
-    unsafe { (server().now)() }
-}
-
 /// Called by the server when startup_wh.usage_role is set; anything but the first choice is the role of SET ROLE.
 pub unsafe extern "C-unwind" fn role_is_set(value: c_int, _extra: *mut c_void) {
     process().by_current_role = value != 0;
@@ -288,32 +277,11 @@ pub fn returns(is_the_last_seen: bool) {
     p.frame = 0;
 }
 
-/// Whether no commit of the same message follows that would be counted as well.
-#[inline]
-pub fn in_block() -> bool {
-    // SAFETY: reads a static.
-    unsafe { (server().in_block)() }
-}
-
 /// Counts what was used since the last time.
 #[inline(never)]
 #[link_section = ".text.hot"]
 pub fn close(p: &mut Process) {
     close_at(p, None, now());
-}
-
-/// The time at which a transaction has ended that has just done so. From Postgres 16 on the server asks for it again when it
-/// reports statistics, and has not to look at the clock then (GetCurrentTransactionStopTimestamp,
-/// src/backend/access/transam/xact.c). Where something was written it was before the wait for the disk.
-#[inline]
-pub fn stopped() -> i64 {
-    // SAFETY: reads statics and the clock, in a callback at the end of a transaction.
-    unsafe {
-        match (server().xid)() {
-            pg_sys::InvalidTransactionId => (server().stopped)(),
-            _ => (server().now)(),
-        }
-    }
 }
 
 /// The same, until a time that was just read, and a failure: which counter.
@@ -374,33 +342,6 @@ fn count_cpu(p: &mut Process, slot: &Slot, at: i64) {
     });
     p.cpu = cpu;
     p.cpu_at = at;
-}
-
-#[inline]
-fn used() -> [u64; 4] {
-    // SAFETY: reads of backend globals, which parallel workers' parts are added to (InstrAccumParallelQuery,
-    // src/backend/executor/instrument.c).
-    unsafe {
-        let (buffers, wal) = (server().buffers, server().wal);
-        [
-            (*buffers).temp_blks_written as u64,
-            (*buffers).shared_blks_read as u64,
-            (*buffers).shared_blks_hit as u64,
-            (*wal).wal_bytes,
-        ]
-    }
-}
-
-/// CPU time of the process so far: user and system, microseconds.
-pub fn cpu() -> [u64; 2] {
-    // SAFETY: getrusage(2) fills a struct of integers.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
-    };
-    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
-    [micros(usage.ru_utime), micros(usage.ru_stime)]
 }
 
 /// Whether a client waits for this process, as pg_stat_activity says, or since a message has come that does not say so there

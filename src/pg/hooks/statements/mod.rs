@@ -10,11 +10,12 @@
 //! and by the message whether another one is still around it, and every error that ends a statement is reported
 //! (EmitErrorReport, src/backend/utils/error/elog.c) before its transaction is rolled back.
 //!
-//! - `around`: the hooks; `account`: what a process used, and has counted in its `slot`; `free`: what is never refused;
-//!   `server`: what all of them need at each statement, side by side
+//! - `around`: the hooks; `account`: what a process used, and has counted in its `slot`; `asked`: what it asks for that;
+//!   `free`: what is never refused; `server`: what all of them need at each statement, side by side
 
 mod account;
 mod around;
+mod asked;
 mod free;
 mod server;
 pub mod slot;

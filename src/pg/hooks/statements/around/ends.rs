@@ -6,9 +6,8 @@ use pgrx::{pg_sys, PgLogLevel};
 
 use super::frame;
 use crate::pg::activity;
-use crate::pg::hooks::statements::account::{
-    close_at, cpu, failed, known_kind, message, not_of_an_idle_one, runs, stopped, Kind, Process,
-};
+use crate::pg::hooks::statements::account::{close_at, failed, known_kind, not_of_an_idle_one, runs, Kind, Process};
+use crate::pg::hooks::statements::asked::{cpu, message, stopped};
 use crate::pg::hooks::statements::server::{process, server};
 use crate::pg::hooks::statements::{counter, watcher, Counts};
 

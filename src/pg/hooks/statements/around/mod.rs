@@ -12,7 +12,8 @@ use std::ffi::c_int;
 
 use pgrx::pg_sys;
 
-use super::account::{begins, enters, goes_on_inside, in_block, returns, Kind};
+use super::account::{begins, enters, goes_on_inside, returns, Kind};
+use super::asked::in_block;
 use super::free;
 use super::server::{process, server};
 use crate::pg::reason;

@@ -3,7 +3,8 @@
 use pgrx::pg_sys;
 
 use super::{frame, is_extended, is_sent};
-use crate::pg::hooks::statements::account::{begins, enters, goes_on_inside, in_block, returns};
+use crate::pg::hooks::statements::account::{begins, enters, goes_on_inside, returns};
+use crate::pg::hooks::statements::asked::in_block;
 use crate::pg::hooks::statements::free;
 use crate::pg::hooks::statements::server::{process, server};
 
