@@ -197,7 +197,7 @@ fn parallel_workers_add_their_cpu_and_nothing_else() {
     let cluster = server("usage_parallel", "startup_wh", &settings);
     let mut admin = connect(&cluster, "postgres");
     let mut c = connect(&cluster, "ana");
-    c.exec("CREATE TABLE t AS SELECT n FROM generate_series(1, 300000) n; ANALYZE t; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0");
+    c.exec("CREATE TABLE t AS SELECT n FROM generate_series(1, 300000) n; ANALYZE t; SET work_mem = '64MB'; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0");
     let query = "SELECT sum(sqrt(n) * sqrt(n + 1)) FROM t, generate_series(1, 4)";
     let plan = c.table(&format!("EXPLAIN (ANALYZE, COSTS off) {query}"));
     assert!(plan.contains("Workers Launched: 2"), "{plan}");
@@ -210,7 +210,7 @@ fn parallel_workers_add_their_cpu_and_nothing_else() {
     let without = used(&mut admin, "ana").since(before);
     assert_eq!((with.calls, with.rows, without.calls, without.rows), (1, 1, 1, 1));
     // The leader alone would have done a third of it.
-    assert!(with.cpu > without.cpu * 0.5, "{with:?} {without:?}");
+    assert!(with.cpu > without.cpu * 0.7, "{with:?} {without:?}");
     assert!(with.blocks >= 300_000 / 226, "{with:?}");
     // CREATE INDEX has workers of its own kind.
     c.exec("SET max_parallel_maintenance_workers = 2; CREATE INDEX ON t (n)");
