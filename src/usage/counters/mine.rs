@@ -19,7 +19,6 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Has this process's slot belong to a role's entry. Catalogs may be looked at when a statement begins, and not when one
 /// has failed.
-#[cold]
 fn joins(role: u32, may_look: bool) -> Option<&'static Slot> {
     let slot = activity::my_slot().and_then(|n| SLOTS.get().get(n))?;
     // A ROLLBACK begins where catalogs may not be looked at any more.
@@ -62,7 +61,6 @@ fn fold(slot: &Slot) {
 }
 
 /// What a budget that is passed says.
-#[cold]
 fn begins(may_refuse: &dyn Fn() -> bool) {
     let Some(entry) = ENTRY.get().filter(|entry| load(&entry.verdict) != verdict::FINE) else { return };
     let verdict = load(&entry.verdict);
@@ -71,7 +69,6 @@ fn begins(may_refuse: &dyn Fn() -> bool) {
 }
 
 /// Wakes the scheduler, if it sleeps until something is counted, and looks no more until there is something new.
-#[cold]
 fn ended(slot: &Slot) {
     store(&slot.look, 0);
     // Whoever changes the entry from now on says so after it.

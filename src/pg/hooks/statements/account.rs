@@ -24,6 +24,14 @@ pub enum Kind {
     Parallel,
 }
 
+impl Kind {
+    /// Whether its statements count.
+    #[inline]
+    pub fn has_statements(self) -> bool {
+        matches!(self, Kind::Client | Kind::Worker)
+    }
+}
+
 /// CPU is asked for when this much time has gone by since the last time (microseconds): getrusage costs as much as some
 /// statements.
 const CPU_EVERY: i64 = 10_000;
@@ -121,7 +129,7 @@ pub fn leave() {
     p.cpu_at = 0;
     if in_a_statement && !p.failed {
         failed(p, true);
-    } else if matches!(p.kind, Kind::Client | Kind::Worker) {
+    } else if p.kind.has_statements() {
         let at = now();
         not_of_an_idle_one(p, at);
         close_at(p, None, at);
@@ -134,11 +142,12 @@ pub fn leave() {
 }
 
 /// What has gone by until now is no time of a statement where none runs: what ends a session that is idle in a transaction,
-/// or a transaction of the server's own between two messages (ProcessCatchupInterrupt, src/backend/storage/ipc/sinval.c).
+/// or a transaction of the server's own between two messages (ProcessCatchupInterrupt, src/backend/storage/ipc/sinval.c). A
+/// worker's time does not begin there.
 #[cold]
 #[inline(never)]
 pub fn not_of_an_idle_one(p: &mut Process, at: i64) {
-    if p.kind == Kind::Client && !runs(p) {
+    if !runs(p) {
         p.until = at;
     }
 }
@@ -209,7 +218,7 @@ pub fn known_kind(p: &mut Process) -> Kind {
 pub fn enters(frame: usize) -> bool {
     let p = process();
     let kind = known_kind(p);
-    if !matches!(kind, Kind::Client | Kind::Worker) {
+    if !kind.has_statements() {
         return false;
     }
     let message = message();
@@ -262,7 +271,7 @@ fn told(may_refuse: &dyn Fn() -> bool) {
 #[inline]
 pub fn goes_on_inside() {
     let p = process();
-    if p.strict && matches!(p.kind, Kind::Client | Kind::Worker) {
+    if p.strict && p.kind.has_statements() {
         begins(&|| true);
     }
 }

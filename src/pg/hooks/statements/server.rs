@@ -80,7 +80,8 @@ pub type Utility = unsafe extern "C-unwind" fn(
     *mut pg_sys::QueryCompletion,
 );
 
-#[repr(C, align(64))]
+/// Aligned so that it does not lie across two pages.
+#[repr(C, align(512))]
 struct Main {
     process: UnsafeCell<Process>,
     server: UnsafeCell<Server>,
@@ -90,18 +91,10 @@ struct Main {
 // known of the server is written while the postmaster loads libraries, and only read after that.
 unsafe impl Sync for Main {}
 
-// Each of the two sections is shorter than what it is aligned at, so that none of them lies across two pages. In an optimised
-// build, which is one unit; elsewhere it does nothing.
+// What lies in that section is shorter than a page, and so on one. In an optimised build, which is one unit; elsewhere it does nothing.
 #[cfg(target_os = "linux")]
-std::arch::global_asm!(
-    ".section .text.hot,\"ax\",%progbits",
-    ".p2align 12",
-    ".section .data.hot,\"aw\",%progbits",
-    ".p2align 9",
-    ".text",
-);
+std::arch::global_asm!(".section .text.hot,\"ax\",%progbits", ".p2align 12", ".text");
 
-#[link_section = ".data.hot"]
 static MAIN: Main = Main {
     process: UnsafeCell::new(Process::NEW),
     server: UnsafeCell::new(Server {

@@ -59,7 +59,7 @@ pub unsafe extern "C-unwind" fn transaction(event: pg_sys::XactEvent::Type, _arg
     }
     p.nested = 0;
     let kind = known_kind(p);
-    if !matches!(kind, Kind::Client | Kind::Worker) {
+    if !kind.has_statements() {
         return;
     }
     let over = event == event::XACT_EVENT_ABORT;

@@ -166,7 +166,7 @@ enum Run {
     /// Something inside of the outermost hook.
     Inside,
     First,
-    /// Another Execute message of a portal, or another FETCH.
+    /// Another Execute message of a portal.
     Again,
 }
 
